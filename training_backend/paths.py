@@ -1,0 +1,117 @@
+"""Where Lorasmith keeps its things, and whether there is room for more.
+
+All state lives under one folder, `home()`. The folders below it are made when they are
+first asked for, so that looking at a fresh installation changes nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import platformdirs
+
+from training_backend.errors import UserError
+
+GB = 10**9
+
+
+def home() -> Path:
+    """The folder of all state: `LORASMITH_HOME`, else the platform's user-data folder.
+
+    Absolute, and made if missing.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    chosen = os.environ.get("LORASMITH_HOME")
+    folder = (
+        Path(chosen).expanduser() if chosen else platformdirs.user_data_path("Lorasmith", False)
+    )
+    return _made(folder.absolute())
+
+
+def runs_dir() -> Path:
+    """`runs/`: one folder for each run."""
+    return _made(home() / "runs")
+
+
+def exports_dir() -> Path:
+    """`exports/`: where exports go unless the person picks another place."""
+    return _made(home() / "exports")
+
+
+def models_dir() -> Path:
+    """`models/`: base models that Lorasmith prepared itself."""
+    return _made(home() / "models")
+
+
+def downloads_dir() -> Path:
+    """`downloads/`: unfinished downloads, kept so that they can be resumed."""
+    return _made(home() / "downloads")
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write where `path` is, or would be, made."""
+    return shutil.disk_usage(_nearest_existing(path)).free
+
+
+def require_free(path: Path, needed_bytes: int, what: str) -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Args:
+        path: the file or folder about to be written; it need not exist.
+        needed_bytes: what it will take, temporary copies included.
+        what: a noun phrase for the message, such as "the merged model".
+
+    Raises:
+        UserError: `disk_full_ahead`, with the missing room in GB and the drive.
+    """
+    free = free_bytes(path)
+    if free >= needed_bytes:
+        return
+    raise UserError(
+        "disk_full_ahead",
+        "There is not enough room on {drive} for {what}: it needs {needed_gb} GB, {free_gb} GB "
+        "are free.",
+        "Free {missing_gb} GB on {drive}, or choose a folder on another drive.",
+        drive=drive_of(path),
+        what=what,
+        needed_gb=_gb(needed_bytes),
+        free_gb=_gb(free, round_up=False),
+        missing_gb=_gb(needed_bytes - free),
+    )
+
+
+def drive_of(path: Path) -> str:
+    """The drive that holds `path`, as people know it: `C:\\` or a mount point such as `/home`."""
+    folder = _nearest_existing(path)
+    while not os.path.ismount(folder) and folder != folder.parent:
+        folder = folder.parent
+    return str(folder)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            "folder_not_writable",
+            "The folder {folder} cannot be made: {reason}.",
+            "Set the environment variable LORASMITH_HOME to a folder that you can write to.",
+            folder=folder,
+            reason=error.strerror or error,
+        ) from error
+    return folder
+
+
+def _nearest_existing(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _gb(count: int, round_up: bool = True) -> str:
+    """Gigabytes with two decimals; what is missing is rounded up, so that it suffices."""
+    hundredths = -(-count * 100 // GB) if round_up else count * 100 // GB
+    return f"{hundredths / 100:.2f}"
