@@ -1,0 +1,1 @@
+"""The demo dataset that ships with Lorasmith."""
