@@ -1,0 +1,228 @@
+"""Starts, follows, stops and re-attaches a worker on behalf of the window.
+
+One thread a run does everything that may block: the checks before the start, making the run's
+folder, spawning the worker, and waiting for what it says. What it reads reaches the GUI thread
+as queued signals, one an event, never more than a few at a time, so that a long history cannot
+hold up the window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+from PySide6.QtCore import QObject, Qt, QTimer, Signal, SignalInstance, Slot
+
+from training_backend import journal, launch, preflight, runs
+from training_backend.errors import UserError
+from training_backend.job import Job
+from training_backend.protocol import TERMINAL_TYPES, Event, Terminal
+from training_backend.runs import Run
+
+# A step on a slow computer may take a minute, and saving comes on top.
+STOP_PATIENCE_SECONDS = 180
+EVENTS_UNDER_WAY = 64
+LEAVE_SECONDS = 3.0
+
+logger = logging.getLogger(__name__)
+
+Opening = Callable[[], tuple[Run, Iterator[Event | None]]]
+
+
+class RunController(QObject):
+    """The window's link to one worker at a time."""
+
+    event_arrived = Signal(object)  # Event
+    run_opened = Signal(object)  # Run
+    run_ended = Signal(object, object)  # Run, the terminal event or None
+    refused = Signal(object)  # UserError
+
+    _read_opened = Signal(object)
+    _read_event = Signal(object)
+    _read_ended = Signal(object)
+    _read_refused = Signal(object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._warm: launch.Worker | None = None
+        self._warm_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._run: Run | None = None
+        self._leaving = threading.Event()
+        self._room = threading.Semaphore(EVENTS_UNDER_WAY)
+        self._stop_asked = False
+        self._patience = QTimer(self, singleShot=True, interval=STOP_PATIENCE_SECONDS * 1000)
+        self._patience.timeout.connect(self._kill)
+        queued = Qt.ConnectionType.QueuedConnection
+        self._read_opened.connect(self._on_opened, queued)
+        self._read_event.connect(self._on_event, queued)
+        self._read_ended.connect(self._on_ended, queued)
+        self._read_refused.connect(self._on_refused, queued)
+
+    # ------------------------------------------------------------------ what the window asks
+
+    def warm_up(self) -> None:
+        """Spawn a worker ahead of time, so that the first step of a run comes sooner."""
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+
+    def start(self, job: Job) -> None:
+        """Check the job, make its run and begin. Ends in `run_opened` or `refused`."""
+
+        def opening() -> tuple[Run, Iterator[Event | None]]:
+            preflight.check(job)
+            run = runs.create(job)
+            return run, self._begin(run)
+
+        self._follow_in_thread(opening)
+
+    def resume(self, run: Run) -> None:
+        """Go on with an ended run from its newest checkpoint. As `start`."""
+
+        def opening() -> tuple[Run, Iterator[Event | None]]:
+            if run.is_alive():
+                raise UserError(
+                    "run_is_alive", "{run} is still being worked on.", "Open it instead.",
+                    run=run.id,
+                )  # fmt: skip
+            return run, self._begin(run)
+
+        self._follow_in_thread(opening)
+
+    def attach(self, run: Run) -> None:
+        """Follow a live run that an earlier window started."""
+        self._follow_in_thread(lambda: (run, launch.tail(run)))
+
+    def stop(self) -> None:
+        """Ask the run to save and stop; when it is asked twice, or does not obey, end it."""
+        if self._run is None:
+            return
+        if self._stop_asked:
+            self._kill()
+            return
+        self._stop_asked = True
+        self._run.request("stop")
+        self._patience.start()
+
+    def active(self) -> Run | None:
+        """The run being followed."""
+        return self._run
+
+    def is_busy(self) -> bool:
+        """Whether a run is being followed or prepared."""
+        return self._thread is not None
+
+    def shutdown(self) -> None:
+        """Let go of everything; a worker that trains carries on without the window."""
+        self._leaving.set()
+        self._patience.stop()
+        with self._warm_lock:
+            if self._warm is not None:
+                self._warm.dismiss()
+                self._warm = None
+        if self._thread is not None:
+            self._thread.join(LEAVE_SECONDS)
+
+    # -------------------------------------------------------------------- in the run's thread
+
+    def _follow_in_thread(self, opening: Opening) -> None:
+        if self._thread is not None:
+            self.refused.emit(
+                UserError(
+                    "busy", "Another run is under way.", "Stop it first, or wait until it ends."
+                )
+            )
+            return
+        self._thread = threading.Thread(
+            target=self._follow, args=(opening,), name="run-reader", daemon=True
+        )
+        self._thread.start()
+
+    def _follow(self, opening: Opening) -> None:
+        try:
+            run, events = opening()
+        except UserError as error:
+            self._tell(self._read_refused, error)
+            return
+        except Exception as error:
+            logger.exception("a run could not be started")
+            self._tell(
+                self._read_refused,
+                UserError("cannot_start", "The run cannot start: {reason}.", reason=str(error)),
+            )
+            return
+        self._tell(self._read_opened, run)
+        last: Event | None = None
+        for event in events:
+            if self._leaving.is_set():
+                return
+            if event is not None:
+                last = event
+                self._tell(self._read_event, event)
+        terminal = last if isinstance(last, TERMINAL_TYPES) else journal.last_event(run.folder)
+        self._tell(self._read_ended, terminal)
+
+    def _tell(self, signal: SignalInstance, payload: object) -> None:
+        """Hand something to the GUI thread, when it has taken in what came before."""
+        while not self._leaving.is_set():
+            if self._room.acquire(timeout=0.25):
+                with contextlib.suppress(RuntimeError):  # the window is gone
+                    signal.emit(payload)
+                return
+
+    def _begin(self, run: Run) -> Iterator[Event | None]:
+        """Hand the run to the warm worker, or to a fresh one when there is none alive."""
+        worker = self._take_warm()
+        if worker is not None:
+            with contextlib.suppress(OSError):
+                worker.start(run)
+                return worker.follow(run)
+        worker = launch.Worker()
+        worker.start(run)
+        return worker.follow(run)
+
+    def _warm_up(self) -> None:
+        with self._warm_lock:
+            if self._leaving.is_set() or (self._warm is not None and self._warm.is_alive()):
+                return
+            try:
+                self._warm = launch.Worker()
+            except OSError:
+                logger.exception("no worker could be started ahead of time")
+
+    def _take_warm(self) -> launch.Worker | None:
+        with self._warm_lock:
+            worker, self._warm = self._warm, None
+        return worker if worker is not None and worker.is_alive() else None
+
+    # ---------------------------------------------------------------------- in the GUI thread
+
+    @Slot(object)
+    def _on_opened(self, run: Run) -> None:
+        self._room.release()
+        self._run = run
+        self._stop_asked = False
+        self.run_opened.emit(run)
+
+    @Slot(object)
+    def _on_event(self, event: Event) -> None:
+        self._room.release()
+        self.event_arrived.emit(event)
+
+    @Slot(object)
+    def _on_ended(self, terminal: Terminal | None) -> None:
+        self._room.release()
+        run, self._run, self._thread = self._run, None, None
+        self._patience.stop()
+        self.run_ended.emit(run, terminal)
+
+    @Slot(object)
+    def _on_refused(self, error: UserError) -> None:
+        self._room.release()
+        self._thread = None
+        self.refused.emit(error)
+
+    def _kill(self) -> None:
+        if self._run is not None:
+            threading.Thread(target=launch.kill, args=(self._run,), daemon=True).start()
