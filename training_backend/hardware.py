@@ -159,7 +159,7 @@ def _ask(question: Callable[..., Any], *args: Any) -> Any:
 
 
 def _start_nvml() -> str | None:
-    """Opens NVML; a sentence if that is not possible. Each success needs an nvmlShutdown."""
+    """Opens NVML; says why if that is not possible. Each success needs an nvmlShutdown."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -167,8 +167,8 @@ def _start_nvml() -> str | None:
             pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
             pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
         ):
-            return "No NVIDIA driver is installed or running."
-        return f"The NVIDIA driver does not answer: {error}."
+            return "no NVIDIA driver is installed or running"
+        return f"the NVIDIA driver does not answer ({error})"
     return None
 
 
@@ -182,7 +182,7 @@ def _probe_gpus() -> tuple[tuple[Gpu, ...], str | None, str]:
         count = _ask(pynvml.nvmlDeviceGetCount) or 0
         handles = [_ask(pynvml.nvmlDeviceGetHandleByIndex, index) for index in range(count)]
         gpus = tuple(_gpu(index, handle) for index, handle in enumerate(handles) if handle)
-        return gpus, driver, "" if gpus else "There is an NVIDIA driver, but no card."
+        return gpus, driver, "" if gpus else "there is an NVIDIA driver, but no card"
     finally:
         _ask(pynvml.nvmlShutdown)
 

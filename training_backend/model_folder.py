@@ -49,7 +49,8 @@ def check_model_folder(folder: Path) -> None:
         UserError: about field `model.id`.
     """
     read_model_config(folder)
-    missing = [name for name in _indexed_weights(folder) if not (folder / name).is_file()]
+    weights = weight_files(folder)
+    missing = [path.name for path in weights if not path.is_file()]
     if missing:
         raise _error(
             "model_incomplete",
@@ -59,19 +60,19 @@ def check_model_folder(folder: Path) -> None:
             name=missing[0],
             count=len(missing),
         )
-    if weight_files(folder):
+    if weights:
         return
     others = sorted(path for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".gguf"))
     if not others:
         raise _error(
             "model_weights_missing",
-            "There are no weights (*.safetensors) in {folder}.",
+            "There are no weights in {folder}: no model.safetensors, nor an index of its parts.",
             "Download the model again, whole.",
             folder=folder,
         )
     raise _error(
         "model_weights_unsafe",
-        "The weights in {folder} are only there as {name}, not as *.safetensors.",
+        "The weights in {folder} are only there as {name}, not as safetensors.",
         "GGUF files cannot be fine-tuned: take the original model."
         if others[0].suffix == ".gguf"
         else "Such files can run programs when they are opened, so they are refused: take a "
@@ -82,9 +83,10 @@ def check_model_folder(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers would load."""
-    indexed = _indexed_weights(folder)
-    return [folder / name for name in indexed] or sorted(folder.glob("*.safetensors"))
+    """The safetensors files that transformers would load, whether or not they are there."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    return [folder / name for name in _indexed_weights(folder)]
 
 
 def count_parameters(weights: list[Path]) -> int | None:
