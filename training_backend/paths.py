@@ -42,6 +42,11 @@ def exports_dir() -> Path:
     return _made(home() / "exports")
 
 
+def export_runs_dir() -> Path:
+    """`export-runs/`: journals and logs of exports, as `runs/` for training."""
+    return _made(home() / "export-runs")
+
+
 def models_dir() -> Path:
     """`models/`: base models that Lorasmith prepared itself."""
     return _made(home() / "models")

@@ -1,0 +1,93 @@
+"""Which adapter a job means, and what it was trained on. Light: reads JSON only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training_backend import checkpoints, runs
+from training_backend.errors import UserError
+from training_backend.job import ExportJob, TrainingJob
+from training_backend.runs import Run
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A PEFT adapter folder; `base` is the folder or Hub id of the model it belongs to."""
+
+    folder: Path
+    base: str
+    config: dict[str, Any]
+    run: Run | None
+
+
+def find_adapter(job: ExportJob) -> Adapter:
+    """The adapter that an export job names.
+
+    A run's finished adapter, else its newest whole checkpoint; or a plain PEFT folder.
+    Raises `UserError` about field `run` or `checkpoint`.
+    """
+    folder = Path(job.run).expanduser()
+    if (folder / CONFIG).is_file() and not (folder / "job.json").is_file():
+        return read_adapter(folder, None)
+    run = runs.find(job.run)
+    if not isinstance(run.job(), TrainingJob):
+        raise UserError("not_a_training_run", "{run} is not a training run.", run=run.id)
+    if job.checkpoint is not None:
+        chosen = run.checkpoints / Path(job.checkpoint).name
+        if not checkpoints.is_whole(chosen):
+            raise UserError(
+                "checkpoint_missing",
+                "Run {run} has no whole checkpoint {checkpoint}.",
+                "Choose another checkpoint.",
+                field="checkpoint",
+                run=run.id,
+                checkpoint=job.checkpoint,
+            )
+        return read_adapter(chosen, run)
+    if (run.adapter / WEIGHTS).is_file():
+        return read_adapter(run.adapter, run)
+    newest = checkpoints.newest_verified(run.checkpoints)
+    if newest is None:
+        raise UserError(
+            "nothing_to_export",
+            "Run {run} has no adapter yet.",
+            "Train until its first checkpoint is saved, or choose another run.",
+            field="run",
+            run=run.id,
+        )
+    return read_adapter(newest.folder, run)
+
+
+def read_adapter(folder: Path, run: Run | None) -> Adapter:
+    """Raises `UserError` when the folder holds no complete LoRA adapter."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict) or not (folder / WEIGHTS).is_file():
+        raise UserError(
+            "adapter_damaged",
+            "The folder {folder} does not hold a whole adapter.",
+            "It needs {config} and {weights}.",
+            field="run",
+            folder=folder,
+            config=CONFIG,
+            weights=WEIGHTS,
+        )
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise UserError(
+            "adapter_without_base",
+            "{config} in {folder} does not name its base model.",
+            "Add base_model_name_or_path to it.",
+            field="run",
+            folder=folder,
+            config=CONFIG,
+        )
+    return Adapter(folder, str(base), config, run)

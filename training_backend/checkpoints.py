@@ -1,0 +1,88 @@
+"""Checkpoints that are whole or are not there.
+
+A checkpoint is prepared in a staging folder, every file fsynced and hashed, `COMPLETE.json`
+written last, and the folder renamed into `checkpoints/`. Only one whose hashes all match is
+ever resumed from; a damaged one is moved aside, not deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from training_backend.files import fsync_folder, fsync_tree, replace, sha256_file, write_json_atomic
+
+COMPLETE = "COMPLETE.json"
+PREFIX = "checkpoint-"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    step: int
+
+
+def commit(staged: Path, checkpoints: Path) -> Checkpoint:
+    """Turn a staged `checkpoint-<step>` folder into a finished one. Raises `OSError`."""
+    step = int(staged.name.removeprefix(PREFIX))
+    fsync_tree(staged)
+    hashes = {str(path.relative_to(staged).as_posix()): sha256_file(path) for path in _files(staged)}
+    write_json_atomic(staged / COMPLETE, {"step": step, "sha256": hashes})
+    checkpoints.mkdir(exist_ok=True)
+    target = checkpoints / staged.name
+    if target.exists():
+        shutil.rmtree(target)
+    replace(staged, target)
+    fsync_folder(checkpoints)
+    return Checkpoint(target, step)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file is there with the bytes that were written."""
+    try:
+        known = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["sha256"]
+        found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {COMPLETE}
+        return found == set(known) and all(
+            sha256_file(folder / name) == digest for name, digest in known.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def finished(checkpoints: Path) -> list[Checkpoint]:
+    """The checkpoints by name, oldest first, not verified."""
+    found = [
+        Checkpoint(folder, int(folder.name.removeprefix(PREFIX)))
+        for folder in checkpoints.glob(f"{PREFIX}*")
+        if folder.name.removeprefix(PREFIX).isdigit()
+    ]
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def newest_verified(checkpoints: Path) -> Checkpoint | None:
+    """The newest whole checkpoint; damaged newer ones are moved to `damaged/` beside."""
+    for checkpoint in reversed(finished(checkpoints)):
+        if is_whole(checkpoint.folder):
+            return checkpoint
+        logger.warning("%s is damaged and is set aside", checkpoint.folder)
+        aside = checkpoints.parent / "damaged"
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / checkpoint.folder.name, ignore_errors=True)
+        replace(checkpoint.folder, aside / checkpoint.folder.name)
+    return None
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Remove the oldest beyond `keep`."""
+    for checkpoint in finished(checkpoints)[:-keep]:
+        shutil.rmtree(checkpoint.folder)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -1,0 +1,1 @@
+"""From a file to tokens: reader (rows), mapping (messages), formatting (tokens, loss mask)."""

@@ -1,0 +1,381 @@
+"""The job: what a person asks for, as one versioned JSON document.
+
+The same document serves the window, the command line, a saved preset and a shared recipe.
+A field's title, help, bounds, unit and place (basic or advanced) are said here, once: the
+settings form is built from them. Names are those of PEFT, TRL, transformers and
+bitsandbytes. Secrets never appear.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from training_backend.errors import JobError, Problem, UserError
+
+JOB_VERSION = 1
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _field(
+    default: Any,
+    title: str,
+    help: str,
+    *,
+    unit: str = "",
+    advanced: bool = False,
+    special: str = "",
+    form: bool = True,
+    **bounds: Any,
+) -> Any:
+    """A pydantic field that also says how a form shows it.
+
+    Args:
+        special: what the form writes instead of the field's lowest value.
+        form: False for fields that another page chooses (model and data).
+    """
+    extra = {"unit": unit, "advanced": advanced, "special": special, "form": form}
+    return Field(default, title=title, description=help, json_schema_extra=extra, **bounds)
+
+
+class ModelSection(_Section):
+    id: str = _field(
+        ..., "Base model", "A model folder, a Hub id such as owner/name, or demo.", form=False,
+        min_length=1,
+    )  # fmt: skip
+    revision: str | None = _field(
+        None, "Revision", "Branch, tag or commit on the Hub.", advanced=True, form=False
+    )
+
+
+DataFormat = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"]
+
+
+class DatasetSection(_Section):
+    path: str = _field(
+        ..., "Data file", "A JSON or JSONL file, or demo.", form=False, min_length=1
+    )
+    format: DataFormat = _field(
+        "auto", "Format", "How the rows are written. Auto finds out by itself.", form=False
+    )
+
+
+class QuantizationSection(_Section):
+    load_in_4bit: bool = _field(
+        True,
+        "Load in 4-bit (QLoRA)",
+        "Holds the base model in 4 bits: about a quarter of the memory, a little slower. "
+        "Off is LoRA on the 16-bit model.",
+    )
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = _field(
+        "nf4",
+        "4-bit type",
+        "NF4 spaces its 16 levels as trained weights are spread; it is the better choice.",
+        advanced=True,
+    )
+    bnb_4bit_use_double_quant: bool = _field(
+        True,
+        "Double quantisation",
+        "Quantises the scaling constants too: saves about 0.4 bit a parameter.",
+        advanced=True,
+    )
+    bnb_4bit_compute_dtype: Literal["bfloat16", "float16", "float32"] = _field(
+        "bfloat16",
+        "Compute type",
+        "What the 4-bit weights are unpacked to for arithmetic.",
+        advanced=True,
+    )
+
+
+class LoraSection(_Section):
+    r: int = _field(
+        16,
+        "Rank",
+        "Size of the adapter. 8 serves most tasks, 16 is a good start, beyond 64 little is won.",
+        ge=1,
+        le=1024,
+    )
+    lora_alpha: int = _field(
+        32,
+        "Alpha",
+        "Strength of the adapter; it counts as alpha / rank. Twice the rank is a good start.",
+        ge=1,
+        le=4096,
+    )
+    lora_dropout: float = _field(
+        0.0,
+        "Dropout",
+        "Share of adapter inputs left out at random while training. 0 is fastest; 0.05 helps "
+        "against learning small data by heart.",
+        ge=0.0,
+        le=0.9,
+        advanced=True,
+    )
+    target_modules: Literal["all-linear"] | tuple[str, ...] = _field(
+        "all-linear",
+        "Layers",
+        "all-linear adapts every linear layer; or name the layers, separated by commas "
+        "(q_proj, v_proj).",
+        advanced=True,
+    )
+    use_rslora: bool = _field(
+        False,
+        "Rank-stabilised scaling",
+        "Scales by alpha / sqrt(rank), which keeps high ranks effective (rsLoRA).",
+        advanced=True,
+    )
+
+    @field_validator("target_modules")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not value or any(not name.strip() for name in value):
+            raise ValueError("name at least one layer, or write all-linear")
+        return value
+
+
+Scheduler = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+]
+Optimizer = Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
+
+
+class TrainingSection(_Section):
+    num_train_epochs: float = _field(
+        3.0, "Epochs", "How often the whole data is gone through.", gt=0, le=1000
+    )
+    max_steps: int = _field(
+        -1,
+        "Stop after steps",
+        "Ends after so many steps, whatever the epochs say.",
+        special="by epochs",
+        ge=-1,
+        le=10_000_000,
+    )
+    learning_rate: float = _field(
+        2e-4,
+        "Learning rate",
+        "How far each step goes. 2e-4 suits LoRA; a small model and a new style take up to 1e-3.",
+        gt=0,
+        le=1.0,
+    )
+    per_device_train_batch_size: int = _field(
+        2, "Batch size", "Rows at once on the card. The main lever for memory.", ge=1, le=1024
+    )
+    gradient_accumulation_steps: int = _field(
+        4,
+        "Gradient accumulation",
+        "Batches summed up before each step: a larger batch without more memory.",
+        ge=1,
+        le=4096,
+    )
+    max_length: int = _field(
+        1024,
+        "Longest row",
+        "Rows longer than this are cut at the end.",
+        unit="tokens",
+        ge=8,
+        le=1_000_000,
+    )
+    packing: bool = _field(
+        False,
+        "Pack short rows together",
+        "Fills each sequence with several rows, kept apart from one another: faster on short rows.",
+        advanced=True,
+    )
+    activation_checkpointing: bool = _field(
+        True,
+        "Activation checkpointing",
+        "Computes activations twice instead of keeping them: much less memory, about a third "
+        "slower.",
+        advanced=True,
+    )
+    lr_scheduler_type: Scheduler = _field(
+        "cosine", "Schedule", "How the learning rate falls over the run.", advanced=True
+    )
+    warmup_steps: float = _field(
+        0.03,
+        "Warm-up",
+        "Steps in which the learning rate rises; below 1 a share of the run.",
+        ge=0,
+        le=1_000_000,
+        advanced=True,
+    )
+    optim: Optimizer = _field(
+        "auto",
+        "Optimizer",
+        "Auto takes paged 8-bit AdamW on a GPU and plain AdamW on the CPU.",
+        advanced=True,
+    )
+    weight_decay: float = _field(
+        0.0, "Weight decay", "Pulls the adapter's weights towards zero.", ge=0, le=1, advanced=True
+    )
+    max_grad_norm: float = _field(
+        1.0, "Gradient clipping", "Longest gradient that a step may use.", gt=0, le=1000,
+        advanced=True,
+    )  # fmt: skip
+    save_steps: int = _field(
+        50, "Checkpoint every", "Steps between checkpoints.", unit="steps", ge=1, le=1_000_000,
+        advanced=True,
+    )  # fmt: skip
+    save_total_limit: int = _field(
+        3, "Checkpoints kept", "Older ones are removed. At least two stay.", ge=2, le=1000,
+        advanced=True,
+    )  # fmt: skip
+    logging_steps: int = _field(
+        1, "Report every", "Steps between points on the chart.", unit="steps", ge=1, le=10_000,
+        advanced=True,
+    )  # fmt: skip
+    seed: int = _field(
+        42, "Seed", "The same seed and settings give the same run.", ge=0, le=2**31 - 1,
+        advanced=True,
+    )  # fmt: skip
+
+
+class EvaluationSection(_Section):
+    held_out_fraction: float = _field(
+        0.0,
+        "Held-out share",
+        "Share of the rows that is not trained on but used to test. 0.05 is a good choice.",
+        ge=0.0,
+        le=0.5,
+    )
+    eval_steps: int = _field(
+        50, "Test every", "Steps between tests on the held-out rows.", unit="steps", ge=1,
+        le=1_000_000, advanced=True,
+    )  # fmt: skip
+    prompts: tuple[str, ...] = _field(
+        (),
+        "Questions to try",
+        "One a line. The model answers them before the first step and after the last.",
+    )
+    max_new_tokens: int = _field(
+        96, "Longest answer", "To those questions.", unit="tokens", ge=1, le=4096, advanced=True
+    )
+
+
+class TrainingJob(_Section):
+    """Fine-tune one base model on one dataset."""
+
+    kind: Literal["training"] = "training"
+    version: Literal[1] = JOB_VERSION
+    name: str = Field("untitled", min_length=1, max_length=120, title="Name")
+    model: ModelSection
+    dataset: DatasetSection
+    quantization: QuantizationSection = Field(default_factory=QuantizationSection)
+    lora: LoraSection = Field(default_factory=LoraSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+
+
+ExportFormat = Literal["safetensors", "adapter"]
+
+
+class ExportJob(_Section):
+    """Write what a run learned as a folder that other programs load.
+
+    `run` is a run's folder or a plain PEFT adapter folder; `checkpoint` one of the run's
+    checkpoint folder names, or None for the finished (else the newest) adapter.
+    """
+
+    kind: Literal["export"] = "export"
+    version: Literal[1] = JOB_VERSION
+    name: str = Field("export", min_length=1, max_length=120, title="Name")
+    run: str = Field(min_length=1, title="Run")
+    checkpoint: str | None = Field(None, title="Checkpoint")
+    format: ExportFormat = Field("safetensors", title="Format")
+    out: str = Field(min_length=1, title="Output folder")
+
+
+Job = TrainingJob | ExportJob
+
+
+def parse_job(data: Any, source: str = "job") -> Job:
+    """Check a job document. Raises `JobError` with every mistake at once."""
+    if not isinstance(data, Mapping):
+        raise JobError([Problem("", "a job is one JSON object")], source)
+    model = ExportJob if data.get("kind") == "export" else TrainingJob
+    try:
+        # JSON mode: strict about types, yet a JSON list is a tuple.
+        return model.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise JobError(_problems(error, model), source) from None
+
+
+def load_job(path: Path) -> Job:
+    """Read a job file; relative paths in it are looked for beside it, then from here.
+
+    Raises `UserError` when the file cannot be read and `JobError` for its content.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError("job_missing", "There is no job file {path}.", path=path) from None
+    except IsADirectoryError:
+        raise UserError("job_is_folder", "{path} is a folder, not a job file.", path=path) from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            "job_not_json",
+            "{path} is not valid JSON: {reason} in line {line}, column {column}.",
+            path=path, reason=error.msg, line=error.lineno, column=error.colno,
+        ) from None  # fmt: skip
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            "job_unreadable", "{path} cannot be read: {reason}.", path=path, reason=error
+        ) from None
+    return _anchored(parse_job(data, str(path)), path.resolve().parent)
+
+
+def _anchored(job: Job, folder: Path) -> Job:
+    """Make paths that exist beside the job file absolute, so that the run outlives the cwd."""
+
+    def absolute(text: str) -> str:
+        for base in (folder, Path.cwd()):
+            candidate = base / Path(text).expanduser()
+            if candidate.exists():
+                return str(candidate)
+        return text
+
+    if isinstance(job, ExportJob):
+        return job
+    model = job.model.model_copy(update={"id": absolute(job.model.id)})
+    path = job.dataset.path if job.dataset.path == "demo" else absolute(job.dataset.path)
+    dataset = job.dataset.model_copy(update={"path": path})
+    return job.model_copy(update={"model": model, "dataset": dataset})
+
+
+def _problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    problems: dict[str, Problem] = {}  # a union reports once per member: the first one is enough
+    for item in error.errors(include_url=False):
+        place = [str(part) for part in item["loc"]][:2]
+        name = ".".join(place)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = _unknown_key(place, model)
+        elif item["type"] == "missing":
+            message = "is missing"
+        elif item["type"] not in {"value_error"}:
+            message = f"{message[0].lower()}{message[1:]}, not {_shown(item['input'])}"
+        problems.setdefault(name, Problem(name, message))
+    return list(problems.values())
+
+
+def _unknown_key(place: list[str], model: type[BaseModel]) -> str:
+    for section in place[:-1]:
+        annotation = model.model_fields[section].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    close = difflib.get_close_matches(place[-1], model.model_fields, n=1, cutoff=0.5)
+    return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

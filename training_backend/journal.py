@@ -1,0 +1,126 @@
+"""A run's journal: `events.jsonl`, one event a line, appended by the worker alone.
+
+The writer flushes every line and fsyncs what must survive a power cut. A reader takes
+whole lines only, so that a line being written is never read by half.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from training_backend.protocol import (
+    TERMINAL_TYPES,
+    CheckpointSaved,
+    Event,
+    PhaseChanged,
+    RunStarted,
+    parse_event,
+)
+
+FILE_NAME = "events.jsonl"
+_DURABLE = (RunStarted, PhaseChanged, CheckpointSaved, *TERMINAL_TYPES)
+
+logger = logging.getLogger(__name__)
+
+
+class JournalWriter:
+    """Appends events and numbers them; safe to use from several threads.
+
+    A line that a killed predecessor left unfinished is closed first, so that the next
+    event starts on a line of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / FILE_NAME
+        last = last_event(folder)
+        self._next_seq = 0 if last is None else last.seq + 1
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._file = path.open("ab")
+        if self._file.tell() and not _ends_with_newline(path):
+            self._file.write(b"\n")
+
+    def append(self, event: Event) -> str:
+        """Writes the event with `seq`, `time` and `elapsed` filled in; returns its line.
+
+        Raises `OSError` when the disk is full.
+        """
+        with self._lock:
+            stamped = event.model_copy(
+                update={
+                    "seq": self._next_seq,
+                    "time": time.time(),
+                    "elapsed": round(time.monotonic() - self._began, 3),
+                }
+            )
+            line = stamped.model_dump_json()
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            self._next_seq += 1
+            if isinstance(event, _DURABLE):
+                os.fsync(self._file.fileno())
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class JournalReader:
+    """Reads a journal from where it last stopped; the file may not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._offset = 0
+
+    def read(self) -> list[Event]:
+        """The whole events that came since the last call. Bad lines are logged and passed over."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return list(_parsed(whole.splitlines()))
+
+
+def last_event(folder: Path) -> Event | None:
+    """The newest whole event, from the file's end; None for an empty or missing journal."""
+    events = tail(folder)
+    return events[-1] if events else None
+
+
+def tail(folder: Path, bytes_back: int = 65_536) -> list[Event]:
+    """The events within the journal's last `bytes_back` bytes, oldest first."""
+    try:
+        with (folder / FILE_NAME).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - bytes_back)
+            file.seek(start)
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    lines = data[: data.rfind(b"\n") + 1].splitlines()
+    return list(_parsed(lines[1:] if start else lines))
+
+
+def _parsed(lines: list[bytes]) -> Iterator[Event]:
+    for line in lines:
+        try:
+            yield parse_event(line)
+        except ValidationError:
+            logger.warning("passed over a line that is no event: %r", line[:200])
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,136 @@
+"""The parent's side of a worker: spawn it, hand it one run, follow what it says.
+
+A worker can be spawned ahead of time: it does its slow imports and waits for its one run.
+An idle worker ends when the pipe to it closes, so it never outlives its parent; one that
+trains carries on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.process
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import psutil
+
+from training_backend import runs, worker
+from training_backend.journal import JournalReader
+from training_backend.protocol import TERMINAL_TYPES, Event, parse_event
+from training_backend.runs import Run
+
+QUEUE_SIZE = 1_000
+
+
+class Worker:
+    """One spawned process that takes exactly one run.
+
+    The constructor returns at once; `start` may be called at any time after it.
+    """
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._queue: Any = context.Queue(QUEUE_SIZE)
+        child_end, self._pipe = context.Pipe(duplex=False)
+        self.process = context.Process(
+            target=worker.main, args=(self._queue, child_end), name="lorasmith-worker"
+        )
+        self.process.start()
+        child_end.close()
+        # Python would wait at its exit for all its children; a training must not hold up a
+        # window that closes, nor an idle worker that is still importing.
+        vars(multiprocessing.process)["_children"].discard(self.process)
+        # With our copy of the write end closed, the read end says so at once when the
+        # worker dies; otherwise a reader would wait for ever.
+        self._queue._writer.close()
+
+    def start(self, run: Run) -> None:
+        """Hand over the run. Raises `OSError` when the worker is dead already."""
+        run.clear_requests()
+        self._pipe.send(str(run.folder))
+
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    def dismiss(self) -> None:
+        """Let an idle worker go. One that has its run is not touched."""
+        self._pipe.close()
+
+    def follow(self, run: Run) -> Iterator[Event | None]:
+        """Every event of the run, in order and without a gap, until its terminal one.
+
+        Blocks; yields None now and then when nothing came, so that the caller can leave.
+        The queue is quick but may drop events; what it lacks is read from the journal.
+        """
+        journal = JournalReader(run.folder)
+        seen = -1
+        reader: Connection = self._queue._reader
+        for event in journal.read():  # earlier attempts
+            seen = event.seq
+            yield event
+        while True:
+            fresh: list[Event] = []
+            ended = False
+            if wait([reader], timeout=0.25):
+                try:
+                    while reader.poll(0):
+                        fresh.append(parse_event(self._queue.get()))
+                except (EOFError, OSError):
+                    ended = True
+            if not fresh and not ended:
+                ended = not self.process.is_alive()
+            if ended or _has_gap(seen, fresh):
+                fresh = journal.read()
+            for event in fresh:
+                if event.seq > seen:
+                    seen = event.seq
+                    yield event
+                    if isinstance(event, TERMINAL_TYPES):
+                        return
+            if ended:
+                self.process.join(10)
+                closing = runs.settle(run, self.process.exitcode)
+                if closing is not None:
+                    yield closing
+                return
+            if not fresh:
+                yield None
+
+
+def tail(run: Run) -> Iterator[Event | None]:
+    """As `Worker.follow`, for a run that another process started: reads the journal alone."""
+    journal = JournalReader(run.folder)
+    while True:
+        alive = run.is_alive()  # asked before reading, so that the last words are not missed
+        last: Event | None = None
+        for last in journal.read():
+            yield last
+        if isinstance(last, TERMINAL_TYPES) and not alive:
+            return
+        if not alive:
+            closing = runs.settle(run)
+            if closing is not None:
+                yield closing
+            return
+        yield None
+        time.sleep(0.25)
+
+
+def kill(run: Run) -> None:
+    """End a worker that does not stop by itself, with all its children."""
+    process = run.worker()
+    if process is None:
+        return
+    family = [*process.children(recursive=True), process]
+    for member in family:
+        member.terminate()
+    _, stubborn = psutil.wait_procs(family, timeout=10)
+    for member in stubborn:
+        member.kill()
+
+
+def _has_gap(seen: int, events: list[Event]) -> bool:
+    newer = [event.seq for event in events if event.seq > seen]
+    return newer != list(range(seen + 1, seen + 1 + len(newer)))

@@ -1,0 +1,45 @@
+"""What memory the run and the machine use: the card through NVML, else this process's RAM."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+from training_backend.hardware import GpuReader
+from training_backend.protocol import MemorySampled
+
+SAMPLE_SECONDS = 1.0
+
+
+class MemorySampler:
+    """Reads one `MemorySampled` at a time for the calling process."""
+
+    def __init__(self) -> None:
+        self._gpu = GpuReader()
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first call only starts the measurement
+
+    def read(self) -> MemorySampled | None:
+        """None when nothing can be told this time."""
+        gpu = self._gpu.read()
+        if gpu is not None:
+            return MemorySampled(
+                device=f"cuda:{gpu.index}",
+                device_name=gpu.name,
+                process_bytes=gpu.process_bytes,
+                device_used_bytes=gpu.used_bytes,
+                device_total_bytes=gpu.total_bytes,
+                utilization=gpu.utilization,
+                temperature_celsius=gpu.temperature_celsius,
+                power_watts=gpu.power_watts,
+            )
+        ram = psutil.virtual_memory()
+        cores = os.cpu_count() or 1
+        return MemorySampled(
+            device="cpu",
+            process_bytes=self._process.memory_info().rss,
+            device_used_bytes=ram.total - ram.available,
+            device_total_bytes=ram.total,
+            utilization=min(1.0, self._process.cpu_percent() / 100 / cores),
+        )

@@ -1,0 +1,89 @@
+"""What can be checked before a run exists: all mistakes at once, each with its field.
+
+Light, but reads files: seconds for a large data file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from training_backend import adapters, catalog
+from training_backend.data import mapping, reader
+from training_backend.demo_model import demo_model_ready
+from training_backend.errors import JobError, Problem, UserError
+from training_backend.job import ExportJob, Job, TrainingJob
+from training_backend.paths import require_free, runs_dir
+
+MIN_FREE_BYTES = 500_000_000  # an adapter, a few checkpoints with optimizer state, logs
+DEMO_FREE_BYTES = 1_000_000_000  # the download, its unpacked weights and the result
+
+
+def check(job: Job) -> None:
+    """Raises `JobError` with everything that would keep the job from starting."""
+    checks: list[Callable[[], None]]
+    if isinstance(job, TrainingJob):
+        checks = [lambda: _model(job), lambda: _data(job), lambda: _room(job)]
+    else:
+        checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
+    problems = []
+    for one in checks:
+        try:
+            one()
+        except UserError as error:
+            problems.append(Problem(error.field or "", str(error)))
+    if problems:
+        raise JobError(problems, job.name)
+
+
+def _model(job: TrainingJob) -> None:
+    if job.model.id not in catalog.DEMO_MODEL_IDS:  # the worker prepares that one itself
+        catalog.resolve_model(job.model.id)
+
+
+def _data(job: TrainingJob) -> None:
+    path = reader.resolve_dataset(job.dataset.path)
+    rows = reader.read_rows(path)
+    format = job.dataset.format
+    if format == "auto":
+        format = mapping.detect(rows)
+    first_problem = ""
+    for number, row in enumerate(rows, start=1):
+        try:
+            mapping.to_messages(row, format)
+            return
+        except mapping.RowProblem as problem:
+            first_problem = first_problem or f"row {number} {problem}"
+    raise UserError(
+        "no_usable_rows",
+        "No row of {name} can be trained on: {problem}.",
+        "Correct the file, or choose another.",
+        field=reader.FIELD,
+        name=path.name,
+        problem=first_problem,
+    )
+
+
+def _room(job: TrainingJob) -> None:
+    demo = job.model.id in catalog.DEMO_MODEL_IDS and not demo_model_ready()
+    require_free(runs_dir(), DEMO_FREE_BYTES if demo else MIN_FREE_BYTES, "this run")
+
+
+def _source(job: ExportJob) -> None:
+    adapters.find_adapter(job)
+
+
+def check_empty(out: Path) -> None:
+    """Raises `UserError` unless the output folder is absent or empty."""
+    if out.is_file():
+        raise UserError(
+            "out_is_file", "{out} is a file.", "Choose a folder.", field="out", out=out
+        )
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            "out_not_empty",
+            "The folder {out} is not empty.",
+            "Choose a new or an empty folder.",
+            field="out",
+            out=out,
+        )

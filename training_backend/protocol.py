@@ -1,0 +1,203 @@
+"""What a worker says: one typed event a line, the same in the queue and in the journal.
+
+The journal (`events.jsonl`) is the truth and the queue is the live feed. `seq` counts the
+events of one journal without a gap, over all attempts, so that a reader can tell what it
+missed. `time` is Unix seconds (for people); `elapsed` is seconds on a monotonic clock since
+the attempt began (for durations).
+
+Every attempt opens with `RunStarted` and closes with exactly one terminal event.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Phase = Literal[
+    "loading", "quantising", "tokenising", "training", "saving", "merging", "verifying"
+]
+Cause = Literal["signal", "exit_code", "vanished"]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+    seq: int = -1
+    time: float = 0.0
+    elapsed: float = 0.0
+
+
+class RunStarted(_Event):
+    """An attempt began. `attempt` counts from 1; a resumed one says from which step."""
+
+    type: Literal["RunStarted"] = "RunStarted"
+    run_id: str
+    folder: str
+    attempt: int = 1
+    resumed_from_step: int | None = None
+    pid: int
+    app_version: str = ""
+
+
+class PhaseChanged(_Event):
+    """Work moved on: to another phase, or (`fraction`, 0 to 1) within one.
+
+    The counts are known from the phase `training` on. `trained_token_share` is the share
+    of the data's tokens that the loss is computed on.
+    """
+
+    type: Literal["PhaseChanged"] = "PhaseChanged"
+    phase: Phase
+    fraction: float | None = None
+    detail: str = ""
+    total_steps: int | None = None
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    rows: int | None = None
+    trained_token_share: float | None = None
+
+
+class MetricsLogged(_Event):
+    """One optimizer step. `seconds_left` is the worker's own estimate to the last step."""
+
+    type: Literal["MetricsLogged"] = "MetricsLogged"
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+class MemorySampled(_Event):
+    """Memory once a second. Without a GPU `device` is "cpu" and the bytes are RAM.
+
+    `process_bytes` is what this run holds; None where the driver does not say.
+    """
+
+    type: Literal["MemorySampled"] = "MemorySampled"
+    device: str
+    device_name: str = ""
+    process_bytes: int | None
+    device_used_bytes: int
+    device_total_bytes: int
+    utilization: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+
+
+class EvaluationLogged(_Event):
+    """Loss on the held-out rows after `step` steps."""
+
+    type: Literal["EvaluationLogged"] = "EvaluationLogged"
+    step: int
+    epoch: float
+    loss: float
+
+
+class SampleGenerated(_Event):
+    """The model's answer to one of the fixed prompts; at step 0 it is the base model's."""
+
+    type: Literal["SampleGenerated"] = "SampleGenerated"
+    step: int
+    prompt: str
+    answer: str
+
+
+class CheckpointSaved(_Event):
+    """A checkpoint is whole on disk and can be resumed from."""
+
+    type: Literal["CheckpointSaved"] = "CheckpointSaved"
+    step: int
+    path: str
+    bytes: int
+
+
+class WarningRaised(_Event):
+    """Something the person should know that does not end the run."""
+
+    type: Literal["WarningRaised"] = "WarningRaised"
+    code: str
+    message: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class LogLine(_Event):
+    """A line for the log view."""
+
+    type: Literal["LogLine"] = "LogLine"
+    message: str
+
+
+class Heartbeat(_Event):
+    """The worker is alive; written when nothing else was for a while."""
+
+    type: Literal["Heartbeat"] = "Heartbeat"
+
+
+class RunCompleted(_Event):
+    """The job was done to its end. `folder` holds the adapter or the export."""
+
+    type: Literal["RunCompleted"] = "RunCompleted"
+    folder: str
+    step: int | None = None
+    loss: float | None = None
+
+
+class RunStopped(_Event):
+    """Ended on request, after saving. `checkpoint` is what a resume goes on from."""
+
+    type: Literal["RunStopped"] = "RunStopped"
+    step: int | None = None
+    checkpoint: str | None = None
+
+
+class RunFailed(_Event):
+    """Ended by an error that has a name. The traceback, if any, is in `worker.log`."""
+
+    type: Literal["RunFailed"] = "RunFailed"
+    code: str
+    message: str
+    remedy: str = ""
+    field: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunInterrupted(_Event):
+    """The worker died without a word; whoever noticed wrote this for it."""
+
+    type: Literal["RunInterrupted"] = "RunInterrupted"
+    cause: Cause
+    detail: str = ""
+    log_tail: str = ""
+
+
+Terminal = RunCompleted | RunStopped | RunFailed | RunInterrupted
+Event = Annotated[
+    RunStarted
+    | PhaseChanged
+    | MetricsLogged
+    | MemorySampled
+    | EvaluationLogged
+    | SampleGenerated
+    | CheckpointSaved
+    | WarningRaised
+    | LogLine
+    | Heartbeat
+    | RunCompleted
+    | RunStopped
+    | RunFailed
+    | RunInterrupted,
+    Field(discriminator="type"),
+]
+TERMINAL_TYPES = (RunCompleted, RunStopped, RunFailed, RunInterrupted)
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse_event(line: str | bytes) -> Event:
+    """Read one journal line. Raises `pydantic.ValidationError` for anything else."""
+    return _ADAPTER.validate_json(line)

@@ -1,0 +1,285 @@
+"""The run store: one folder a run, made before it starts and kept for good.
+
+    <run id>/
+      job.json          what was asked for
+      events.jsonl      what happened (see journal.py); the truth about the run
+      worker.log        the worker's own output, tracebacks included
+      worker.json       pid of the worker that runs it, or ran it last
+      worker.lock       held by that worker while it lives; the system frees it
+      requests/         what the person asks of a live run: one empty file a request
+      checkpoints/      finished checkpoint-<step>/ folders, each with COMPLETE.json
+      adapter/          the result
+
+Exports are jobs of the same kind, with folders of the same kind, elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from training_backend import journal
+from training_backend.errors import UserError
+from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
+from training_backend.job import ExportJob, Job, TrainingJob, load_job
+from training_backend.paths import export_runs_dir, runs_dir
+from training_backend.protocol import (
+    TERMINAL_TYPES,
+    Event,
+    MetricsLogged,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunStarted,
+    RunStopped,
+    parse_event,
+)
+
+State = Literal["queued", "running", "completed", "stopped", "failed", "interrupted"]
+Request = Literal["stop"]
+
+LOG_TAIL_BYTES = 4_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the questions one can ask of it. Nothing is cached."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "worker.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    def job(self) -> Job:
+        """Raises `UserError` when the file is missing or damaged."""
+        return load_job(self.folder / "job.json")
+
+    def training_job(self) -> TrainingJob:
+        job = self.job()
+        if not isinstance(job, TrainingJob):
+            raise UserError("not_a_training_run", "{run} is not a training run.", run=self.id)
+        return job
+
+    def events(self) -> list[Event]:
+        """The whole journal, oldest first."""
+        return journal.JournalReader(self.folder).read()
+
+    def state(self) -> State:
+        return _state(self, journal.last_event(self.folder))
+
+    def is_alive(self) -> bool:
+        """Whether a worker holds the run, told by its file lock, which dies with it."""
+        if not (self.folder / "worker.lock").exists():
+            return False
+        lock = self.worker_lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def worker_lock(self) -> FileLock:
+        return FileLock(self.folder / "worker.lock")
+
+    def request(self, what: Request) -> None:
+        """Ask a live worker for something; it looks at the end of every step."""
+        folder = self.folder / "requests"
+        folder.mkdir(exist_ok=True)
+        (folder / what).touch()
+
+    def requested(self, what: Request) -> bool:
+        return (self.folder / "requests" / what).exists()
+
+    def claim(self) -> None:
+        """Note down that the calling process is the run's worker."""
+        me = psutil.Process()
+        write_json_atomic(
+            self.folder / "worker.json", {"pid": me.pid, "created": me.create_time()}
+        )
+
+    def clear_requests(self) -> None:
+        for path in (self.folder / "requests").glob("*"):
+            path.unlink(missing_ok=True)
+
+    def worker(self) -> psutil.Process | None:
+        """The live worker's process, or None. A recycled pid is not mistaken for it."""
+        with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
+            known = json.loads((self.folder / "worker.json").read_text(encoding="utf-8"))
+            process = psutil.Process(known["pid"])
+            if abs(process.create_time() - known["created"]) < 1.0 and self.is_alive():
+                return process
+        return None
+
+    def log_tail(self) -> str:
+        """The end of the worker's own output."""
+        try:
+            with self.log_path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - LOG_TAIL_BYTES))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One row of the runs table, read from the job and the journal's end."""
+
+    run: Run
+    name: str
+    state: State
+    created: float  # Unix seconds
+    model: str
+    dataset: str
+    step: int | None
+    total_steps: int | None
+    loss: float | None
+
+
+def create(job: Job) -> Run:
+    """Make the folder of a new run; its name is unique and made of plain letters."""
+    parent = export_runs_dir() if isinstance(job, ExportJob) else runs_dir()
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{_slug(job.name)}"
+    folder = parent / stem
+    count = 1
+    while True:
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            count += 1
+            folder = parent / f"{stem}-{count}"
+    (folder / "requests").mkdir()
+    write_text_atomic(folder / "job.json", job.model_dump_json(indent=2) + "\n")
+    fsync_folder(parent)
+    return Run(folder)
+
+
+def find(reference: str) -> Run:
+    """The run with this id or in this folder. Raises `UserError` when there is none."""
+    for folder in (runs_dir() / reference, Path(reference).expanduser()):
+        if (folder / "job.json").is_file():
+            return Run(folder.absolute())
+    raise UserError(
+        "run_missing",
+        "There is no run {reference}.",
+        "`python -m training_backend runs` lists the runs.",
+        reference=reference,
+    )
+
+
+def list_runs() -> list[RunSummary]:
+    """All readable runs, newest first. A damaged one is left out, not fatal."""
+    found = []
+    for folder in sorted(runs_dir().iterdir(), reverse=True):
+        if (folder / "job.json").is_file():
+            with contextlib.suppress(UserError, OSError):
+                found.append(summary(Run(folder)))
+    return found
+
+
+def summary(run: Run) -> RunSummary:
+    """Raises `UserError` when the job file is damaged."""
+    job = run.training_job()
+    events = journal.tail(run.folder)
+    metrics = next((e for e in reversed(events) if isinstance(e, MetricsLogged)), None)
+    return RunSummary(
+        run=run,
+        name=job.name,
+        state=_state(run, events[-1] if events else None),
+        created=(run.folder / "job.json").stat().st_mtime,
+        model=job.model.id,
+        dataset=job.dataset.path,
+        step=metrics.step if metrics else None,
+        total_steps=metrics.total_steps if metrics else None,
+        loss=metrics.loss if metrics else None,
+    )
+
+
+def settle(run: Run, exit_code: int | None = None) -> Event | None:
+    """Give a run whose worker died without a word its terminal event.
+
+    Returns that event; None when the run needs none: it ended properly, lives, or is still
+    waiting for its first worker. Whoever notices first writes it, guarded by the lock.
+    """
+    lock = run.worker_lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    try:
+        last = journal.last_event(run.folder)
+        if isinstance(last, TERMINAL_TYPES) or (last is None and exit_code is None):
+            return None
+        writer = journal.JournalWriter(run.folder)
+        line = writer.append(_interrupted(exit_code, run.log_tail()))
+        writer.close()
+        return parse_event(line)
+    finally:
+        lock.release()
+
+
+def _interrupted(exit_code: int | None, log_tail: str) -> RunInterrupted:
+    if exit_code is None:
+        return RunInterrupted(
+            cause="vanished", detail="The worker is gone; how it ended is not known.",
+            log_tail=log_tail,
+        )  # fmt: skip
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        hint = " Often the system ran out of memory." if name == "SIGKILL" else ""
+        return RunInterrupted(
+            cause="signal", detail=f"The worker was ended by {name}.{hint}", log_tail=log_tail
+        )
+    return RunInterrupted(
+        cause="exit_code", detail=f"The worker ended with exit code {exit_code}.",
+        log_tail=log_tail,
+    )  # fmt: skip
+
+
+def _state(run: Run, last: Event | None) -> State:
+    match last:
+        case RunCompleted():
+            return "completed"
+        case RunStopped():
+            return "stopped"
+        case RunFailed():
+            return "failed"
+        case RunInterrupted():
+            return "interrupted"
+    if run.is_alive():
+        return "running"
+    return "queued" if last is None else "interrupted"
+
+
+def attempts(events: list[Event]) -> int:
+    """How many attempts a journal holds."""
+    return sum(isinstance(event, RunStarted) for event in events)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"

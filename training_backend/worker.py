@@ -1,0 +1,251 @@
+"""The child process: takes one run, does its job, reports, ends.
+
+Light at module level: the parent imports this module as its spawn target. Whatever goes
+wrong becomes exactly one terminal event; a traceback goes to `worker.log` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from training_backend import __version__, checkpoints, runs
+from training_backend.checkpoints import Checkpoint
+from training_backend.errors import StopRequested, UserError
+from training_backend.job import TrainingJob
+from training_backend.journal import JournalWriter
+from training_backend.memory import SAMPLE_SECONDS, MemorySampler
+from training_backend.paths import home
+from training_backend.protocol import (
+    TERMINAL_TYPES,
+    CheckpointSaved,
+    Event,
+    Heartbeat,
+    LogLine,
+    Phase,
+    PhaseChanged,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    RunStopped,
+    Terminal,
+    WarningRaised,
+)
+from training_backend.runs import Run
+
+STATE_CHANGE_WAIT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 5.0
+LOCK_WAIT_SECONDS = 10.0
+
+_STATE_CHANGES = (RunStarted, PhaseChanged, CheckpointSaved, WarningRaised, *TERMINAL_TYPES)
+
+
+class Reporter:
+    """The one way out of a worker: the journal first, then the queue.
+
+    Also carries what the person asks for, since both are the job's link to the outside.
+    Safe to use from several threads.
+    """
+
+    def __init__(self, run: Run, feed: Any) -> None:
+        self.run = run
+        self._journal = JournalWriter(run.folder)
+        self._feed = feed
+        self._last = time.monotonic()
+        self._order = threading.Lock()
+
+    def emit(self, event: Event) -> None:
+        """Record an event and offer it to the window, which never holds up the training."""
+        with self._order:
+            line = self._journal.append(event)
+            self._last = time.monotonic()
+            with contextlib.suppress(queue.Full):
+                if isinstance(event, _STATE_CHANGES):
+                    self._feed.put(line, timeout=STATE_CHANGE_WAIT_SECONDS)
+                else:
+                    self._feed.put_nowait(line)
+
+    def phase(self, phase: Phase, fraction: float | None = None, **known: Any) -> None:
+        """Say what is being done; between phases a request to stop is obeyed."""
+        self.emit(PhaseChanged(phase=phase, fraction=fraction, **known))
+        self.check_stop()
+
+    def warn(self, code: str, template: str, **params: Any) -> None:
+        self.emit(WarningRaised(code=code, message=template.format(**params), params=params))
+
+    def log(self, message: str) -> None:
+        self.emit(LogLine(message=message))
+
+    def stop_requested(self) -> bool:
+        return self.run.requested("stop")
+
+    def check_stop(self) -> None:
+        """Raises `StopRequested` when the person asked to stop."""
+        if self.stop_requested():
+            raise StopRequested
+
+    def quiet_seconds(self) -> float:
+        return time.monotonic() - self._last
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+def main(feed: Any, pipe: Connection) -> None:
+    """Spawn target. Waits for one run folder on `pipe`; an end of file there means: go."""
+    # A window that was killed no longer empties the queue; without this we would hang at
+    # exit on what it did not read, and hold on to the card.
+    feed.cancel_join_thread()
+    _detach()
+    idle_log = home() / "logs" / "idle-worker.log"
+    idle_log.parent.mkdir(exist_ok=True)
+    _redirect_output(idle_log, append=False)
+    if not pipe.poll(0):
+        _import_ahead()
+    try:
+        run = Run(Path(pipe.recv()))
+    except EOFError:
+        return
+    _redirect_output(run.log_path, append=True)
+    sys.exit(_work(run, feed))
+
+
+def _work(run: Run, feed: Any) -> int:
+    """Do the run's job; returns the exit code: 0 done, 1 failed, 3 stopped."""
+    with run.worker_lock().acquire(timeout=LOCK_WAIT_SECONDS):
+        run.claim()
+        reporter = Reporter(run, feed)
+        resume_from = checkpoints.newest_verified(run.checkpoints)
+        reporter.emit(
+            RunStarted(
+                run_id=run.id,
+                folder=str(run.folder),
+                attempt=1 + runs.attempts(run.events()),
+                resumed_from_step=resume_from.step if resume_from else None,
+                pid=os.getpid(),
+                app_version=__version__,
+            )
+        )
+        ended = threading.Event()
+        pulse = threading.Thread(target=_pulse, args=(reporter, ended), daemon=True)
+        pulse.start()
+        terminal = _outcome(run, reporter, resume_from)
+        ended.set()
+        pulse.join()
+        run.clear_requests()
+        reporter.emit(terminal)
+        reporter.close()
+    time.sleep(0.1)  # lets the queue's own thread hand over the last events
+    match terminal:
+        case RunCompleted():
+            return 0
+        case RunStopped():
+            return 3
+    return 1
+
+
+def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Terminal:
+    try:
+        job = run.job()
+        if isinstance(job, TrainingJob):
+            from training_backend import train
+
+            return train.run(job, reporter, resume_from)
+        from training_backend.export import export
+
+        return export.run(job, reporter)
+    except StopRequested:
+        return RunStopped(checkpoint=str(resume_from.folder) if resume_from else None)
+    except UserError as error:
+        return _failed(error)
+    except MemoryError:
+        traceback.print_exc()
+        return _failed(
+            UserError(
+                "out_of_ram",
+                "The computer ran out of memory.",
+                "Close other programs, or choose a smaller batch, a shorter length or a smaller "
+                "model.",
+            )
+        )
+    except OSError as error:
+        traceback.print_exc()
+        return _failed(
+            UserError("system_error", "The system refused: {reason}.", reason=str(error))
+        )
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(
+            UserError(
+                "unexpected",
+                "Something unexpected went wrong ({kind}: {reason}).",
+                "The details are in worker.log in the run's folder.",
+                kind=type(error).__name__,
+                reason=str(error).splitlines()[0][:300] if str(error) else "no reason given",
+            )
+        )
+
+
+def _failed(error: UserError) -> RunFailed:
+    return RunFailed(
+        code=error.code,
+        message=error.message,
+        remedy=error.remedy,
+        field=error.field,
+        params={key: str(value) for key, value in error.params.items()},
+    )
+
+
+def _pulse(reporter: Reporter, ended: threading.Event) -> None:
+    """Once a second what memory is used; a heartbeat where that cannot be told."""
+    sampler = MemorySampler()
+    while True:
+        with contextlib.suppress(OSError):  # a full disk: the training itself will say so
+            sample = sampler.read()
+            if sample is not None:
+                reporter.emit(sample)
+            elif reporter.quiet_seconds() > HEARTBEAT_SECONDS:
+                reporter.emit(Heartbeat())
+        if ended.wait(SAMPLE_SECONDS):
+            return
+
+
+def _import_ahead() -> None:
+    """Do the slow imports (5-9 s) before there is a run, so that its first step comes sooner."""
+    import training_backend.train  # noqa: F401
+
+
+def _detach() -> None:
+    """Leave the terminal, so that its Ctrl+C and its closing do not end a training, and yield
+    the processor to the window."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = psutil.Process()
+    if os.name == "nt":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        os.setsid()
+        process.nice(10)
+
+
+def _redirect_output(path: Path, *, append: bool) -> None:
+    """Send stdout, stderr and crash dumps, also those of C libraries, to a file."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+    handle = os.open(path, flags, 0o600)
+    for standard in (1, 2):
+        os.dup2(handle, standard)
+    os.close(handle)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    faulthandler.enable(sys.stderr)
