@@ -1,0 +1,183 @@
+"""The job while it is being edited: it may be wrong, and every change can be undone."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QCoreApplication, QObject, Signal
+
+from training_backend.errors import JobError
+from training_backend.job import TrainingJob, parse_job
+
+# Changes of one field that follow one another as fast as this are one step of undo.
+MERGE_SECONDS = 1.5
+
+FIRST_JOB: dict[str, Any] = {
+    "name": "first try",
+    "model": {"id": "demo"},
+    "dataset": {"path": "demo"},
+    "lora": {"r": 16, "lora_alpha": 32},
+    "training": {
+        "max_steps": 30,
+        "learning_rate": 1e-3,
+        "max_length": 256,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+    },
+    "evaluation": {
+        "prompts": [
+            "My order has not arrived and it has been nine days.",
+            "How do I reset my password?",
+        ],
+        "max_new_tokens": 64,
+    },
+}
+
+
+@dataclass(frozen=True)
+class _Change:
+    field: str
+    before: Any
+    after: Any
+    time: float
+
+
+class JobDraft(QObject):
+    """A training job as nested plain values, whole or not.
+
+    Fields are named as in the job file, `section.key`; `name` stands alone.
+    """
+
+    changed = Signal(str)
+
+    def __init__(self, saved: dict[str, Any] | None = None, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._values = _filled(saved) or _filled(FIRST_JOB) or {}
+        self._done: list[_Change] = []
+        self._undone: list[_Change] = []
+
+    def value(self, field: str) -> Any:
+        section, _, key = field.partition(".")
+        return self._values[section][key] if key else self._values[section]
+
+    def set_value(self, field: str, value: Any) -> None:
+        before = self.value(field)
+        if before == value and type(before) is type(value):
+            return
+        now = time.monotonic()
+        last = self._done[-1] if self._done else None
+        if last is not None and last.field == field and now - last.time < MERGE_SECONDS:
+            self._done.pop()
+            before = last.before
+        self._done.append(_Change(field, before, value, now))
+        self._undone.clear()
+        self._put(field, value)
+
+    def undo(self) -> str:
+        """Take back the last change; returns its field, "" when there is none."""
+        if not self._done:
+            return ""
+        change = self._done.pop()
+        self._undone.append(change)
+        self._put(change.field, change.before)
+        return change.field
+
+    def redo(self) -> str:
+        if not self._undone:
+            return ""
+        change = self._undone.pop()
+        self._done.append(change)
+        self._put(change.field, change.after)
+        return change.field
+
+    def reset(self, fields: list[str]) -> None:
+        """Give these fields the defaults of `job.py`; each can be undone by itself."""
+        defaults = _filled({"model": {"id": "demo"}, "dataset": {"path": "demo"}}) or {}
+        for field in fields:
+            section, _, key = field.partition(".")
+            self.set_value(field, copy.deepcopy(defaults[section][key]))
+
+    def job(self) -> TrainingJob:
+        """The checked job. Raises `JobError` with all mistakes at once."""
+        job = parse_job(self._values)
+        if not isinstance(job, TrainingJob):  # a draft has no kind but training
+            raise TypeError(type(job).__name__)
+        return job
+
+    def document(self) -> dict[str, Any]:
+        """The values as they stand, right or wrong, for the settings file."""
+        return copy.deepcopy(self._values)
+
+    def load(self, job: TrainingJob) -> None:
+        """Take over another job's choices, field by field."""
+        for section, values in job.model_dump(mode="json").items():
+            if isinstance(values, dict):
+                for key, value in values.items():
+                    self.set_value(f"{section}.{key}", value)
+            elif section == "name":
+                self.set_value("name", values)
+
+    # ------------------------------------------------------------------- short texts about it
+
+    def model_text(self) -> str:
+        return _short(self.value("model.id"), {"demo": "SmolLM2-135M"})
+
+    def dataset_text(self) -> str:
+        return _short(self.value("dataset.path"), {"demo": "support.jsonl"})
+
+    def settings_text(self) -> str:
+        method = "QLoRA" if self.value("quantization.load_in_4bit") else "LoRA"
+        return f"{method}, r {self.value('lora.r')}"
+
+    def summary(self) -> str:
+        """One line: what on what, and how."""
+        return QCoreApplication.translate("JobDraft", "{model} on {data}, {settings}").format(
+            model=self.model_text(), data=self.dataset_text(), settings=self.settings_text()
+        )
+
+    def _put(self, field: str, value: Any) -> None:
+        section, _, key = field.partition(".")
+        if key:
+            self._values[section][key] = value
+        else:
+            self._values[section] = value
+        self.changed.emit(field)
+
+
+def _filled(document: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The document with every default in place; None when it is no job of this version.
+
+    Values that are wrong are kept: the person goes on mending where they left off.
+    """
+    if document is None:
+        return None
+    empty = {"model": {"id": "demo"}, "dataset": {"path": "demo"}}
+    values: dict[str, Any] = parse_job(empty).model_dump(mode="json")
+    if document.get("version", values["version"]) != values["version"]:
+        return None
+    for section, default in values.items():
+        given = document.get(section)
+        if isinstance(default, dict) and isinstance(given, dict):
+            default.update({key: given[key] for key in given if key in default})
+        elif given is not None and not isinstance(default, dict):
+            values[section] = given
+    values["kind"] = "training"
+    return values
+
+
+def _short(value: str, names: dict[str, str]) -> str:
+    """What stands in the sidebar: the last part of a path or Hub id."""
+    return names.get(value) or Path(value).name or value
+
+
+def problems_of(draft: JobDraft) -> dict[str, str]:
+    """The draft's mistakes by field; empty when it is a job."""
+    try:
+        draft.job()
+    except JobError as error:
+        return {problem.field: problem.message for problem in error.problems}
+    return {}

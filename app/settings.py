@@ -1,0 +1,57 @@
+"""What the window remembers from one start to the next, in `window.ini` below home."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from PySide6.QtCore import QByteArray, QSettings
+
+from training_backend import paths
+
+RECENT_KEPT = 8
+RecentKind = Literal["models", "datasets"]
+
+
+class Settings:
+    """A small typed door to the settings file. Damaged values read as missing."""
+
+    def __init__(self) -> None:
+        self._store = QSettings(str(paths.home() / "window.ini"), QSettings.Format.IniFormat)
+
+    def theme(self) -> str:
+        return str(self._store.value("theme", "system"))
+
+    def set_theme(self, name: str) -> None:
+        self._store.setValue("theme", name)
+
+    def geometry(self) -> QByteArray:
+        value = self._store.value("geometry")
+        return value if isinstance(value, QByteArray) else QByteArray()
+
+    def set_geometry(self, geometry: QByteArray) -> None:
+        self._store.setValue("geometry", geometry)
+
+    def draft(self) -> dict[str, Any] | None:
+        value = self._json("draft")
+        return value if isinstance(value, dict) else None
+
+    def set_draft(self, draft: dict[str, Any]) -> None:
+        self._store.setValue("draft", json.dumps(draft))
+
+    def recent(self, kind: RecentKind) -> list[str]:
+        value = self._json(f"recent/{kind}")
+        return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+    def add_recent(self, kind: RecentKind, item: str) -> None:
+        items = [item, *(known for known in self.recent(kind) if known != item)]
+        self._store.setValue(f"recent/{kind}", json.dumps(items[:RECENT_KEPT]))
+
+    def flush(self) -> None:
+        self._store.sync()
+
+    def _json(self, key: str) -> Any:
+        try:
+            return json.loads(str(self._store.value(key, "null")))
+        except ValueError:
+            return None
