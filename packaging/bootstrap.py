@@ -398,7 +398,7 @@ def site_packages() -> Path:
 
 def discard_half_installed() -> None:
     """Forgets packages that a killed pip left unfinished, so that pip installs them anew."""
-    for leftover in site_packages().glob("~*"):
+    for leftover in (*VENV.glob("setup-*/"), *site_packages().glob("~*")):
         shutil.rmtree(leftover, ignore_errors=True)
     for record in site_packages().glob("*.dist-info"):
         if not (record / "RECORD").exists():  # pip writes this file last
@@ -466,6 +466,12 @@ def pip_failure(log: str) -> str:
     for pattern, sentence in PIP_FAILURES:
         if re.search(pattern, complaints):
             return sentence
+    absent = re.search(r"No matching distribution found for (\S+)", complaints)
+    if absent:
+        return (
+            f"{absent[1]} is not published for this system or this Python. Lorasmith needs Linux "
+            "with glibc 2.34 or newer, Windows 10 or newer, or macOS 14 or newer."
+        )
     errors = re.findall(r"ERROR: (.+)", log)
     return "pip could not install what is needed" + (f": {errors[-1].strip()}." if errors else ".")
 
