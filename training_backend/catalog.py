@@ -95,6 +95,41 @@ def resolve_model(id: str) -> str | Path:
     )
 
 
+def describe_model(id: str) -> CatalogEntry:
+    """What can be told of a job's `model.id` without a network.
+
+    Raises:
+        UserError: as `resolve_model`; but a demo model that is not prepared yet is fine.
+    """
+    name = id.strip()
+    if name in DEMO_MODEL_IDS:
+        return _demo_entry()
+    found = resolve_model(name)
+    if isinstance(found, Path):
+        weights = weight_files(found)
+        return CatalogEntry(
+            id=name,
+            title=found.name,
+            parameters=count_parameters(weights),
+            size_bytes=sum(path.stat().st_size for path in weights),
+            licence=_licence(found),
+            location=found,
+            description="A folder on this computer.",
+        )
+    for entry in _cached_entries():
+        if entry.id == found:
+            return entry
+    return CatalogEntry(
+        id=found,
+        title=found,
+        parameters=None,
+        size_bytes=None,
+        licence="",
+        location=None,
+        description="It is downloaded from the Hugging Face Hub when training starts.",
+    )
+
+
 def _demo_entry() -> CatalogEntry:
     ready = demo_model_ready()
     return CatalogEntry(
