@@ -1,0 +1,52 @@
+"""What tests of every kind share: a home of their own, and the demo model, made once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def lorasmith_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home for this test alone, also for the processes that it starts."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("LORASMITH_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def demo_model_dir() -> Path:
+    """The real demo model, prepared once per machine and kept in `LORASMITH_TEST_CACHE`.
+
+    In a process of its own, so that torch does not come into the one that tests the window.
+    """
+    cache = os.environ.get("LORASMITH_TEST_CACHE") or Path.home() / ".cache" / "lorasmith-tests"
+    prepare = "from training_backend.demo_model import *; print(prepare_demo_model())"
+    answer = subprocess.run(
+        [sys.executable, "-c", prepare],
+        cwd=REPOSITORY,
+        env={**os.environ, "LORASMITH_HOME": str(cache)},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+    )
+    return Path(answer.stdout.strip())
+
+
+@pytest.fixture
+def home_with_demo_model(lorasmith_home: Path, demo_model_dir: Path) -> Path:
+    """`lorasmith_home` with the demo model in it, ready."""
+    target = lorasmith_home / "models" / demo_model_dir.name
+    target.parent.mkdir(parents=True)
+    try:
+        target.symlink_to(demo_model_dir, target_is_directory=True)
+    except OSError:  # Windows allows links to administrators only
+        shutil.copytree(demo_model_dir, target)
+    return lorasmith_home
