@@ -67,11 +67,12 @@ def resolve_model(id: str) -> str | Path:
                 "python -m training_backend demo-model",
             )
         return demo_model_folder()
-    path = Path(name).expanduser().absolute()
-    if name and path.is_dir():
-        check_model_folder(path)
+    # os.path answers False where Path raises: a name too long, an unknown user's home.
+    path = Path(os.path.expanduser(name)).absolute()
+    if name and os.path.isdir(path):
+        _check(path)
         return path
-    if name and path.is_file():
+    if name and os.path.isfile(path):
         raise _error(
             "model_is_a_file",
             "{path} is a file; a model is a folder with config.json and *.safetensors.",
@@ -128,6 +129,19 @@ def describe_model(id: str) -> CatalogEntry:
         location=None,
         description="It is downloaded from the Hugging Face Hub when training starts.",
     )
+
+
+def _check(folder: Path) -> None:
+    try:
+        check_model_folder(folder)
+    except OSError as error:
+        raise _error(
+            "model_folder_unreadable",
+            "The model folder {path} cannot be read: {reason}.",
+            "Check that you may read it and all files in it.",
+            path=folder,
+            reason=error.strerror or error,
+        ) from error
 
 
 def _demo_entry() -> CatalogEntry:

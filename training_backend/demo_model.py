@@ -11,7 +11,6 @@ there is something to convert: call it in a worker process or on the command lin
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import json
 import os
@@ -27,7 +26,13 @@ from urllib.error import URLError
 
 from training_backend.errors import UserError
 from training_backend.fetch import fetch, verify
-from training_backend.files import fsync_folder, fsync_tree, replace, sha256_file
+from training_backend.files import (
+    fsync_folder,
+    fsync_tree,
+    is_disk_full,
+    replace,
+    sha256_file,
+)
 from training_backend.paths import downloads_dir, drive_of, models_dir, require_free
 
 DEMO_MODEL_NAME = "SmolLM2-135M-Instruct"
@@ -112,8 +117,8 @@ def prepare_demo_model(on_progress: OnProgress | None = None) -> Path:
             require_free(models_dir(), _NEEDED_BYTES, "the demo model")
             try:
                 _prepare(report)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            except Exception as error:
+                if not is_disk_full(error):
                     raise
                 raise _disk_full() from error
     report(DemoProgress("done"))
@@ -226,6 +231,7 @@ def _pip(command: str, *options: str) -> str | None:
         capture_output=True,
         encoding="utf-8",
         errors="replace",
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # no console on Windows
     )
     return answer.stdout if answer.returncode == 0 else None
 

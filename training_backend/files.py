@@ -7,6 +7,7 @@ undo the rename.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -87,6 +88,13 @@ def fsync_tree(folder: Path) -> None:
         for name in names:
             fsync_file(Path(root, name))
         fsync_folder(Path(root))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether `error` says that the disk is full; safetensors and torch say so in words only."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)
 
 
 def sha256_file(path: Path) -> str:

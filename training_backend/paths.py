@@ -58,7 +58,11 @@ def downloads_dir() -> Path:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that this user may still write where `path` is, or would be, made."""
+    """Bytes that this user may still write where `path` is, or would be, made.
+
+    Raises:
+        UserError: `drive_missing`, on Windows.
+    """
     return shutil.disk_usage(_nearest_existing(path)).free
 
 
@@ -71,7 +75,8 @@ def require_free(path: Path, needed_bytes: int, what: str) -> None:
         what: a noun phrase for the message, such as "the merged model".
 
     Raises:
-        UserError: `disk_full_ahead`, with the missing room in GB and the drive.
+        UserError: `disk_full_ahead`, with the missing room in GB and the drive, or
+            `drive_missing`.
     """
     free = free_bytes(path)
     if free >= needed_bytes:
@@ -112,8 +117,17 @@ def _made(folder: Path) -> Path:
 
 
 def _nearest_existing(path: Path) -> Path:
-    path = path.expanduser().absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+    path = path.absolute()
+    found = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), None)
+    if found is None:
+        raise UserError(
+            "drive_missing",
+            "There is no drive {drive} for {path}.",
+            "Connect it, or choose another folder.",
+            drive=path.anchor,
+            path=path,
+        )
+    return found
 
 
 def _gb(count: int, round_up: bool = True) -> str:

@@ -112,7 +112,9 @@ def test_a_missing_folder_is_named(name: str) -> None:
     assert str(Path(name).expanduser().absolute()) in error.message
 
 
-@pytest.mark.parametrize("name", ["", "gpt2", "own er/name", "owner/../name", "{0}"])
+@pytest.mark.parametrize(
+    "name", ["", "gpt2", "own er/name", "owner/../name", "{0}", "~nobody-here/x", "a" * 5000]
+)
 def test_anything_else_is_refused(name: str) -> None:
     assert refused(name).code in ("model_unknown", "model_folder_missing")
 
