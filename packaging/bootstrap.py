@@ -316,7 +316,8 @@ def disk_problem(folder: Path, needed_gb: float, free: int, already_there: int) 
 @contextmanager
 def only_one_setup() -> Iterator[None]:
     """Makes a second set-up of this folder wait. The system frees the lock if one is killed."""
-    key = hashlib.sha256(f"{ROOT} {Path.home()}".encode()).hexdigest()[:16]
+    user = os.getuid() if sys.platform != "win32" else 0
+    key = hashlib.sha256(f"{ROOT} {user}".encode()).hexdigest()[:16]
     with open(Path(tempfile.gettempdir(), f"lorasmith-setup-{key}.lock"), "w") as file:
         told = False
         while not lock_file(file.fileno()):
@@ -488,7 +489,7 @@ def check_torch(build: TorchBuild) -> str:
         raise SetupError(
             f"PyTorch is installed but does not start: {reason}. Delete {VENV} and run this again."
         )
-    version, has_cuda = answer.stdout.split()
+    version, has_cuda = answer.stdout.split()[-2:]
     if has_cuda == "True":
         return f"PyTorch {version} sees the NVIDIA card"
     if build.name.startswith("cu"):
