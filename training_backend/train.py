@@ -123,7 +123,8 @@ def _base_model(job: TrainingJob, reporter: Reporter) -> str | Path:
         return resolve_model(job.model.id)
 
     def report(progress: DemoProgress) -> None:
-        reporter.phase("loading", fraction=progress.fraction, detail=progress.text)
+        share = progress.done_bytes / progress.total_bytes if progress.total_bytes else None
+        reporter.phase("loading", fraction=share, detail=f"the demo model ({progress.phase})")
 
     return prepare_demo_model(report)
 

@@ -163,9 +163,9 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
             from training_backend import train
 
             return train.run(job, reporter, resume_from)
-        from training_backend.export import export
+        from training_backend.export import folder
 
-        return export.run(job, reporter)
+        return folder.run(job, reporter)
     except StopRequested:
         return RunStopped(checkpoint=str(resume_from.folder) if resume_from else None)
     except UserError as error:

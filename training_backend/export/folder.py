@@ -1,0 +1,201 @@
+"""The output folder: built beside as `<out>.partial`, made durable, then renamed.
+
+Nothing that identifies this machine leaves it: paths are taken out of every JSON file, and
+keys that could make another program run code are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from training_backend import adapters
+from training_backend.adapters import CONFIG, WEIGHTS, Adapter
+from training_backend.errors import UserError
+from training_backend.export import merge
+from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
+from training_backend.job import ExportJob
+from training_backend.paths import require_free
+from training_backend.preflight import check_empty
+from training_backend.protocol import RunCompleted
+from training_backend.worker import Reporter
+
+MARKER = ".lorasmith-partial"
+PROGRESS_SECONDS = 0.1
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+_DROPPED_KEYS = {
+    "_name_or_path",
+    "name_or_path",
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+}
+
+
+def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
+    """Do the export. Raises `UserError`, or `StopRequested`; then nothing is left behind."""
+    out = Path(job.out).expanduser().absolute()
+    check_empty(out)
+    adapter = adapters.find_adapter(job)
+    partial = _partial(out)
+    try:
+        if job.format == "adapter":
+            _write_adapter(adapter, partial, reporter)
+        else:
+            _write_merged(adapter, partial, reporter)
+        _scrub(partial)
+        reporter.phase("saving", detail="the folder")
+        (partial / MARKER).unlink()
+        fsync_tree(partial)
+        if out.is_dir():
+            out.rmdir()  # empty, as checked
+        replace(partial, out)
+        fsync_folder(out.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return RunCompleted(folder=str(out))
+
+
+def _partial(out: Path) -> Path:
+    """A fresh folder beside the output; one that an earlier export left is removed."""
+    partial = out.with_name(out.name + ".partial")
+    if partial.exists():
+        if not (partial / MARKER).is_file():
+            raise UserError(
+                "partial_in_the_way",
+                "The folder {partial} is in the way.",
+                "Move it away, or choose another output folder.",
+                field="out",
+                partial=partial,
+            )
+        shutil.rmtree(partial)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            "out_not_writable",
+            "The folder {out} cannot be made: {reason}.",
+            "Choose a folder that you may write to.",
+            field="out",
+            out=out,
+            reason=error.strerror or error,
+        ) from None
+    (partial / MARKER).touch()
+    return partial
+
+
+def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
+    base = base_folder(adapter)
+    files = merge.shards(base)
+    require_free(out, sum(path.stat().st_size for path in files) + 50_000_000, "the merged model")
+    reporter.phase("merging", fraction=0.0)
+    told = time.monotonic()
+
+    def progress(share: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            reporter.phase("merging", fraction=share)
+
+    changed = merge.merge(files, adapter, out, progress)
+    reporter.phase("verifying", detail="a sample of the merged weights, in double precision")
+    steps = merge.check_sample(files, adapter, out)
+    reporter.log(f"{changed} weights merged; the sample is within {steps:.2f} rounding steps.")
+    for name in _MODEL_FILES:
+        _copy(base / name, out)
+    tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
+    for name in _TOKENIZER_FILES:
+        _copy(tokenizer / name, out)
+    for licence in base.glob("LICENSE*"):
+        _copy(licence, out)
+
+
+def _write_adapter(adapter: Adapter, out: Path, reporter: Reporter) -> None:
+    size = (adapter.folder / WEIGHTS).stat().st_size
+    require_free(out, size + 50_000_000, "the adapter")
+    reporter.phase("saving", detail="the adapter")
+    for name in (WEIGHTS, CONFIG, *_TOKENIZER_FILES):
+        _copy(adapter.folder / name, out)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    if source.is_file():
+        shutil.copyfile(source, folder / source.name)
+
+
+def base_folder(adapter: Adapter) -> Path:
+    """The folder of the 16-bit base model, fetched from the Hub where it is not here yet.
+
+    Raises `UserError` when it cannot be had.
+    """
+    folder = Path(adapter.base).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_absolute():
+        raise UserError(
+            "base_missing",
+            "The base model {base} is no longer there.",
+            "Put it back, or correct base_model_name_or_path in the adapter's {config}.",
+            field="run",
+            base=adapter.base,
+            config=CONFIG,
+        )
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                adapter.base,
+                revision=adapter.config.get("revision"),
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "LICENSE*", "tokenizer*"],
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "base_unavailable",
+            "The base model {base} cannot be fetched: {reason}",
+            "Check the connection, and try again.",
+            field="run",
+            base=adapter.base,
+            reason=str(error).strip().splitlines()[0],
+        ) from error
+
+
+def _scrub(out: Path) -> None:
+    for path in out.glob("*.json"):
+        if path.name != "tokenizer.json":  # the vocabulary: large, and no place for paths
+            document = json.loads(path.read_text(encoding="utf-8"))
+            write_json_atomic(path, _without_paths(document))
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_paths(v) for k, v in value.items() if k not in _DROPPED_KEYS}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    if isinstance(value, str) and _is_path(value):
+        return PureWindowsPath(value).name
+    return value
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is an absolute path, of this system or of Windows."""
+    if len(text) > 1_000 or "\n" in text:
+        return False
+    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()

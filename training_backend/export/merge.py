@@ -1,0 +1,208 @@
+"""Base + adapter, one tensor at a time.
+
+W' = W + scale * B A, with scale = alpha / r, or alpha / sqrt(r) for rsLoRA (LoRA,
+arXiv:2106.09685; rsLoRA, arXiv:2312.03732). Computed in float32 from the 16-bit base and
+rounded once, into the base's dtype. An output shard has the header of the base's shard, so it
+is written in one pass; memory is one tensor and its update, whatever the model's size.
+
+Every adapter tensor must find its layer and every result be finite, else the merge fails: a
+merge that silently does nothing is the worst outcome there is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training_backend.adapters import WEIGHTS, Adapter
+from training_backend.errors import UserError
+from training_backend.export.tensor_file import (
+    FLOATS,
+    Array,
+    TensorFile,
+    TensorInfo,
+    from_float32,
+    to_float32,
+)
+
+PREFIX = "base_model.model."
+SAMPLES = 12  # merged tensors recomputed in float64
+
+_UNSUPPORTED = {
+    "use_dora": "DoRA",
+    "modules_to_save": "fully trained layers (modules_to_save)",
+    "trainable_token_indices": "trained tokens",
+    "fan_in_fan_out": "transposed layers (fan_in_fan_out)",
+    "lora_bias": "LoRA biases",
+}
+
+
+@dataclass(frozen=True)
+class Update:
+    """What is added to one weight: scale * b @ a."""
+
+    a: TensorInfo
+    b: TensorInfo
+    scale: float
+
+
+def merge(
+    base: list[Path], adapter: Adapter, out: Path, on_progress: Callable[[float], None]
+) -> int:
+    """Write the merged shards into `out` under the names of the base's.
+
+    Args:
+        base: the base model's safetensors files.
+        on_progress: called with the share done, from 0 to 1, after every tensor; what it
+            raises ends the merge.
+
+    Returns the number of weights that were changed. Raises `UserError` for an adapter that
+    does not fit or holds numbers that are none, `OSError` when the disk is full.
+    """
+    with ExitStack() as open_files:
+        source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
+        updates = _updates(source, adapter.config)
+        unused = set(updates)
+        total = sum(path.stat().st_size for path in base)
+        done = 0
+        for path in base:
+            with TensorFile(path) as shard, (out / path.name).open("wb") as target:
+                target.write(shard.head)
+                for tensor in shard.tensors:
+                    data = shard.read_bytes(tensor)
+                    update = updates.get(tensor.name)
+                    if update is not None:
+                        unused.discard(tensor.name)
+                        data = _merged(data, tensor, update, source)
+                    target.write(data)
+                    done += tensor.size
+                    on_progress(min(1.0, done / total))
+        if unused:
+            raise _misfit(f"there is no weight {min(unused)} in the base model")
+    return len(updates)
+
+
+def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
+    """Recompute some merged tensors in float64 from the files themselves.
+
+    Returns the largest deviation, in units of the output dtype's own rounding step (one half
+    would be perfect rounding; float32 arithmetic before it allows a little more than that).
+    Raises `UserError` when one is further off than a whole step.
+    """
+    worst = 0.0
+    with ExitStack() as open_files:
+        source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
+        updates = _updates(source, adapter.config)
+        names = sorted(updates)
+        sample = set(names[:: max(1, len(names) // SAMPLES)])
+        for path in base:
+            with TensorFile(path) as before, TensorFile(out / path.name) as after:
+                written = {tensor.name: tensor for tensor in after.tensors}
+                for tensor in before.tensors:
+                    if tensor.name in sample:
+                        exact = before.read(tensor).astype(np.float64)
+                        exact += _delta(updates[tensor.name], source, np.float64)
+                        got = after.read(written[tensor.name]).astype(np.float64)
+                        worst = max(worst, _steps_off(got, exact, tensor.dtype))
+    if worst > 1.0:
+        raise UserError(
+            "merge_wrong",
+            "The merged weights differ from base + adapter by {steps} rounding steps.",
+            "Try again; if it stays so, the disk or the memory may be faulty.",
+            steps=f"{worst:.3g}",
+        )
+    return worst
+
+
+def _updates(source: TensorFile, config: dict[str, Any]) -> dict[str, Update]:
+    """The update of each base weight by name. Raises `UserError` for what we cannot merge."""
+    if config.get("peft_type") != "LORA":
+        raise _misfit(f"{config.get('peft_type')} adapters cannot be merged, only LoRA")
+    for key, what in _UNSUPPORTED.items():
+        if config.get(key):
+            raise _misfit(f"adapters with {what} cannot be merged yet")
+    tensors = {tensor.name: tensor for tensor in source.tensors}
+    updates = {}
+    for name in list(tensors):
+        if name.endswith(".lora_A.weight"):
+            stem = name.removesuffix(".lora_A.weight")
+            module = stem.removeprefix(PREFIX)
+            a, b = tensors.pop(name), tensors.pop(f"{stem}.lora_B.weight", None)
+            if b is None or not {a.dtype, b.dtype} <= set(FLOATS) or b.shape[1] != a.shape[0]:
+                raise _misfit(f"the two halves of {module} do not belong together")
+            updates[f"{module}.weight"] = Update(a, b, _scale(config, module, a.shape[0]))
+    if tensors:
+        raise _misfit(f"it is not known what {min(tensors)} is for")
+    if not updates:
+        raise _misfit("it holds no weights")
+    return updates
+
+
+def _scale(config: dict[str, Any], module: str, rank: int) -> float:
+    alpha = float(_pattern(config.get("alpha_pattern"), module) or config["lora_alpha"])
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _pattern(patterns: dict[str, Any] | None, module: str) -> Any:
+    """PEFT's rule: a key is a regular expression that matches the end of the module's name."""
+    for key, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return None
+
+
+def _merged(data: bytes, tensor: TensorInfo, update: Update, source: TensorFile) -> bytes:
+    if tensor.dtype not in FLOATS:
+        raise _misfit(f"{tensor.name} of the base model is {tensor.dtype}; a 16-bit base is needed")
+    if tensor.shape != (update.b.shape[0], update.a.shape[1]):
+        raise _misfit(f"{tensor.name} has another shape in this base model")
+    values = to_float32(data, tensor.dtype).reshape(tensor.shape) + _delta(
+        update, source, np.float32
+    )
+    if not np.isfinite(values).all():
+        raise _misfit(f"{tensor.name} would not be a finite number")
+    return from_float32(values, tensor.dtype)
+
+
+def _delta(update: Update, source: TensorFile, dtype: type) -> Array:
+    a = source.read(update.a).astype(dtype)
+    b = source.read(update.b).astype(dtype)
+    delta: Array = (b @ a) * dtype(update.scale)
+    return delta
+
+
+def _steps_off(got: Array, exact: Array, dtype: str) -> float:
+    """The largest distance in rounding steps of `dtype` at the value's own magnitude."""
+    mantissa, smallest = {"BF16": (8, -126), "F16": (11, -14), "F32": (24, -126)}[dtype]
+    exponent = np.maximum(np.frexp(np.abs(exact))[1] - 1, smallest)
+    return float((np.abs(got - exact) / np.ldexp(1.0, exponent - mantissa + 1)).max())
+
+
+def _misfit(reason: str) -> UserError:
+    return UserError(
+        "adapter_does_not_fit",
+        "The adapter cannot be merged into this base model: {reason}.",
+        "Choose the base model that it was trained on.",
+        field="run",
+        reason=reason,
+    )
+
+
+def shards(folder: Path) -> list[Path]:
+    """The base model's weight files, in a stable order."""
+    return sorted(_indexed(folder)) or sorted(folder.glob("*.safetensors"))
+
+
+def _indexed(folder: Path) -> Iterator[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        yield from (folder / Path(name).name for name in names)

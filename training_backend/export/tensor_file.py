@@ -1,0 +1,119 @@
+"""safetensors files, one tensor at a time, with numpy and plain reads.
+
+A file is an 8-byte little-endian header length, a JSON header, then the tensors' bytes. We
+read it by hand because a merge must not hold more than one tensor: memory-mapped pages count
+as ours, and the library writes whole files from memory only. bfloat16, which numpy lacks, is
+the upper half of a float32.
+
+Format: https://huggingface.co/docs/safetensors (section "Format").
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from training_backend.errors import UserError
+
+FLOATS = ("BF16", "F16", "F32")
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int  # byte offset in the file
+    size: int  # bytes
+
+
+class TensorFile:
+    """An open safetensors file. Use as a context manager.
+
+    Raises `UserError` when the header or the length of the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = path.open("rb")
+        try:
+            self.head = self._file.read(8)
+            length = int.from_bytes(self.head, "little")
+            if length > 100_000_000:
+                raise ValueError("header too long")
+            raw = self._file.read(length)
+            self.head += raw
+            entries = json.loads(raw)
+            entries.pop("__metadata__", None)
+            data = 8 + length
+            self.tensors = sorted(
+                (
+                    TensorInfo(
+                        name,
+                        entry["dtype"],
+                        tuple(entry["shape"]),
+                        data + entry["data_offsets"][0],
+                        entry["data_offsets"][1] - entry["data_offsets"][0],
+                    )
+                    for name, entry in entries.items()
+                ),
+                key=lambda tensor: tensor.start,
+            )
+            end = max((tensor.start + tensor.size for tensor in self.tensors), default=data)
+            if path.stat().st_size != end:
+                raise ValueError("the file is cut short")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._file.close()
+            raise UserError(
+                "weights_damaged",
+                "{path} is damaged ({reason}).",
+                "Download or train it again.",
+                path=path,
+                reason=error,
+            ) from None
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read_bytes(self, tensor: TensorInfo) -> bytes:
+        self._file.seek(tensor.start)
+        return self._file.read(tensor.size)
+
+    def read(self, tensor: TensorInfo) -> Array:
+        """The tensor as float32, shaped. Only for the dtypes in `FLOATS`."""
+        return to_float32(self.read_bytes(tensor), tensor.dtype).reshape(tensor.shape)
+
+
+def to_float32(data: bytes, dtype: str) -> Array:
+    match dtype:
+        case "BF16":
+            return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        case "F16":
+            return np.frombuffer(data, np.float16).astype(np.float32)
+        case "F32":
+            return np.frombuffer(data, np.float32)
+    raise ValueError(f"{dtype} holds no plain floats")
+
+
+def from_float32(values: Array, dtype: str) -> bytes:
+    """Rounded to nearest, ties to even, as torch does; the values must be finite."""
+    values = np.ascontiguousarray(values, np.float32)
+    match dtype:
+        case "BF16":
+            bits = values.view(np.uint32)
+            rounded: Array = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+            return rounded.astype(np.uint16).tobytes()
+        case "F16":
+            return values.astype(np.float16).tobytes()
+        case "F32":
+            return values.tobytes()
+    raise ValueError(f"{dtype} holds no plain floats")
