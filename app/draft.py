@@ -39,10 +39,10 @@ FIRST_JOB: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class _Change:
-    field: str
-    before: Any
-    after: Any
+class _Step:
+    """What one undo takes back: fields with their values before and after."""
+
+    changes: dict[str, tuple[Any, Any]]
     time: float
 
 
@@ -57,49 +57,62 @@ class JobDraft(QObject):
     def __init__(self, saved: dict[str, Any] | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._values = _filled(saved) or _filled(FIRST_JOB) or {}
-        self._done: list[_Change] = []
-        self._undone: list[_Change] = []
+        self._done: list[_Step] = []
+        self._undone: list[_Step] = []
 
     def value(self, field: str) -> Any:
         section, _, key = field.partition(".")
         return self._values[section][key] if key else self._values[section]
 
     def set_value(self, field: str, value: Any) -> None:
+        """Change one field; quick changes of the same field are one step of undo."""
         before = self.value(field)
-        if before == value and type(before) is type(value):
+        if _same(before, value):
             return
         now = time.monotonic()
         last = self._done[-1] if self._done else None
-        if last is not None and last.field == field and now - last.time < MERGE_SECONDS:
+        if last is not None and list(last.changes) == [field] and now - last.time < MERGE_SECONDS:
             self._done.pop()
-            before = last.before
-        self._done.append(_Change(field, before, value, now))
-        self._undone.clear()
-        self._put(field, value)
+            before = last.changes[field][0]
+        self._do(_Step({field: (before, value)}, now))
+
+    def set_values(self, values: dict[str, Any]) -> None:
+        """Change several fields in one step of undo."""
+        changes = {
+            field: (self.value(field), value)
+            for field, value in values.items()
+            if not _same(self.value(field), value)
+        }
+        if changes:
+            self._do(_Step(changes, 0.0))
 
     def undo(self) -> str:
-        """Take back the last change; returns its field, "" when there is none."""
+        """Take back the last change; returns a field of it, "" when there is none."""
         if not self._done:
             return ""
-        change = self._done.pop()
-        self._undone.append(change)
-        self._put(change.field, change.before)
-        return change.field
+        step = self._done.pop()
+        self._undone.append(step)
+        for field, (before, _) in step.changes.items():
+            self._put(field, before)
+        return next(iter(step.changes))
 
     def redo(self) -> str:
+        """Do again what was undone last; returns as `undo`."""
         if not self._undone:
             return ""
-        change = self._undone.pop()
-        self._done.append(change)
-        self._put(change.field, change.after)
-        return change.field
+        step = self._undone.pop()
+        self._done.append(step)
+        for field, (_, after) in step.changes.items():
+            self._put(field, after)
+        return next(iter(step.changes))
+
+    def can_undo(self) -> bool:
+        return bool(self._done)
 
     def reset(self, fields: list[str]) -> None:
-        """Give these fields the defaults of `job.py`; each can be undone by itself."""
-        defaults = _filled({"model": {"id": "demo"}, "dataset": {"path": "demo"}}) or {}
-        for field in fields:
-            section, _, key = field.partition(".")
-            self.set_value(field, copy.deepcopy(defaults[section][key]))
+        """Give these fields the defaults of `job.py`."""
+        defaults = JobDraft({"model": {"id": "demo"}, "dataset": {"path": "demo"}})
+        self.set_values({field: defaults.value(field) for field in fields})
 
     def job(self) -> TrainingJob:
         """The checked job. Raises `JobError` with all mistakes at once."""
@@ -111,15 +124,6 @@ class JobDraft(QObject):
     def document(self) -> dict[str, Any]:
         """The values as they stand, right or wrong, for the settings file."""
         return copy.deepcopy(self._values)
-
-    def load(self, job: TrainingJob) -> None:
-        """Take over another job's choices, field by field."""
-        for section, values in job.model_dump(mode="json").items():
-            if isinstance(values, dict):
-                for key, value in values.items():
-                    self.set_value(f"{section}.{key}", value)
-            elif section == "name":
-                self.set_value("name", values)
 
     # ------------------------------------------------------------------- short texts about it
 
@@ -139,6 +143,12 @@ class JobDraft(QObject):
             model=self.model_text(), data=self.dataset_text(), settings=self.settings_text()
         )
 
+    def _do(self, step: _Step) -> None:
+        self._done.append(step)
+        self._undone.clear()
+        for field, (_, after) in step.changes.items():
+            self._put(field, after)
+
     def _put(self, field: str, value: Any) -> None:
         section, _, key = field.partition(".")
         if key:
@@ -146,6 +156,10 @@ class JobDraft(QObject):
         else:
             self._values[section] = value
         self.changed.emit(field)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) and type(one) is type(other)  # 1 is not True
 
 
 def _filled(document: dict[str, Any] | None) -> dict[str, Any] | None:

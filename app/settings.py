@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from PySide6.QtCore import QByteArray, QSettings
 
+from app.theme import ThemeName
 from training_backend import paths
 
 RECENT_KEPT = 8
@@ -19,10 +20,11 @@ class Settings:
     def __init__(self) -> None:
         self._store = QSettings(str(paths.home() / "window.ini"), QSettings.Format.IniFormat)
 
-    def theme(self) -> str:
-        return str(self._store.value("theme", "system"))
+    def theme(self) -> ThemeName:
+        value = self._store.value("theme")
+        return value if value in get_args(ThemeName) else "system"
 
-    def set_theme(self, name: str) -> None:
+    def set_theme(self, name: ThemeName) -> None:
         self._store.setValue("theme", name)
 
     def geometry(self) -> QByteArray:

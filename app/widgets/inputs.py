@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from PySide6.QtCore import QLocale, Qt, Signal
-from PySide6.QtGui import QWheelEvent
-from PySide6.QtWidgets import QAbstractSpinBox, QComboBox, QWidget
+from PySide6.QtCore import QEvent, QLocale, Qt, Signal
+from PySide6.QtGui import QKeyEvent, QKeySequence, QWheelEvent
+from PySide6.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit, QWidget
 
 from app import theme
 
@@ -23,6 +23,31 @@ class SteadyComboBox(QComboBox):
             super().wheelEvent(event)
         else:
             event.ignore()
+
+
+class JobLineEdit(QLineEdit):
+    """A line whose undo is the job's: one Ctrl+Z for all settings, not one a field."""
+
+    def event(self, event: QEvent) -> bool:
+        return False if _asks_for_undo(event) else super().event(event)
+
+
+class JobTextEdit(QPlainTextEdit):
+    """As `JobLineEdit`, for several lines."""
+
+    def event(self, event: QEvent) -> bool:
+        return False if _asks_for_undo(event) else super().event(event)
+
+
+def _asks_for_undo(event: QEvent) -> bool:
+    """Refuses to keep Ctrl+Z from the window, which has a shortcut for it."""
+    if event.type() != QEvent.Type.ShortcutOverride or not isinstance(event, QKeyEvent):
+        return False
+    undo, redo = QKeySequence.StandardKey.Undo, QKeySequence.StandardKey.Redo
+    if not (event.matches(undo) or event.matches(redo)):
+        return False
+    event.ignore()
+    return True
 
 
 class NumberEdit(QAbstractSpinBox):
@@ -51,6 +76,7 @@ class NumberEdit(QAbstractSpinBox):
         self._special = special
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFont(theme.font(13, tabular=True))
+        self.setLineEdit(JobLineEdit())
         self.lineEdit().setPlaceholderText(special)
         self.lineEdit().textChanged.connect(lambda _: self.valueChanged.emit(self.value()))
 

@@ -1,0 +1,76 @@
+"""Starts the window.
+
+Nothing of Qt is imported at module level: a worker process imports this module again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+
+_DEBIAN_LIBRARIES = (
+    "libgl1 libegl1 libglib2.0-0 libdbus-1-3 libfontconfig1 libxkbcommon0 libxcb-cursor0 "
+    "libxkbcommon-x11-0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0"
+)
+
+
+def main() -> int:
+    """Show the window until it is closed; the exit code."""
+    multiprocessing.freeze_support()
+    parser = argparse.ArgumentParser(
+        prog="lorasmith", description="Fine-tune language models on your own computer."
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="train on the demo, export, and show the same question before and after",
+    )
+    parser.add_argument(
+        "--theme", choices=("light", "dark", "system"), help="remembered for the next start"
+    )
+    options = parser.parse_args()
+    try:
+        from PySide6.QtWidgets import QApplication
+    except ImportError as error:
+        print(f"The window cannot be shown: {error}", file=sys.stderr)
+        if sys.platform == "linux":
+            print(f"On Debian or Ubuntu: apt install {_DEBIAN_LIBRARIES}", file=sys.stderr)
+        return 1
+    return _run(QApplication, options)
+
+
+def _run(application: type, options: argparse.Namespace) -> int:
+    from PySide6.QtCore import QTimer
+
+    from app import background, i18n, theme
+    from app.demo_tour import DemoTour
+    from app.error_dialog import install_excepthook
+    from app.main_window import MainWindow
+    from app.settings import Settings
+
+    app = application(sys.argv[:1])
+    app.setApplicationName("lorasmith")
+    app.setApplicationDisplayName("Lorasmith")
+    i18n.install(app)
+    install_excepthook()
+    settings = Settings()
+    if options.theme:
+        settings.set_theme(options.theme)
+    theme.apply(app, settings.theme())
+    window = MainWindow(settings)
+    window.show()
+    if options.demo:
+        tour = DemoTour(window)
+        QTimer.singleShot(1500, tour, tour.start)
+    code = int(app.exec())
+    background.shutdown()
+    # Leaving in the ordinary way would wait for a worker that trains on without the window.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

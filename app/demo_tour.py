@@ -1,0 +1,60 @@
+"""`--demo`: train on the demo, export, and show the same questions before and after."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject
+
+from app.draft import FIRST_JOB, JobDraft
+from training_backend import paths
+from training_backend.job import ExportJob
+from training_backend.protocol import RunCompleted, Terminal
+from training_backend.runs import Run
+
+if TYPE_CHECKING:
+    from app.main_window import MainWindow
+
+
+class DemoTour(QObject):
+    """Presses the buttons that a person would press, one after the other."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        window.training.run_ended.connect(self._on_trained)
+        window.exports.run_ended.connect(self._on_exported)
+
+    def start(self) -> None:
+        """Train with the choices of a first start, whatever the person chose since."""
+        first = JobDraft(FIRST_JOB)
+        self._window.draft.set_values(
+            {
+                f"{section}.{key}": value
+                for section, values in first.document().items()
+                if isinstance(values, dict)
+                for key, value in values.items()
+            }
+            | {"name": "demo"}
+        )
+        self._window.start()
+
+    def _on_trained(self, run: Run | None, terminal: Terminal | None) -> None:
+        if run is None or not isinstance(terminal, RunCompleted):
+            return  # the Train page says why
+        self._window.export(run)
+        out = paths.exports_dir() / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+        self._window.start_export(
+            ExportJob(
+                name="demo",
+                run=str(run.folder),
+                checkpoint=None,
+                format="safetensors",
+                out=str(out),
+            )
+        )
+
+    def _on_exported(self, run: Run | None, terminal: Terminal | None) -> None:
+        if isinstance(terminal, RunCompleted):
+            self._window.go_to("navChat")

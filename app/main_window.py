@@ -1,0 +1,361 @@
+"""The window: the only place where pages are wired together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from PySide6.QtCore import QEvent, QTimer
+from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QStackedWidget, QWidget
+
+from app.background import run_in_background
+from app.close_dialog import ask_about_training
+from app.draft import JobDraft, problems_of
+from app.error_dialog import show_error
+from app.i18n import explain, integer
+from app.pages.model import ModelPage
+from app.run_controller import RunController
+from app.run_viewer import RunViewer
+from app.settings import Settings
+from app.widgets.sidebar import Sidebar
+from training_backend import runs
+from training_backend.errors import JobError, Problem, UserError
+from training_backend.job import ExportJob
+from training_backend.protocol import (
+    Event,
+    MetricsLogged,
+    PhaseChanged,
+    RunCompleted,
+    SampleGenerated,
+    Terminal,
+)
+from training_backend.runs import Run
+
+if TYPE_CHECKING:  # these are built, and their modules read, after the first paint
+    from app.pages.chat import Answer, ChatPage
+    from app.pages.dataset import DatasetPage
+    from app.pages.export_wizard import ExportPage
+    from app.pages.runs import RunsPage
+    from app.pages.settings import SettingsPage
+    from app.pages.train import TrainPage
+
+WARM_UP_AFTER_MS = 800
+SAVE_AFTER_MS = 500
+
+
+class MainWindow(QMainWindow):
+    """Sidebar and pages. The pages but the first are built when the window is on screen."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.setWindowTitle("Lorasmith")
+        self.setMinimumSize(1040, 640)
+        self.resize(1280, 800)
+        self.settings = settings or Settings()
+        self.draft = JobDraft(self.settings.draft(), self)
+        self.training = RunController(self)
+        self.exports = RunController(self)
+        self._painted = False
+        self._may_close = False
+        self._close_when_ended = False
+
+        self.sidebar = Sidebar()
+        self._stack = QStackedWidget()
+        central = QWidget()
+        row = QHBoxLayout(central)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(0)
+        row.addWidget(self.sidebar)
+        row.addWidget(self._stack, 1)
+        self.setCentralWidget(central)
+
+        self._pages: dict[str, QWidget] = {}
+        self._builders: dict[str, Callable[[], QWidget]] = {
+            "navModel": self._build_model,
+            "navDataset": self._build_dataset,
+            "navSettings": self._build_settings,
+            "navTrain": self._build_train,
+            "navChat": self._build_chat,
+            "navExport": self._build_export,
+            "navRuns": self._build_runs,
+        }
+        self.viewer = RunViewer(
+            self.training,
+            lambda: cast("TrainPage", self.page("navTrain")),
+            lambda error: show_error(self, self.tr("This run cannot be read"), error),
+            self,
+        )
+        self._connect()
+        self._show_draft("")
+        self.go_to("navModel")
+        self.restoreGeometry(self.settings.geometry())
+
+    # -------------------------------------------------------------------------------- pages
+
+    def go_to(self, name: str) -> None:
+        """Show a page by the name of its button."""
+        self._stack.setCurrentWidget(self.page(name))
+        self.sidebar.select(name)
+
+    def page(self, name: str) -> QWidget:
+        """A page, built if it is not yet."""
+        if name not in self._pages:
+            page = self._builders[name]()
+            self._pages[name] = page
+            self._stack.addWidget(page)
+        return self._pages[name]
+
+    def build_all(self) -> None:
+        """Build the pages that are missing, one at a time, so that input comes in between."""
+        missing = next((name for name in self._builders if name not in self._pages), None)
+        if missing is not None:
+            self.page(missing)
+            QTimer.singleShot(0, self, self.build_all)
+
+    def _build_model(self) -> QWidget:
+        page = ModelPage(self.draft, self.settings)
+        page.continue_requested.connect(lambda: self.go_to("navDataset"))
+        page.try_requested.connect(lambda: self.go_to("navTrain"))
+        return page
+
+    def _build_dataset(self) -> QWidget:
+        from app.pages.dataset import DatasetPage
+
+        page = DatasetPage(self.draft, self.settings)
+        page.continue_requested.connect(lambda: self.go_to("navSettings"))
+        return page
+
+    def _build_settings(self) -> QWidget:
+        from app.pages.settings import SettingsPage
+
+        page = SettingsPage(self.draft)
+        page.continue_requested.connect(lambda: self.go_to("navTrain"))
+        return page
+
+    def _build_train(self) -> QWidget:
+        from app.pages.train import TrainPage
+
+        page = TrainPage()
+        page.start_requested.connect(self.start)
+        page.stop_requested.connect(self.training.stop)
+        page.resume_requested.connect(self.resume)
+        page.export_requested.connect(self.export)
+        page.back_to_current_requested.connect(self.viewer.show_current)
+        self._tell_draft(page)
+        return page
+
+    def _build_chat(self) -> QWidget:
+        from app.pages.chat import ChatPage
+
+        page = ChatPage()
+        page.continue_requested.connect(lambda: self.go_to("navExport"))
+        page.settings_requested.connect(lambda: self.go_to("navSettings"))
+        return page
+
+    def _build_export(self) -> QWidget:
+        from app.pages.export_wizard import ExportPage
+
+        page = ExportPage()
+        page.export_requested.connect(self.start_export)
+        self.exports.event_arrived.connect(page.apply)
+        return page
+
+    def _build_runs(self) -> QWidget:
+        from app.pages.runs import RunsPage
+
+        page = RunsPage()
+        page.open_requested.connect(self.open_run)
+        page.resume_requested.connect(self.resume)
+        page.export_requested.connect(self.export)
+        return page
+
+    # -------------------------------------------------------------------------------- wiring
+
+    def _connect(self) -> None:
+        self.sidebar.chosen.connect(self.go_to)
+        self._save_pause = QTimer(self, singleShot=True, interval=SAVE_AFTER_MS)
+        self._save_pause.timeout.connect(lambda: self.settings.set_draft(self.draft.document()))
+        self.draft.changed.connect(self._show_draft)
+        self.training.event_arrived.connect(self._on_event)
+        self.training.run_opened.connect(lambda _: self.go_to("navTrain"))
+        self.training.run_ended.connect(self._on_run_ended)
+        self.training.refused.connect(self._on_refused)
+        self.exports.refused.connect(self._on_export_refused)
+        shortcuts: dict[str, Callable[[], object]] = {
+            "Ctrl+Z": lambda: self._show_field(self.draft.undo()),
+            "Ctrl+Shift+Z": lambda: self._show_field(self.draft.redo()),
+        }
+        for number, name in enumerate(self._builders, start=1):
+            shortcuts[f"Ctrl+{number}"] = partial(self.go_to, name)
+        for keys, act in shortcuts.items():
+            QShortcut(QKeySequence(keys), self).activated.connect(act)
+
+    def event(self, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Paint and not self._painted:
+            self._painted = True
+            QTimer.singleShot(0, self, self._on_first_paint)
+        return super().event(event)
+
+    def _on_first_paint(self) -> None:
+        QTimer.singleShot(0, self, self.build_all)
+        run_in_background(runs.list_runs, self._on_runs_found, lambda _: None, self)
+        self._warm_up_soon()
+
+    def _warm_up_soon(self) -> None:
+        if not os.environ.get("LORASMITH_NO_WARM_UP"):
+            QTimer.singleShot(WARM_UP_AFTER_MS, self, self.training.warm_up)
+
+    # ----------------------------------------------------------------------------- the draft
+
+    def _show_draft(self, field: str) -> None:
+        self.sidebar.set_detail("navModel", self.draft.model_text())
+        self.sidebar.set_detail("navDataset", self.draft.dataset_text())
+        self.sidebar.set_detail("navSettings", self.draft.settings_text())
+        if "navTrain" in self._pages:
+            self._tell_draft(self._pages["navTrain"])
+        if field:
+            self._save_pause.start()
+
+    def _tell_draft(self, page: QWidget) -> None:
+        problems = problems_of(self.draft)
+        count = integer(len(problems))
+        why_not = self.tr("{count} settings need a look first.").format(count=count)
+        cast("TrainPage", page).set_draft_summary(
+            str(self.draft.value("name")),
+            self.draft.summary(),
+            not problems,
+            why_not if problems else "",
+        )
+
+    def _show_field(self, field: str) -> None:
+        """After undo or redo: the page where something changed."""
+        if field:
+            self.go_to(_page_of(field) or "navSettings")
+
+    # ----------------------------------------------------------------------- training, export
+
+    def start(self) -> None:
+        """Train what the draft asks for."""
+        self.go_to("navTrain")
+        try:
+            self.training.start(self.draft.job())
+        except JobError as error:
+            self._on_refused(error)
+
+    def resume(self, run: Run) -> None:
+        self.go_to("navTrain")
+        self.training.resume(run)
+
+    def open_run(self, run: Run) -> None:
+        """Show a run on the Train page, from its file or live."""
+        self.viewer.show(run)
+        self.go_to("navTrain")
+
+    def export(self, run: Run) -> None:
+        """Show the Export page with this run chosen."""
+        self.go_to("navExport")
+        cast("ExportPage", self.page("navExport")).set_run(run)
+
+    def start_export(self, job: ExportJob) -> None:
+        self.exports.start(job)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case MetricsLogged(step=step, total_steps=total):
+                text = self.tr("step {step} of {total}")
+                text = text.format(step=integer(step), total=integer(total))
+                self.sidebar.set_detail("navTrain", text)
+            case PhaseChanged(phase=phase):
+                self.sidebar.set_detail("navTrain", self.tr(phase))
+
+    def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
+        states = {
+            "RunCompleted": self.tr("finished"),
+            "RunStopped": self.tr("stopped"),
+            "RunFailed": self.tr("failed"),
+            "RunInterrupted": self.tr("interrupted"),
+        }
+        self.sidebar.set_detail("navTrain", states[terminal.type] if terminal else "")
+        if self._close_when_ended:
+            self._close_now()
+            return
+        if "navRuns" in self._pages:
+            cast("RunsPage", self._pages["navRuns"]).refresh()
+        if run is not None and isinstance(terminal, RunCompleted):
+            self._load_answers(run)
+        self._warm_up_soon()
+
+    def _on_refused(self, error: UserError) -> None:
+        """Every mistake beside its field, and all of them where Start was pressed."""
+        problems = error.problems if isinstance(error, JobError) else ()
+        problems = problems or (Problem(error.field or "", explain(error)),)
+        cast("TrainPage", self.page("navTrain")).show_problems(list(problems))
+        for problem in problems:
+            name = _page_of(problem.field)
+            if name:
+                page = cast("ModelPage | DatasetPage | SettingsPage", self.page(name))
+                page.show_problem(problem.field, problem.message)
+
+    def _on_export_refused(self, error: UserError) -> None:
+        show_error(self, self.tr("The export cannot start"), error)
+
+    def _on_runs_found(self, found: list[runs.RunSummary]) -> None:
+        """Follow a run that outlived an earlier window; show the newest answers."""
+        live = next((summary for summary in found if summary.state == "running"), None)
+        if live is not None and not self.training.is_busy():
+            self.training.attach(live.run)
+        done = next((summary for summary in found if summary.state == "completed"), None)
+        if done is not None:
+            self._load_answers(done.run)
+
+    def _load_answers(self, run: Run) -> None:
+        run_in_background(
+            lambda: (run.training_job().name, answers_of(run.events())),
+            lambda found: cast("ChatPage", self.page("navChat")).show_answers(*found),
+            lambda _: None,  # the run's own page says what is wrong with it
+            self,
+        )
+
+    # ------------------------------------------------------------------------------- closing
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        if self.training.active() is not None and not self._may_close:
+            event.ignore()
+            ask_about_training(self, self._stop_and_close, self._close_now)
+            return
+        self.settings.set_geometry(self.saveGeometry())
+        self.settings.set_draft(self.draft.document())
+        self.settings.flush()
+        self.training.shutdown()
+        self.exports.shutdown()
+        event.accept()
+
+    def _stop_and_close(self) -> None:
+        self._close_when_ended = True
+        self.training.stop()
+
+    def _close_now(self) -> None:
+        self._may_close = True
+        self.close()
+
+
+def answers_of(events: list[Event]) -> list[Answer]:
+    """The fixed questions with the base model's answer and the newest one."""
+    from app.pages.chat import Answer
+
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    for event in events:
+        if isinstance(event, SampleGenerated):
+            (before if event.step == 0 else after)[event.prompt] = event.answer
+    return [Answer(prompt, before.get(prompt, ""), text) for prompt, text in after.items()]
+
+
+def _page_of(field: str) -> str:
+    """The page where a job field is edited; "" for what is no field."""
+    section = field.partition(".")[0]
+    known: dict[str, Any] = {"": "", "model": "navModel", "dataset": "navDataset"}
+    return str(known.get(section, "navSettings"))

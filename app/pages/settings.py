@@ -1,0 +1,214 @@
+"""The Settings page: how to train, as a form built from the job model."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.draft import JobDraft, problems_of
+from app.forms import FieldSpec, Form, form_grid, heading, specs
+from app.i18n import integer
+from app.widgets.card import (
+    PAGE_MARGIN,
+    Card,
+    ErrorLabel,
+    PageHeader,
+    PrimaryButton,
+    QuietButton,
+    SecondaryButton,
+    plain_label,
+    secondary_label,
+)
+from app.widgets.inputs import JobLineEdit
+
+CHECK_PAUSE_MS = 120
+_METHOD = ("quantization", "lora")
+
+
+class SettingsPage(QWidget):
+    """Basic settings in the open, advanced ones folded away; every mistake beside its field."""
+
+    continue_requested = Signal()
+
+    def __init__(self, draft: JobDraft, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._draft = draft
+        self._outside: dict[str, str] = {}  # found at the start, not by job.py
+        fields = specs()
+        self._form = Form(draft, fields, self)
+        self._pause = QTimer(self, singleShot=True, interval=CHECK_PAUSE_MS)
+        self._pause.timeout.connect(self._check)
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 16, 0, 0)
+        layout.setSpacing(16)
+        layout.addWidget(self._head())
+        layout.addWidget(self._scrolled(fields), 1)
+
+        draft.changed.connect(self._on_changed)
+        self._show_derived()
+        self._check()
+
+    def show_problem(self, field: str, message: str) -> None:
+        """Say beside the field what the checks before a run found; gone at its next change."""
+        self._outside[field] = message
+        if any(s.field == field and s.advanced for s in specs()):
+            self._fold.setChecked(True)
+        self._check()
+
+    # ------------------------------------------------------------------------------- the parts
+
+    def _head(self) -> QWidget:
+        self._header = PageHeader(self.tr("Settings"))
+        self._undo = QuietButton(self.tr("Undo"))
+        self._undo.setToolTip(self.tr("Ctrl+Z"))
+        self._undo.clicked.connect(self._draft.undo)
+        reset = SecondaryButton(self.tr("Reset to defaults"))
+        reset.clicked.connect(self._reset)
+        go_on = PrimaryButton(self.tr("Continue"))
+        go_on.clicked.connect(self.continue_requested)
+        for button in (self._undo, reset, go_on):
+            self._header.add_button(button)
+        holder = QWidget()
+        row = QVBoxLayout(holder)
+        row.setContentsMargins(PAGE_MARGIN, 0, PAGE_MARGIN, 0)
+        row.addWidget(self._header)
+        return holder
+
+    def _scrolled(self, fields: list[FieldSpec]) -> QScrollArea:
+        content = QWidget()
+        content.setObjectName("scrolled")
+        column = QVBoxLayout(content)
+        column.setContentsMargins(PAGE_MARGIN, 0, PAGE_MARGIN, PAGE_MARGIN)
+        column.setSpacing(16)
+        basic = [spec for spec in fields if not spec.advanced]
+        titles = {
+            "method": self.tr("Method"),
+            "training": self.tr("Training"),
+            "evaluation": self.tr("Testing"),
+        }
+        column.addWidget(self._name_card())
+        for group, title in titles.items():
+            card = Card(title)
+            grid = form_grid()
+            for spec in basic:
+                if _group(spec) == group:
+                    self._form.rows[spec.field].add_to(grid, grid.rowCount())
+                    if spec.key == "gradient_accumulation_steps":
+                        self._add_effective_batch(grid)
+            card.body.addLayout(grid)
+            column.addWidget(card)
+        column.addWidget(self._advanced_card([spec for spec in fields if spec.advanced], titles))
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(content)
+        return area
+
+    def _name_card(self) -> Card:
+        card = Card(self.tr("Name of the run"))
+        self._name = JobLineEdit()
+        self._name.setObjectName("field_name")
+        self._name.setAccessibleName(self.tr("Name of the run"))
+        self._name.setText(str(self._draft.value("name")))
+        self._name.textChanged.connect(lambda text: self._draft.set_value("name", text))
+        self._name_error = ErrorLabel("error_name")
+        row = QHBoxLayout()
+        row.setSpacing(16)
+        row.addWidget(self._name, 1)
+        row.addWidget(secondary_label(self.tr("How you will find it again under Runs.")), 1)
+        card.body.addLayout(row)
+        card.body.addWidget(self._name_error)
+        return card
+
+    def _add_effective_batch(self, grid: QGridLayout) -> None:
+        row = grid.rowCount()
+        self._effective = plain_label()
+        self._effective.setObjectName("effectiveBatch")
+        self._effective.setFont(theme.font(13, tabular=True))
+        self._effective.setMinimumHeight(32)
+        grid.addWidget(plain_label(self.tr("Effective batch")), row, 0)
+        grid.addWidget(self._effective, row, 1, 1, 2)
+        grid.addWidget(secondary_label(self.tr("Rows that each step learns from.")), row, 3)
+
+    def _advanced_card(self, fields: list[FieldSpec], titles: dict[str, str]) -> Card:
+        card = Card(self.tr("Advanced"))
+        self._fold = QuietButton(self.tr("Show"))
+        self._fold.setObjectName("advancedToggle")
+        self._fold.setAccessibleName(self.tr("Show advanced settings"))
+        self._fold.setCheckable(True)
+        self._fold_state = secondary_label(
+            self.tr("{count} settings that are good as they are").format(count=len(fields))
+        )
+        card.add_legend(self._fold_state)
+        card.add_right(self._fold)
+        self._advanced = QWidget()
+        grid = form_grid()
+        grid.setContentsMargins(0, 0, 0, 0)
+        self._advanced.setLayout(grid)
+        for group, title in titles.items():
+            grid.addWidget(heading(title), grid.rowCount(), 0, 1, 4)
+            for spec in fields:
+                if _group(spec) == group:
+                    self._form.rows[spec.field].add_to(grid, grid.rowCount())
+        card.body.addWidget(self._advanced)
+        self._advanced.setVisible(False)
+        self._fold.toggled.connect(self._advanced.setVisible)
+        self._fold.toggled.connect(
+            lambda shown: self._fold.setText(self.tr("Hide") if shown else self.tr("Show"))
+        )
+        return card
+
+    # ---------------------------------------------------------------------------- what happens
+
+    def _reset(self) -> None:
+        self._draft.reset(list(self._form.rows))
+
+    def _on_changed(self, field: str) -> None:
+        self._outside.pop(field, None)
+        if field == "name" and self._name.text() != self._draft.value("name"):
+            self._name.setText(str(self._draft.value("name")))
+        self._show_derived()
+        self._pause.start()
+
+    def _show_derived(self) -> None:
+        """What follows from the settings: the summary, the product, what has no effect now."""
+        self._undo.setEnabled(self._draft.can_undo())
+        self._header.subtitle.setText(self._draft.summary())
+        rows = self._draft.value("training.per_device_train_batch_size")
+        times = self._draft.value("training.gradient_accumulation_steps")
+        if isinstance(rows, int) and isinstance(times, int):
+            self._effective.setText(
+                self.tr("{rows} × {times} = {product} rows").format(
+                    rows=integer(rows), times=integer(times), product=integer(rows * times)
+                )
+            )
+        else:
+            self._effective.setText("–")
+        quantised = bool(self._draft.value("quantization.load_in_4bit"))
+        for field, row in self._form.rows.items():
+            if field.startswith("quantization.bnb_"):
+                row.set_enabled(quantised)
+
+    def _check(self) -> None:
+        problems = {**self._outside, **problems_of(self._draft)}
+        self._form.show_problems(problems)
+        self._name_error.show_error(
+            self.tr("Give a name of up to 120 characters.") if "name" in problems else ""
+        )
+        if any(field in problems and row.spec.advanced for field, row in self._form.rows.items()):
+            self._fold.setChecked(True)
+
+
+def _group(spec: FieldSpec) -> str:
+    return "method" if spec.section in _METHOD else spec.section

@@ -1,0 +1,170 @@
+"""The steps at the left, each with what is chosen, and the memory at the foot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+from PySide6.QtCore import QCoreApplication, QTimer, Signal
+from PySide6.QtGui import QFont, QHideEvent, QShowEvent
+from PySide6.QtWidgets import QButtonGroup, QFrame, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from app import theme
+from app.background import run_in_background
+from app.i18n import number
+from app.widgets.card import ElidedLabel
+from training_backend.hardware import GpuReader
+
+WIDTH = 208
+READ_EVERY_MS = 1000
+
+
+class NavButton(QPushButton):
+    """One step. Its number is part of the text, as a person would read it out."""
+
+    def __init__(self, object_name: str, title: str, number: int | None = None) -> None:
+        super().__init__(f"{number}   {title}" if number else title)
+        self.setObjectName(object_name)
+        self.setAccessibleName(title)
+        self.setCheckable(True)
+        self.toggled.connect(self._on_toggled)
+        self._on_toggled(False)
+
+    def _on_toggled(self, checked: bool) -> None:
+        self.setFont(theme.font(13, QFont.Weight.DemiBold if checked else QFont.Weight.Medium))
+
+
+class Sidebar(QFrame):
+    """Says by `chosen` which step was asked for; `select` and `set_detail` show the state."""
+
+    chosen = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("sidebar")
+        self.setFixedWidth(WIDTH)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(12, 14, 12, 20)
+        self._layout.setSpacing(0)
+        name = ElidedLabel("Lorasmith")
+        name.setFont(theme.font(14, QFont.Weight.DemiBold))
+        name.setContentsMargins(12, 0, 0, 0)
+        self._layout.addWidget(name)
+        self._layout.addSpacing(12)
+        self._group = QButtonGroup(self)
+        self._buttons: dict[str, NavButton] = {}
+        self._details: dict[str, ElidedLabel] = {}
+        steps = {
+            "navModel": self.tr("Model"),
+            "navDataset": self.tr("Data"),
+            "navSettings": self.tr("Settings"),
+            "navTrain": self.tr("Train"),
+            "navChat": self.tr("Try it"),
+            "navExport": self.tr("Export"),
+        }
+        for count, (object_name, title) in enumerate(steps.items(), start=1):
+            self._add(NavButton(object_name, title, count))
+        self._layout.addSpacing(12)
+        self._add(NavButton("navRuns", self.tr("Runs")))
+        self._layout.addStretch(1)
+        self.memory = MemoryMeter()
+        self._layout.addWidget(self.memory)
+
+    def select(self, object_name: str) -> None:
+        self._buttons[object_name].setChecked(True)
+
+    def set_detail(self, object_name: str, text: str) -> None:
+        """What is chosen in this step, below its name."""
+        self._details[object_name].setText(text)
+        self._details[object_name].setVisible(bool(text))
+
+    def _add(self, button: NavButton) -> None:
+        name = button.objectName()
+        button.clicked.connect(lambda: self.chosen.emit(name))
+        self._group.addButton(button)
+        self._buttons[name] = button
+        self._layout.addWidget(button)
+        detail = ElidedLabel()
+        detail.setProperty("role", "secondary")
+        detail.setContentsMargins(36, 0, 8, 4)
+        detail.setVisible(False)
+        self._details[name] = detail
+        self._layout.addWidget(detail)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    name: str
+    used: int
+    total: int
+    temperature: float | None
+
+
+class MemoryMeter(QWidget):
+    """The card's memory, or the computer's where there is no card; read every second."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(12, 0, 12, 0)
+        layout.setSpacing(6)
+        self._name = ElidedLabel()
+        self._name.setProperty("role", "secondary")
+        self._bar = QProgressBar()
+        self._bar.setRange(0, 1000)
+        self._bar.setTextVisible(False)
+        self._bar.setAccessibleName(self.tr("Memory in use"))
+        self._text = ElidedLabel()
+        self._text.setProperty("role", "secondary")
+        self._text.setFont(theme.font(13, tabular=True))
+        for part in (self._name, self._bar, self._text):
+            layout.addWidget(part)
+        self._reader: GpuReader | None = None
+        self._reading = False
+        self._timer = QTimer(self, interval=READ_EVERY_MS)
+        self._timer.timeout.connect(self._read)
+        self._show(_ram())
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._timer.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._timer.stop()
+
+    def _read(self) -> None:
+        if not self._reading:
+            self._reading = True
+            run_in_background(self._sample, self._show, self._on_error, self)
+
+    def _sample(self) -> _Reading:
+        # Opening NVML takes a while, so it is done here, in the thread, and once.
+        if self._reader is None:
+            self._reader = GpuReader()
+        sample = self._reader.read()
+        if sample is None:
+            return _ram()
+        return _Reading(
+            sample.name, sample.used_bytes, sample.total_bytes, sample.temperature_celsius
+        )
+
+    def _show(self, reading: _Reading) -> None:
+        self._reading = False
+        self._name.setText(reading.name)
+        self._bar.setValue(round(1000 * reading.used / max(1, reading.total)))
+        text = self.tr("{used} of {total} GB").format(
+            used=number(reading.used / 1e9), total=number(reading.total / 1e9)
+        )
+        if reading.temperature is not None:
+            text += f", {number(reading.temperature, 0)} °C"
+        self._text.setText(text)
+
+    def _on_error(self, error: Exception) -> None:
+        self._show(_ram())
+
+
+def _ram() -> _Reading:
+    memory = psutil.virtual_memory()
+    name = QCoreApplication.translate("MemoryMeter", "Memory, no GPU found")
+    return _Reading(name, memory.total - memory.available, memory.total, None)
