@@ -377,17 +377,29 @@ def make_environment() -> None:
 
 
 def ensure_pip() -> None:
-    python = getattr(sys, "_base_executable", None) or sys.executable
-    for attempt in (
-        [str(VENV_PYTHON), "-m", "pip", "--version"],
-        [str(VENV_PYTHON), "-m", "ensurepip", "--default-pip"],
-        [python, "-m", "pip", "--python", str(VENV_PYTHON), "install", "--quiet", "pip"],
-    ):
-        if subprocess.run(attempt, capture_output=True, env=clean_environment()).returncode == 0:
-            return
+    if put_pip_in():
+        return
+    is_systems_own = sys.base_prefix == "/usr"
+    may_install = is_systems_own and is_root() and this_distribution() == "debian"
+    if may_install and apt_install(["python3-venv"]) and put_pip_in():
+        return
     raise SetupError(
         "This Python has neither ensurepip nor pip, so nothing can be installed. "
         "On Debian and Ubuntu: apt install python3-venv; then run this again."
+    )
+
+
+def put_pip_in() -> bool:
+    outer = getattr(sys, "_base_executable", None) or sys.executable
+    attempts = (
+        [str(VENV_PYTHON), "-m", "pip", "--version"],
+        [str(VENV_PYTHON), "-m", "ensurepip", "--default-pip"],
+        [outer, "-m", "pip", "--python", str(VENV_PYTHON), "install", "--quiet", "pip"],
+    )
+    environment = clean_environment()
+    return any(
+        subprocess.run(attempt, capture_output=True, env=environment).returncode == 0
+        for attempt in attempts
     )
 
 

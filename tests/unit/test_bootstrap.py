@@ -411,6 +411,7 @@ def test_python_with_neither_ensurepip_nor_pip_names_the_package_to_install(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_programs(bootstrap, monkeypatch, None)
+    monkeypatch.setattr(bootstrap, "is_root", lambda: False)
 
     with pytest.raises(bootstrap.SetupError, match="apt install python3-venv"):
         bootstrap.ensure_pip()
