@@ -417,6 +417,26 @@ def test_python_with_neither_ensurepip_nor_pip_names_the_package_to_install(
         bootstrap.ensure_pip()
 
 
+@pytest.mark.parametrize(("prefix", "asked"), [("/usr", [["python3-venv"]]), ("/opt/py", [])])
+def test_root_on_debian_gets_pip_installed_for_the_systems_own_python_only(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, prefix: str, asked: list[list[str]]
+) -> None:
+    installed: list[list[str]] = []
+    monkeypatch.setattr(bootstrap, "put_pip_in", lambda: bool(installed))
+    monkeypatch.setattr(bootstrap, "is_root", lambda: True)
+    monkeypatch.setattr(bootstrap, "this_distribution", lambda: "debian")
+    monkeypatch.setattr(bootstrap, "apt_install", lambda names: installed.append(names) or True)
+    monkeypatch.setattr(bootstrap.sys, "base_prefix", prefix)
+
+    if asked:
+        bootstrap.ensure_pip()
+    else:
+        with pytest.raises(bootstrap.SetupError, match="apt install python3-venv"):
+            bootstrap.ensure_pip()
+
+    assert installed == asked
+
+
 def test_local_wheel_of_pytorch_is_preferred_to_the_download(
     bootstrap: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
