@@ -32,7 +32,9 @@ def commit(staged: Path, checkpoints: Path) -> Checkpoint:
     """Turn a staged `checkpoint-<step>` folder into a finished one. Raises `OSError`."""
     step = int(staged.name.removeprefix(PREFIX))
     fsync_tree(staged)
-    hashes = {str(path.relative_to(staged).as_posix()): sha256_file(path) for path in _files(staged)}
+    hashes = {
+        str(path.relative_to(staged).as_posix()): sha256_file(path) for path in _files(staged)
+    }
     write_json_atomic(staged / COMPLETE, {"step": step, "sha256": hashes})
     checkpoints.mkdir(exist_ok=True)
     target = checkpoints / staged.name

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.config import JsonDict
 
 from training_backend.errors import JobError, Problem, UserError
-
-JOB_VERSION = 1
 
 
 class _Section(BaseModel):
@@ -42,7 +41,7 @@ def _field(
         special: what the form writes instead of the field's lowest value.
         form: False for fields that another page chooses (model and data).
     """
-    extra = {"unit": unit, "advanced": advanced, "special": special, "form": form}
+    extra: JsonDict = {"unit": unit, "advanced": advanced, "special": special, "form": form}
     return Field(default, title=title, description=help, json_schema_extra=extra, **bounds)
 
 
@@ -60,9 +59,7 @@ DataFormat = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completio
 
 
 class DatasetSection(_Section):
-    path: str = _field(
-        ..., "Data file", "A JSON or JSONL file, or demo.", form=False, min_length=1
-    )
+    path: str = _field(..., "Data file", "A JSON or JSONL file, or demo.", form=False, min_length=1)
     format: DataFormat = _field(
         "auto", "Format", "How the rows are written. Auto finds out by itself.", form=False
     )
@@ -265,8 +262,8 @@ class TrainingJob(_Section):
     """Fine-tune one base model on one dataset."""
 
     kind: Literal["training"] = "training"
-    version: Literal[1] = JOB_VERSION
-    name: str = Field("untitled", min_length=1, max_length=120, title="Name")
+    version: Literal[1] = 1
+    name: str = Field(default="untitled", min_length=1, max_length=120, title="Name")
     model: ModelSection
     dataset: DatasetSection
     quantization: QuantizationSection = Field(default_factory=QuantizationSection)
@@ -286,11 +283,11 @@ class ExportJob(_Section):
     """
 
     kind: Literal["export"] = "export"
-    version: Literal[1] = JOB_VERSION
-    name: str = Field("export", min_length=1, max_length=120, title="Name")
+    version: Literal[1] = 1
+    name: str = Field(default="export", min_length=1, max_length=120, title="Name")
     run: str = Field(min_length=1, title="Run")
-    checkpoint: str | None = Field(None, title="Checkpoint")
-    format: ExportFormat = Field("safetensors", title="Format")
+    checkpoint: str | None = Field(default=None, title="Checkpoint")
+    format: ExportFormat = Field(default="safetensors", title="Format")
     out: str = Field(min_length=1, title="Output folder")
 
 

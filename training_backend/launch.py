@@ -44,7 +44,7 @@ class Worker:
         vars(multiprocessing.process)["_children"].discard(self.process)
         # With our copy of the write end closed, the read end says so at once when the
         # worker dies; otherwise a reader would wait for ever.
-        self._queue._writer.close()
+        self._queue._writer.close()  # type: ignore[attr-defined]
 
     def start(self, run: Run) -> None:
         """Hand over the run. Raises `OSError` when the worker is dead already."""

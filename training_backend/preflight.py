@@ -76,9 +76,7 @@ def _source(job: ExportJob) -> None:
 def check_empty(out: Path) -> None:
     """Raises `UserError` unless the output folder is absent or empty."""
     if out.is_file():
-        raise UserError(
-            "out_is_file", "{out} is a file.", "Choose a folder.", field="out", out=out
-        )
+        raise UserError("out_is_file", "{out} is a file.", "Choose a folder.", field="out", out=out)
     if out.is_dir() and any(out.iterdir()):
         raise UserError(
             "out_not_empty",

@@ -117,9 +117,7 @@ class Run:
     def claim(self) -> None:
         """Note down that the calling process is the run's worker."""
         me = psutil.Process()
-        write_json_atomic(
-            self.folder / "worker.json", {"pid": me.pid, "created": me.create_time()}
-        )
+        write_json_atomic(self.folder / "worker.json", {"pid": me.pid, "created": me.create_time()})
 
     def clear_requests(self) -> None:
         for path in (self.folder / "requests").glob("*"):

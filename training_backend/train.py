@@ -435,9 +435,7 @@ class _Reports(TrainerCallback):  # type: ignore[misc]
         saved = checkpoints.commit(staged, self._reporter.run.checkpoints)
         checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
         size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())
-        self._reporter.emit(
-            CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size)
-        )
+        self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
 
 
 def _finite(value: Any) -> float | None:

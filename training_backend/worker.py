@@ -109,6 +109,7 @@ def main(feed: Any, pipe: Connection) -> None:
     # exit on what it did not read, and hold on to the card.
     feed.cancel_join_thread()
     _detach()
+    _set_environment()
     idle_log = home() / "logs" / "idle-worker.log"
     idle_log.parent.mkdir(exist_ok=True)
     _redirect_output(idle_log, append=False)
@@ -232,11 +233,22 @@ def _detach() -> None:
     the processor to the window."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = psutil.Process()
-    if os.name == "nt":
+    if sys.platform == "win32":
         process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
     else:
         os.setsid()
         process.nice(10)
+
+
+def _set_environment() -> None:
+    """What the libraries read from the environment when they are imported."""
+    # Idle threads sleep instead of spinning: on few cores they would take the window's turn.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # TRL refuses several cards in one process; count them as NVML does.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
 
 def _redirect_output(path: Path, *, append: bool) -> None:

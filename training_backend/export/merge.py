@@ -173,8 +173,8 @@ def _merged(data: bytes, tensor: TensorInfo, update: Update, source: TensorFile)
 
 
 def _delta(update: Update, source: TensorFile, dtype: type) -> Array:
-    a = source.read(update.a).astype(dtype)
-    b = source.read(update.b).astype(dtype)
+    a: Array = source.read(update.a).astype(dtype)
+    b: Array = source.read(update.b).astype(dtype)
     delta: Array = (b @ a) * dtype(update.scale)
     return delta
 

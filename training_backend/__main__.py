@@ -1,0 +1,250 @@
+"""The same jobs without a window: `python -m training_backend COMMAND`.
+
+Exit codes: 0 done, 1 failed with a clear message on stderr, 2 wrong usage of the command
+line, 3 stopped on request. Progress goes to stderr, results to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+from training_backend import journal, preflight, runs
+from training_backend.console import ConsoleReport, JsonReport, Report
+from training_backend.errors import JobError, UserError
+from training_backend.job import ExportFormat, ExportJob, TrainingJob, load_job
+from training_backend.launch import Worker, kill
+from training_backend.protocol import (
+    TERMINAL_TYPES,
+    Event,
+    RunCompleted,
+    RunStopped,
+    SampleGenerated,
+)
+from training_backend.runs import Run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except JobError as error:
+        print("The job cannot be run:", file=sys.stderr)
+        for problem in error.problems:
+            place = f"  {problem.field}: " if problem.field else "  "
+            print(f"{place}{problem.message}", file=sys.stderr)
+    except UserError as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Cancelled.", file=sys.stderr)
+        return 3
+    return 1
+
+
+def demo_model(options: argparse.Namespace) -> int:
+    from training_backend.demo_model import DemoProgress, prepare_demo_model
+
+    with _report(options) as report:
+        told = ""
+
+        def tell(progress: DemoProgress) -> None:
+            nonlocal told
+            if isinstance(report, ConsoleReport):
+                report.bar(
+                    f"Demo model: {progress.phase}", progress.done_bytes, progress.total_bytes
+                )
+            elif progress.phase != told:
+                told = progress.phase
+                report.say(told)
+
+        folder = prepare_demo_model(tell)
+    _result(options, {"folder": str(folder)}, str(folder))
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    job = load_job(options.job)
+    if not isinstance(job, TrainingJob):
+        raise UserError("not_a_training_job", "{path} is not a training job.", path=options.job)
+    preflight.check(job)
+    run = runs.create(job)
+    terminal = _follow(run, options)
+    if not options.json:
+        print(run.folder)
+    return _exit_code(terminal)
+
+
+def resume(options: argparse.Namespace) -> int:
+    run = runs.find(options.run)
+    preflight.check(run.training_job())
+    state = run.state()
+    if state in ("completed", "running"):
+        raise UserError(
+            "not_resumable",
+            "Run {run} is {state}; there is nothing to resume.",
+            run=run.id,
+            state=state,
+        )
+    runs.settle(run)
+    terminal = _follow(run, options)
+    if not options.json:
+        print(run.folder)
+    return _exit_code(terminal)
+
+
+def stop(options: argparse.Namespace) -> int:
+    run = runs.find(options.run)
+    if not run.is_alive():
+        raise UserError("not_running", "Run {run} is not running.", run=run.id)
+    run.request("stop")
+    _result(options, {"id": run.id, "requested": "stop"}, f"Asked {run.id} to save and stop.")
+    return 0
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    rows = runs.list_runs()
+    document = [
+        {
+            **{k: v for k, v in dataclasses.asdict(row).items() if k != "run"},
+            "id": row.run.id,
+            "folder": str(row.run.folder),
+        }
+        for row in rows
+    ]
+    lines = [
+        f"{row.run.id:44} {row.state:12} "
+        + (f"step {row.step} of {row.total_steps}, loss {row.loss:.3f}" if row.step else "")
+        for row in rows
+    ]
+    _result(options, document, "\n".join(line.rstrip() for line in lines) or "No runs yet.")
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    job = ExportJob(
+        run=str(Path(options.run).absolute()) if Path(options.run).is_dir() else options.run,
+        checkpoint=options.checkpoint,
+        format=options.format,
+        out=str(options.out.absolute()),
+    )
+    preflight.check(job)
+    terminal = _follow(runs.create(job), options)
+    if not options.json and isinstance(terminal, RunCompleted):
+        print(terminal.folder)
+    return _exit_code(terminal)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from training_backend import doctor as examination
+
+    found = examination.report()
+    _result(options, found, examination.as_text(found))
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Train on the demo, export, and print the same questions answered before and after."""
+    from training_backend.demo import demo_job
+    from training_backend.paths import exports_dir
+
+    job = demo_job()
+    preflight.check(job)
+    run = runs.create(job)
+    code = _exit_code(_follow(run, options))
+    if code:
+        return code
+    out = exports_dir() / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    code = _exit_code(_follow(runs.create(ExportJob(run=str(run.folder), out=str(out))), options))
+    if code == 0:
+        samples = [event for event in run.events() if isinstance(event, SampleGenerated)]
+        for prompt in job.evaluation.prompts:
+            before, *_, after = [s.answer for s in samples if s.prompt == prompt]
+            print(f"\nQuestion: {prompt}\n\n  Before: {before}\n\n  After:  {after}")
+        print(f"\nThe run is in     {run.folder}\nThe new model is in {out}")
+    return code
+
+
+def _follow(run: Run, options: argparse.Namespace) -> Event | None:
+    """Run it in a worker and show what it says. Ctrl+C saves and stops; a second one kills."""
+    known = journal.last_event(run.folder)
+    shown = -1 if known is None else known.seq  # of a resumed run, what it said before
+    worker = Worker()
+    worker.start(run)
+    asked = False
+    terminal: Event | None = None
+    with _report(options) as report:
+        while terminal is None:
+            try:
+                for event in worker.follow(run):
+                    if event is not None and event.seq > shown:
+                        shown = event.seq
+                        report.show(event)
+                        terminal = event if isinstance(event, TERMINAL_TYPES) else None
+                break
+            except KeyboardInterrupt:
+                if asked:
+                    kill(run)
+                asked = True
+                run.request("stop")
+                report.say("Saving and stopping after this step. Ctrl+C again ends it at once.")
+    worker.process.join()
+    return terminal
+
+
+def _exit_code(terminal: Event | None) -> int:
+    match terminal:
+        case RunCompleted():
+            return 0
+        case RunStopped():
+            return 3
+    return 1
+
+
+def _report(options: argparse.Namespace) -> Report:
+    return JsonReport() if options.json else ConsoleReport()
+
+
+def _result(options: argparse.Namespace, document: Any, text: str) -> None:
+    print(json.dumps(document, indent=2, default=str) if options.json else text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training_backend", description="Fine-tune language models without a window."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help)
+        command.add_argument("--json", action="store_true", help="machine-readable output")
+        command.set_defaults(command=function)
+        return command
+
+    add("demo-model", demo_model, "prepare the demo model and print its folder")
+    add("demo", demo, "train on the demo, export, and compare the answers")
+    add("train", train, "train; the last line is the run's folder").add_argument(
+        "job", type=Path, metavar="JOB.json"
+    )
+    add("resume", resume, "go on from the newest whole checkpoint").add_argument(
+        "run", metavar="RUN"
+    )
+    add("stop", stop, "ask a live run to save and stop").add_argument("run", metavar="RUN")
+    add("runs", list_runs, "list the runs")
+    command = add("export", export, "write what a run learned as a folder")
+    command.add_argument("run", metavar="RUN", help="a run's id or folder, or an adapter folder")
+    command.add_argument("--format", choices=get_args(ExportFormat), default="safetensors")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="D", help="a new or empty folder"
+    )
+    command.add_argument("--checkpoint", metavar="NAME", help="such as checkpoint-40")
+    add("doctor", doctor, "hardware, versions, what would work here")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Events for a terminal: a progress bar on stderr, plain words, or one JSON line each."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from training_backend.protocol import (
+    CheckpointSaved,
+    EvaluationLogged,
+    Event,
+    MetricsLogged,
+    PhaseChanged,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunStarted,
+    RunStopped,
+    SampleGenerated,
+    WarningRaised,
+)
+
+PHASES = {
+    "loading": "Loading",
+    "quantising": "Quantising",
+    "tokenising": "Reading the data",
+    "training": "Training",
+    "saving": "Saving",
+    "merging": "Merging",
+    "verifying": "Checking",
+}
+
+
+class JsonReport:
+    """One event a line on stdout, exactly as in the journal."""
+
+    def __enter__(self) -> JsonReport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        sys.stdout.write(event.model_dump_json() + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+class ConsoleReport:
+    """A bar with step, loss and time left; notable events as lines above it.
+
+    Text from models and data is printed without rich's markup.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, markup=False, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("Starting", total=None)
+
+    def __enter__(self) -> ConsoleReport:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(text)
+
+    def show(self, event: Event) -> None:
+        match event:
+            case RunStarted(resumed_from_step=int(step)):
+                self.say(f"Going on from step {step}.")
+            case PhaseChanged(phase="training", total_steps=int(total)):
+                count, whole = event.trainable_parameters or 0, event.total_parameters or 1
+                self.say(
+                    f"Training {count:,} of {whole:,} parameters ({count / whole:.2%}) on "
+                    f"{event.rows:,} rows."
+                )
+                self.bar("Training", 0, total)
+            case PhaseChanged(phase=phase, fraction=share):
+                words = " ".join(part for part in (PHASES[phase], event.detail) if part)
+                self.bar(words, share or 0, None if share is None else 1)
+            case MetricsLogged():
+                self.bar(
+                    f"Step {event.step} of {event.total_steps}, loss {event.loss:.3f}",
+                    event.step,
+                    event.total_steps,
+                )
+            case EvaluationLogged():
+                self.say(f"Held-out loss after step {event.step}: {event.loss:.3f}")
+            case CheckpointSaved():
+                self.say(f"Checkpoint saved at step {event.step}.")
+            case SampleGenerated(step=step):
+                when = "Before training" if step == 0 else f"After step {step}"
+                self.say(f"{when} - {event.prompt}\n  {event.answer}\n")
+            case WarningRaised():
+                self.say(f"Note: {event.message}")
+            case RunCompleted():
+                self.say("Done.")
+            case RunStopped():
+                self.say("Stopped and saved." if event.checkpoint else "Stopped.")
+            case RunFailed():
+                self.say(f"Failed: {event.message} {event.remedy}".rstrip())
+            case RunInterrupted():
+                self.say(f"Interrupted: {event.detail}\n{event.log_tail}".rstrip())
+
+    def bar(self, words: str, done: float, total: float | None) -> None:
+        self._progress.update(self._task, description=words, completed=done, total=total)
+
+
+Report = JsonReport | ConsoleReport
