@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from PySide6.QtCore import QEvent, QTimer
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
-from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QStackedWidget, QWidget
+from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWidget, QWidget
 
+from app import theme
 from app.background import run_in_background
 from app.close_dialog import ask_about_training
 from app.draft import JobDraft, problems_of
@@ -176,6 +177,7 @@ class MainWindow(QMainWindow):
 
     def _connect(self) -> None:
         self.sidebar.chosen.connect(self.go_to)
+        self.sidebar.theme_chosen.connect(self._set_theme)
         self._save_pause = QTimer(self, singleShot=True, interval=SAVE_AFTER_MS)
         self._save_pause.timeout.connect(lambda: self.settings.set_draft(self.draft.document()))
         self.draft.changed.connect(self._show_draft)
@@ -192,6 +194,10 @@ class MainWindow(QMainWindow):
             shortcuts[f"Ctrl+{number}"] = partial(self.go_to, name)
         for keys, act in shortcuts.items():
             QShortcut(QKeySequence(keys), self).activated.connect(act)
+
+    def _set_theme(self, name: theme.ThemeName) -> None:
+        self.settings.set_theme(name)
+        theme.apply(cast(QApplication, QApplication.instance()), name)
 
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.Paint and not self._painted:

@@ -57,7 +57,7 @@ class ChatPage(QWidget):
             ),
             wrap=True,
         )
-        self._answers.body.addWidget(self._empty)
+        self._answers.body.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)
         self._to_settings = SecondaryButton(self.tr("Set questions"))
         self._to_settings.clicked.connect(self.settings_requested)
         self._answers.body.addWidget(self._to_settings, 0, Qt.AlignmentFlag.AlignLeft)
@@ -65,7 +65,8 @@ class ChatPage(QWidget):
         self._area.setWidgetResizable(True)
         self._area.setFrameShape(QFrame.Shape.NoFrame)
         self._area.hide()
-        self._answers.body.addWidget(self._area, 1)
+        self._answers.body.addWidget(self._area, 100)
+        self._answers.body.addStretch(1)
         layout.addWidget(self._answers, 1)
         layout.addWidget(self._chat_card())
 

@@ -245,9 +245,9 @@ class DatasetPage(QWidget):
         count = integer(len(preview.rows))
         rows = self.tr("{count} rows") if preview.whole else self.tr("the first {count} rows")
         titles = self._format_titles()
-        form = titles[preview.form] if preview.form else self.tr("unknown form")
+        form = titles[preview.form] if preview.form else self.tr("unknown")
         self._header.subtitle.setText(
-            self.tr("{file}, {rows} in the form: {form}").format(
+            self.tr("{file}, {rows}, format: {form}").format(
                 file=preview.file.name, rows=rows.format(count=count), form=form
             )
         )
@@ -307,7 +307,7 @@ class DatasetPage(QWidget):
 
     def _format_titles(self) -> dict[str, str]:
         return {
-            "auto": self.tr("Find the form by itself"),
+            "auto": self.tr("Detect the format"),
             "messages": self.tr("messages"),
             "sharegpt": self.tr("ShareGPT"),
             "alpaca": self.tr("Alpaca"),

@@ -160,6 +160,15 @@ class ModelPage(QWidget):
             self._table.setColumnWidth(column, width)
         self._table.itemSelectionChanged.connect(self._on_row_selected)
         card.body.addWidget(self._table, 1)
+        card.body.addWidget(
+            secondary_label(
+                self.tr(
+                    "Models that other programs have fetched from the Hugging Face Hub to this "
+                    "computer stand here too."
+                ),
+                wrap=True,
+            )
+        )
         return card
 
     def _first_try_card(self) -> Card:

@@ -30,6 +30,7 @@ from app.widgets.card import (
 from app.widgets.inputs import JobLineEdit
 
 CHECK_PAUSE_MS = 120
+SCROLL_BAR = 10
 _METHOD = ("quantization", "lora")
 
 
@@ -87,7 +88,7 @@ class SettingsPage(QWidget):
         content = QWidget()
         content.setObjectName("scrolled")
         column = QVBoxLayout(content)
-        column.setContentsMargins(PAGE_MARGIN, 0, PAGE_MARGIN, PAGE_MARGIN)
+        column.setContentsMargins(PAGE_MARGIN, 0, PAGE_MARGIN - SCROLL_BAR, PAGE_MARGIN)
         column.setSpacing(16)
         basic = [spec for spec in fields if not spec.advanced]
         titles = {
@@ -112,6 +113,8 @@ class SettingsPage(QWidget):
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        # Always there, so that nothing moves when the advanced settings unfold.
+        area.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
         area.setWidget(content)
         return area
 

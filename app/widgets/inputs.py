@@ -77,6 +77,9 @@ class NumberEdit(QAbstractSpinBox):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFont(theme.font(13, tabular=True))
         self.setLineEdit(JobLineEdit())
+        # The style sheet's padding does not reach into a spin box.
+        self.lineEdit().setTextMargins(8, 0, 0, 0)
+        self.setFixedHeight(32)
         self.lineEdit().setPlaceholderText(special)
         self.lineEdit().textChanged.connect(lambda _: self.valueChanged.emit(self.value()))
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
-from PySide6.QtCore import QCoreApplication, QTimer, Signal
+from PySide6.QtCore import QCoreApplication, Qt, QTimer, Signal
 from PySide6.QtGui import QFont, QHideEvent, QShowEvent
-from PySide6.QtWidgets import QButtonGroup, QFrame, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QFrame,
+    QMenu,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from app import theme
 from app.background import run_in_background
 from app.i18n import number
-from app.widgets.card import ElidedLabel
+from app.widgets.card import ElidedLabel, QuietButton
 from training_backend.hardware import GpuReader
 
 WIDTH = 208
@@ -31,13 +40,15 @@ class NavButton(QPushButton):
         self._on_toggled(False)
 
     def _on_toggled(self, checked: bool) -> None:
-        self.setFont(theme.font(13, QFont.Weight.DemiBold if checked else QFont.Weight.Medium))
+        weight = QFont.Weight.DemiBold if checked else QFont.Weight.Medium
+        self.setFont(theme.font(13, weight, tabular=True))
 
 
 class Sidebar(QFrame):
-    """Says by `chosen` which step was asked for; `select` and `set_detail` show the state."""
+    """Says by `chosen` which step is asked for; `select` and `set_detail` show the state."""
 
     chosen = Signal(str)
+    theme_chosen = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -45,7 +56,7 @@ class Sidebar(QFrame):
         self.setFixedWidth(WIDTH)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(12, 14, 12, 20)
-        self._layout.setSpacing(0)
+        self._layout.setSpacing(1)
         name = ElidedLabel("Lorasmith")
         name.setFont(theme.font(14, QFont.Weight.DemiBold))
         name.setContentsMargins(12, 0, 0, 0)
@@ -67,6 +78,11 @@ class Sidebar(QFrame):
         self._layout.addSpacing(12)
         self._add(NavButton("navRuns", self.tr("Runs")))
         self._layout.addStretch(1)
+        self._theme = QuietButton(self.tr("Colours"))
+        self._theme.setObjectName("themeButton")
+        self._theme.setMenu(self._theme_menu())
+        self._layout.addWidget(self._theme, 0, Qt.AlignmentFlag.AlignLeft)
+        self._layout.addSpacing(12)
         self.memory = MemoryMeter()
         self._layout.addWidget(self.memory)
 
@@ -78,6 +94,17 @@ class Sidebar(QFrame):
         self._details[object_name].setText(text)
         self._details[object_name].setVisible(bool(text))
 
+    def _theme_menu(self) -> QMenu:
+        menu = QMenu(self)
+        titles = {
+            "system": self.tr("As the system"),
+            "light": self.tr("Light"),
+            "dark": self.tr("Dark"),
+        }
+        for name, title in titles.items():
+            menu.addAction(title).triggered.connect(partial(self.theme_chosen.emit, name))
+        return menu
+
     def _add(self, button: NavButton) -> None:
         name = button.objectName()
         button.clicked.connect(lambda: self.chosen.emit(name))
@@ -86,7 +113,7 @@ class Sidebar(QFrame):
         self._layout.addWidget(button)
         detail = ElidedLabel()
         detail.setProperty("role", "secondary")
-        detail.setContentsMargins(36, 0, 8, 4)
+        detail.setContentsMargins(36, 0, 8, 8)
         detail.setVisible(False)
         self._details[name] = detail
         self._layout.addWidget(detail)
