@@ -14,12 +14,18 @@ def _tr(text: str) -> str:
     return QCoreApplication.translate("figures", text)
 
 
+def _locale() -> QLocale:
+    """The person's; a system without one (C) writes 2410, which is hard to read."""
+    default = QLocale()
+    return default if default.language() != QLocale.Language.C else QLocale("en_US")
+
+
 def count(value: int) -> str:
-    return QLocale().toString(int(value))
+    return _locale().toString(int(value))
 
 
 def decimal(value: float, digits: int) -> str:
-    return QLocale().toString(float(value), "f", digits)
+    return _locale().toString(float(value), "f", digits)
 
 
 def loss(value: float) -> str:
@@ -34,7 +40,7 @@ def scientific(value: float) -> str:
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace(".", QLocale().decimalPoint())
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace(".", _locale().decimalPoint())
 
 
 def gigabytes(value: float) -> str:
@@ -80,7 +86,7 @@ def duration(seconds: float) -> str:
 def clock(unix_seconds: float) -> str:
     """The time of day; with the day when it is not today."""
     moment = QDateTime.fromSecsSinceEpoch(int(unix_seconds))
-    time = QLocale().toString(moment.time(), "HH:mm")
+    time = _locale().toString(moment.time(), "HH:mm")
     if moment.date() == QDateTime.currentDateTime().date():
         return time
-    return f"{QLocale().toString(moment.date(), QLocale.FormatType.ShortFormat)} {time}"
+    return f"{_locale().toString(moment.date(), QLocale.FormatType.ShortFormat)} {time}"

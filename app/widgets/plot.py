@@ -91,6 +91,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 hideOverlappingLabels=False,
             )
         y_axis.setGrid(255)
+        y_axis.setZValue(-200)  # its lines run behind everything
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
         self._cursor.setVisible(False)
         self.addItem(self._cursor, ignoreBounds=True)
@@ -99,7 +100,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._limit.setVisible(False)
         self.addItem(self._limit, ignoreBounds=True)
         self._limit_label = self._text_item()
-        self._limit_label.setAnchor((0, 1))
+        self._limit_label.setAnchor(pg.Point(-0.1, 1))
         self._empty = secondary_label(empty_text, wrap=True)
         self._empty.setParent(self)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -223,6 +224,9 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 break
         self._move_cursor()
 
+    def sizeHint(self) -> QSize:
+        return self.minimumSize()
+
     def wheelEvent(self, event: QWheelEvent) -> None:
         event.ignore()  # the page scrolls
 
@@ -241,8 +245,9 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         return float(np.log10(max(y, 1e-12)))
 
     def _text_item(self) -> pg.TextItem:
-        item = pg.TextItem("", anchor=(0, 0.5))
+        item = pg.TextItem("", anchor=(-0.12, 0.5))
         item.textItem.setFont(theme.font(12, QFont.Weight.Medium, tabular=True))
+        item.textItem.document().setDocumentMargin(1)
         self.addItem(item, ignoreBounds=True)
         return item
 

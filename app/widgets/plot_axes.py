@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import pyqtgraph as pg
+from PySide6.QtCore import QRectF
 
 from app.widgets import figures
 
@@ -28,6 +29,10 @@ class NumberAxis(pg.AxisItem):  # type: ignore[misc]
         self._pixels_apart = pixels_apart
         self._write = write
         self._smallest = 1.0 if whole else 0.0
+
+    def boundingRect(self) -> QRectF:
+        # Room for the numbers at both ends, which stand half outside.
+        return QRectF(super().boundingRect()).adjusted(-20, -8, 20, 8)
 
     def tickValues(self, low: float, high: float, size: float) -> Ticks:
         wanted = max(size / self._pixels_apart, 1.0)

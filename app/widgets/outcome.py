@@ -1,0 +1,108 @@
+"""How a run ended, in a card: what happened, what to do about it, and the buttons for it."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QHBoxLayout, QWidget
+
+from app.i18n import explain
+from app.widgets import figures
+from app.widgets.actions import open_folder, set_primary
+from app.widgets.card import Card, SecondaryButton, plain_label
+from app.widgets.log_view import LogTail
+from training_backend.errors import UserError
+from training_backend.protocol import (
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunStopped,
+    Terminal,
+)
+from training_backend.runs import Run
+
+
+class OutcomeCard(Card):
+    """Shown when a run has ended."""
+
+    export_requested = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent=parent)
+        self._run: Run | None = None
+        self._details = ""
+        self._text = plain_label(wrap=True)
+        self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.body.addWidget(self._text)
+        self._tail = LogTail()
+        self.body.addWidget(self._tail)
+        self._export = SecondaryButton(self.tr("Export the model"))
+        set_primary(self._export, True)
+        self._export.clicked.connect(self.export_requested)
+        self._folder = SecondaryButton(self.tr("Open the run's folder"))
+        self._folder.clicked.connect(self._open_folder)
+        self._copy = SecondaryButton(self.tr("Copy the details"))
+        self._copy.clicked.connect(self._copy_details)
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        for button in (self._export, self._folder, self._copy):
+            row.addWidget(button)
+        row.addStretch(1)
+        self.body.addLayout(row)
+
+    def show_outcome(self, run: Run, event: Terminal, took_seconds: float) -> None:
+        self._run = run
+        title, role, text, tail = self._words(event, took_seconds)
+        self.set_title(title)
+        self.title.setProperty("role", role)
+        self.title.style().polish(self.title)
+        self._text.setText(text)
+        self._tail.setPlainText(tail)
+        self._tail.setVisible(bool(tail))
+        self._export.setVisible(isinstance(event, RunCompleted))
+        trouble = isinstance(event, RunFailed | RunInterrupted)
+        self._copy.setVisible(trouble)
+        code = event.code if isinstance(event, RunFailed) else ""
+        self._details = "\n".join(
+            part for part in (title, text, code, str(run.folder), tail) if part
+        )
+
+    def text(self) -> str:
+        """What the card says."""
+        return self._text.text()
+
+    def _words(self, event: Terminal, took: float) -> tuple[str, str, str, str]:
+        """Title, its colour's role, text, log tail."""
+        match event:
+            case RunCompleted():
+                text = self.tr(
+                    "The training took {time}. The adapter is saved; export makes a model of it "
+                    "that other programs load."
+                ).format(time=figures.duration(took))
+                return self.tr("Completed"), "good", text, ""
+            case RunStopped(checkpoint=None):
+                text = self.tr("It was stopped before the first step, so there is nothing to keep.")
+                return self.tr("Stopped"), "careful", text, ""
+            case RunStopped(step=step):
+                text = self.tr(
+                    "Everything up to step {step} is saved. Resume goes on from there."
+                ).format(step=figures.count(step or 0))
+                return self.tr("Stopped and saved"), "careful", text, ""
+            case RunFailed():
+                return self.tr("Failed"), "error", _explained(event), ""
+            case RunInterrupted():
+                return self.tr("Interrupted"), "error", event.detail, event.log_tail.strip()
+
+    def _open_folder(self) -> None:
+        if self._run is not None:
+            open_folder(self._run.folder)
+
+    def _copy_details(self) -> None:
+        QGuiApplication.clipboard().setText(self._details)
+        self._copy.setText(self.tr("Copied"))
+
+
+def _explained(event: RunFailed) -> str:
+    error = UserError(event.code, "")
+    error.params, error.message, error.remedy = event.params, event.message, event.remedy
+    return explain(error)

@@ -1,0 +1,75 @@
+"""Runs and jobs in plain words: states, phases, what is trained on what."""
+
+from __future__ import annotations
+
+import math
+from pathlib import PurePath
+
+from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication
+
+from training_backend.job import TrainingJob
+from training_backend.protocol import Phase
+from training_backend.runs import State
+
+_STATES: dict[State, tuple[str, str]] = {
+    "queued": (str(QT_TRANSLATE_NOOP("wording", "waiting")), "secondary"),
+    "running": (str(QT_TRANSLATE_NOOP("wording", "running")), "accent"),
+    "completed": (str(QT_TRANSLATE_NOOP("wording", "completed")), "good"),
+    "stopped": (str(QT_TRANSLATE_NOOP("wording", "stopped")), "careful"),
+    "failed": (str(QT_TRANSLATE_NOOP("wording", "failed")), "bad"),
+    "interrupted": (str(QT_TRANSLATE_NOOP("wording", "interrupted")), "bad"),
+}
+_PHASES: dict[Phase, str] = {
+    "loading": str(QT_TRANSLATE_NOOP("wording", "Getting the model ready")),
+    "quantising": str(QT_TRANSLATE_NOOP("wording", "Packing the model into 4 bits")),
+    "tokenising": str(QT_TRANSLATE_NOOP("wording", "Preparing the data")),
+    "training": str(QT_TRANSLATE_NOOP("wording", "Training")),
+    "saving": str(QT_TRANSLATE_NOOP("wording", "Saving the result")),
+    "merging": str(QT_TRANSLATE_NOOP("wording", "Merging the adapter into the model")),
+    "verifying": str(QT_TRANSLATE_NOOP("wording", "Checking the files")),
+}
+_DEMO = {"demo": "SmolLM2-135M-Instruct", "smollm2-demo": "SmolLM2-135M-Instruct"}
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("wording", text)
+
+
+def state_word(state: State) -> str:
+    return _tr(_STATES[state][0])
+
+
+def state_role(state: State) -> str:
+    """The colour's role in the palette; never shown without the word."""
+    return _STATES[state][1]
+
+
+def phase_title(phase: Phase) -> str:
+    return _tr(_PHASES[phase])
+
+
+def model_name(model_id: str) -> str:
+    return _DEMO.get(model_id) or PurePath(model_id).name or model_id
+
+
+def data_name(path: str) -> str:
+    return "support.jsonl" if path == "demo" else PurePath(path).name or path
+
+
+def describe(job: TrainingJob) -> str:
+    """One line: what is trained on what, and how."""
+    return _tr("{model} on {data}, {method} r {rank}").format(
+        model=model_name(job.model.id),
+        data=data_name(job.dataset.path),
+        method="QLoRA" if job.quantization.load_in_4bit else "LoRA",
+        rank=job.lora.r,
+    )
+
+
+def epoch_of(job: TrainingJob, epoch: float) -> str:
+    """`epoch 2 of 3`, counted from one; without an end when steps decide."""
+    number = max(1, math.ceil(epoch - 1e-9))
+    if job.training.max_steps > 0:
+        return _tr("epoch {number}").format(number=number)
+    total = math.ceil(job.training.num_train_epochs)
+    return _tr("epoch {number} of {total}").format(number=min(number, total), total=total)
