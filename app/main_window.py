@@ -19,7 +19,6 @@ from app.error_dialog import show_error
 from app.i18n import explain, integer
 from app.pages.model import ModelPage
 from app.run_controller import RunController
-from app.run_viewer import RunViewer
 from app.settings import Settings
 from app.widgets.sidebar import Sidebar
 from training_backend import runs
@@ -83,12 +82,6 @@ class MainWindow(QMainWindow):
             "navExport": self._build_export,
             "navRuns": self._build_runs,
         }
-        self.viewer = RunViewer(
-            self.training,
-            lambda: cast("TrainPage", self.page("navTrain")),
-            lambda error: show_error(self, self.tr("This run cannot be read"), error),
-            self,
-        )
         self._connect()
         self._show_draft("")
         self.go_to("navModel")
@@ -144,7 +137,8 @@ class MainWindow(QMainWindow):
         page.stop_requested.connect(self.training.stop)
         page.resume_requested.connect(self.resume)
         page.export_requested.connect(self.export)
-        page.back_to_current_requested.connect(self.viewer.show_current)
+        page.back_to_current_requested.connect(self._back_to_current)
+        self.training.event_arrived.connect(page.apply)
         self._tell_draft(page)
         return page
 
@@ -182,7 +176,7 @@ class MainWindow(QMainWindow):
         self._save_pause.timeout.connect(lambda: self.settings.set_draft(self.draft.document()))
         self.draft.changed.connect(self._show_draft)
         self.training.event_arrived.connect(self._on_event)
-        self.training.run_opened.connect(lambda _: self.go_to("navTrain"))
+        self.training.run_opened.connect(self.open_run)
         self.training.run_ended.connect(self._on_run_ended)
         self.training.refused.connect(self._on_refused)
         self.exports.refused.connect(self._on_export_refused)
@@ -257,8 +251,15 @@ class MainWindow(QMainWindow):
 
     def open_run(self, run: Run) -> None:
         """Show a run on the Train page, from its file or live."""
-        self.viewer.show(run)
+        current = self.training.active()
+        live = current is not None and current.folder == run.folder
+        cast("TrainPage", self.page("navTrain")).open_run(run, live)
         self.go_to("navTrain")
+
+    def _back_to_current(self) -> None:
+        current = self.training.active()
+        if current is not None:
+            self.open_run(current)
 
     def export(self, run: Run) -> None:
         """Show the Export page with this run chosen."""

@@ -14,7 +14,7 @@ from typing import Literal
 
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
-from PySide6.QtWidgets import QApplication, QStyleFactory
+from PySide6.QtWidgets import QApplication
 
 import resources
 
@@ -155,8 +155,8 @@ def _follow_system(scheme: Qt.ColorScheme) -> None:
 def _show(app: QApplication, palette: Palette) -> None:
     global _current
     _current = palette
-    if app.style().name() != "fusion":
-        app.setStyle(QStyleFactory.create("Fusion"))
+    if not app.styleSheet():
+        app.setStyle("Fusion")
     app.setFont(font())
     app.setPalette(_qt_palette(palette))
     app.setStyleSheet(_style_sheet(palette))

@@ -1,0 +1,59 @@
+"""Every GUI test has a home of its own, no network, and must leave nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from PySide6.QtCore import QCoreApplication, QEvent, QTimer
+from PySide6.QtWidgets import QApplication
+from shiboken6 import isValid
+
+from app import background, theme
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty `LORASMITH_HOME` and an empty Hub cache; no worker is spawned ahead of time."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("LORASMITH_HOME", str(folder))
+    monkeypatch.setenv("LORASMITH_NO_WARM_UP", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(qapp: QApplication, home: Path) -> Iterator[None]:
+    """Fails a test that leaks a thread, a running timer or a top-level widget."""
+    theme.apply(qapp, "light")
+    threads = set(threading.enumerate())
+    widgets = set(QApplication.topLevelWidgets())
+    timers = set(_running_timers())
+    yield
+    background.shutdown()
+    for _ in range(3):  # deleting may post further deletions
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+        QCoreApplication.processEvents()
+    gc.collect()
+    leaked = [
+        *(thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()),
+        *(repr(widget) for widget in set(QApplication.topLevelWidgets()) - widgets),
+        *(repr(timer) for timer in set(_running_timers()) - timers),
+    ]
+    assert not leaked, f"left behind: {', '.join(leaked)}"
+
+
+def _running_timers() -> list[QTimer]:
+    return [
+        thing
+        for thing in gc.get_objects()
+        if isinstance(thing, QTimer) and isValid(thing) and thing.isActive()
+    ]
