@@ -1,9 +1,11 @@
 """Base + adapter, one tensor at a time.
 
 W' = W + scale * B A, with scale = alpha / r, or alpha / sqrt(r) for rsLoRA (LoRA,
-arXiv:2106.09685; rsLoRA, arXiv:2312.03732). Computed in float32 from the 16-bit base and
-rounded once, into the base's dtype. An output shard has the header of the base's shard, so it
-is written in one pass; memory is one tensor and its update, whatever the model's size.
+arXiv:2106.09685; rsLoRA, arXiv:2312.03732). Computed in float64 from the 16-bit base,
+in blocks of rows, and rounded into the base's dtype at the end: where base and update cancel,
+float32 would be off by many steps of the result. An output shard has the header of the base's
+shard, so it is written in one pass; memory is one tensor as it is stored and one block,
+whatever the model's size.
 
 Every adapter tensor must find its layer and every result be finite, else the merge fails: a
 merge that silently does nothing is the worst outcome there is.
@@ -26,6 +28,7 @@ from training_backend.adapters import WEIGHTS, Adapter
 from training_backend.errors import UserError
 from training_backend.export.tensor_file import (
     FLOATS,
+    LARGEST,
     Array,
     TensorFile,
     TensorInfo,
@@ -34,7 +37,8 @@ from training_backend.export.tensor_file import (
 )
 
 PREFIX = "base_model.model."
-SAMPLES = 12  # merged tensors recomputed in float64
+SAMPLES = 12  # merged tensors recomputed from the written files
+BLOCK_VALUES = 2_000_000  # of a weight in work at once, as float64
 
 _UNSUPPORTED = {
     "use_dora": "DoRA",
@@ -93,9 +97,8 @@ def merge(
 def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
     """Recompute some merged tensors in float64 from the files themselves.
 
-    Returns the largest deviation, in units of the output dtype's own rounding step (one half
-    would be perfect rounding; float32 arithmetic before it allows a little more than that).
-    Raises `UserError` when one is further off than a whole step.
+    Returns the largest deviation, in units of the output dtype's own rounding step: one half
+    is perfect rounding. Raises `UserError` when one is further off than a whole step.
     """
     worst = 0.0
     with ExitStack() as open_files:
@@ -109,7 +112,7 @@ def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
                 for tensor in before.tensors:
                     if tensor.name in sample:
                         exact = before.read(tensor).astype(np.float64)
-                        exact += _delta(updates[tensor.name], source, np.float64)
+                        exact += _delta(updates[tensor.name], source, slice(None))
                         got = after.read(written[tensor.name]).astype(np.float64)
                         worst = max(worst, _steps_off(got, exact, tensor.dtype))
     if worst > 1.0:
@@ -164,19 +167,24 @@ def _merged(data: bytes, tensor: TensorInfo, update: Update, source: TensorFile)
         raise _misfit(f"{tensor.name} of the base model is {tensor.dtype}; a 16-bit base is needed")
     if tensor.shape != (update.b.shape[0], update.a.shape[1]):
         raise _misfit(f"{tensor.name} has another shape in this base model")
-    values = to_float32(data, tensor.dtype).reshape(tensor.shape) + _delta(
-        update, source, np.float32
-    )
-    if not np.isfinite(values).all():
-        raise _misfit(f"{tensor.name} would not be a finite number")
-    return from_float32(values, tensor.dtype)
+    stored = np.frombuffer(data, np.uint8).reshape(tensor.shape[0], -1)
+    rows = max(1, BLOCK_VALUES // tensor.shape[1])
+    blocks = []
+    for first in range(0, tensor.shape[0], rows):
+        block = slice(first, first + rows)
+        values = to_float32(stored[block].tobytes(), tensor.dtype).astype(np.float64)
+        values = values.reshape(-1, tensor.shape[1]) + _delta(update, source, block)
+        if not (np.abs(values) <= LARGEST[tensor.dtype]).all():  # catches NaN too
+            raise _misfit(f"{tensor.name} would not be a finite number")
+        blocks.append(from_float32(values.astype(np.float32), tensor.dtype))
+    return b"".join(blocks)
 
 
-def _delta(update: Update, source: TensorFile, dtype: type) -> Array:
-    a: Array = source.read(update.a).astype(dtype)
-    b: Array = source.read(update.b).astype(dtype)
-    delta: Array = (b @ a) * dtype(update.scale)
-    return delta
+def _delta(update: Update, source: TensorFile, rows: slice) -> Array:
+    """The given rows of scale * B A, in float64."""
+    a: Array = source.read(update.a).astype(np.float64)
+    b: Array = source.read(update.b)[rows].astype(np.float64)
+    return (b @ a) * update.scale
 
 
 def _steps_off(got: Array, exact: Array, dtype: str) -> float:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from training_backend.errors import UserError
 
 FLOATS = ("BF16", "F16", "F32")
+LARGEST = {"BF16": 3.3895e38, "F16": 65504.0, "F32": 3.4028e38}
 Array = npt.NDArray[Any]
 
 
