@@ -56,6 +56,21 @@ def run(
     job: TrainingJob, reporter: Reporter, resume_from: Checkpoint | None
 ) -> RunCompleted | RunStopped:
     """Do the job. Raises `UserError`, or `StopRequested` when asked to stop before step one."""
+    try:
+        return _run(job, reporter, resume_from)
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            "out_of_vram",
+            "The card ran out of memory.",
+            "Choose a smaller batch size or a shorter longest row, and turn on 4-bit loading and "
+            "activation checkpointing.",
+            field="training.per_device_train_batch_size",
+        ) from error
+
+
+def _run(
+    job: TrainingJob, reporter: Reporter, resume_from: Checkpoint | None
+) -> RunCompleted | RunStopped:
     folder = reporter.run.folder
     staging = folder / "staging"
     shutil.rmtree(staging, ignore_errors=True)
@@ -93,16 +108,7 @@ def run(
         rows=len(train_rows),
         trained_token_share=_trained_share(train_rows),
     )
-    try:
-        trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            "out_of_vram",
-            "The card ran out of memory.",
-            "Choose a smaller batch size or a shorter longest row, and turn on 4-bit loading and "
-            "activation checkpointing.",
-            field="training.per_device_train_batch_size",
-        ) from error
+    trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
 
     step = trainer.state.global_step
     if reports.stopped:
@@ -143,6 +149,9 @@ def _tokenizer(job: TrainingJob, model_id: str) -> Any:
 
 def _model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
     asked = job.quantization
+    compute_dtype = getattr(torch, asked.bnb_4bit_compute_dtype)
+    if compute_dtype is torch.bfloat16:
+        compute_dtype = _dtype()  # older cards only emulate bfloat16
     reporter.phase(
         "quantising" if asked.load_in_4bit else "loading",
         detail="the base model, to 4 bits" if asked.load_in_4bit else "the base model",
@@ -151,7 +160,7 @@ def _model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type=asked.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=asked.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, asked.bnb_4bit_compute_dtype),
+        bnb_4bit_compute_dtype=compute_dtype,
     )
     try:
         config = AutoConfig.from_pretrained(
@@ -184,7 +193,7 @@ def _cannot_load(model_id: str, error: Exception) -> UserError:
 
 
 def _dtype() -> torch.dtype:
-    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
 
