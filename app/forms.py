@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from PySide6.QtCore import QCoreApplication, QLocale, QObject, Qt, Signal
+from PySide6.QtCore import QCoreApplication, QObject, Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QGridLayout,
@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.draft import JobDraft
+from app.i18n import integer
 from app.widgets.card import ErrorLabel, plain_label, secondary_label
 from app.widgets.inputs import JobLineEdit, JobTextEdit, NumberEdit, SteadyComboBox
 from training_backend.job import TrainingJob
@@ -130,22 +131,24 @@ class FormRow(QObject):
         self.input.setAccessibleName(title)
         self.input.setAccessibleDescription(help_text)
         self.label.setBuddy(self.input)
-        self.unit = secondary_label(QCoreApplication.translate("job", spec.unit))
         self.help = secondary_label(help_text, wrap=True)
         self.error = ErrorLabel(f"error_{spec.section}_{spec.key}")
+        self._parts: list[QWidget] = [self.label, self.input, self.help]
 
     def add_to(self, grid: QGridLayout, row: int) -> None:
         """Put the parts into the next row of a form's grid."""
         top = Qt.AlignmentFlag.AlignTop
         self.label.setMinimumHeight(32)
-        self.unit.setMinimumHeight(32)
         grid.addWidget(self.label, row, 0, top)
         if self.spec.kind == "lines":
             grid.addWidget(self.input, row, 1, 1, 2, top)
         else:
             self.input.setFixedWidth(INPUT_WIDTH)
             grid.addWidget(self.input, row, 1, top)
-            grid.addWidget(self.unit, row, 2, top)
+            unit = secondary_label(QCoreApplication.translate("job", self.spec.unit))
+            unit.setMinimumHeight(32)
+            grid.addWidget(unit, row, 2, top)
+            self._parts.append(unit)
         beside = QVBoxLayout()
         beside.setContentsMargins(0, 8, 0, 0)
         beside.setSpacing(0)
@@ -182,7 +185,7 @@ class FormRow(QObject):
             self.input.style().polish(self.input)
 
     def set_enabled(self, enabled: bool) -> None:
-        for part in (self.label, self.input, self.unit, self.help):
+        for part in self._parts:
             part.setEnabled(enabled)
 
     def _build(self) -> QWidget:
@@ -295,4 +298,4 @@ def _shown(limit: float | None) -> str:
     if limit is None:
         return ""
     whole = float(limit).is_integer()
-    return QLocale().toString(int(limit)) if whole else f"{limit:g}"
+    return integer(int(limit)) if whole else f"{limit:g}"

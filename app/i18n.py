@@ -33,17 +33,21 @@ def explain(error: Exception) -> str:
     return " ".join(part for part in parts if part)
 
 
+def app_locale() -> QLocale:
+    """The person's locale; where none is set, that of the English texts."""
+    default = QLocale()
+    return default if default.language() != QLocale.Language.C else QLocale("en_US")
+
+
 def integer(value: int) -> str:
     """12345 as 12,345 or as the locale has it."""
-    return QLocale().toString(value)
+    return app_locale().toString(value)
 
 
 def number(value: float, decimals: int = 1) -> str:
-    return QLocale().toString(value, "f", decimals)
+    return app_locale().toString(value, "f", decimals)
 
 
 def size(count: int) -> str:
     """Bytes in the units people know: 272.6 MB, 10.3 GB."""
-    return QLocale().formattedDataSize(
-        count, 1, QLocale.DataSizeFormat.DataSizeSIFormat
-    )  # fmt: skip
+    return app_locale().formattedDataSize(count, 1, QLocale.DataSizeFormat.DataSizeSIFormat)

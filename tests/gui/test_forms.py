@@ -1,0 +1,203 @@
+"""The form says of every setting what job.py says, and shows every mistake in its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from PySide6.QtCore import QPoint, QPointF, Qt
+from PySide6.QtGui import QWheelEvent
+from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QLabel, QPlainTextEdit, QWidget
+from pytestqt.qtbot import QtBot
+
+from app.draft import JobDraft
+from app.forms import specs
+from app.pages.settings import SettingsPage
+from app.widgets.inputs import NumberEdit
+from training_backend.job import TrainingJob
+
+
+@pytest.fixture
+def draft(qapp: QApplication) -> JobDraft:
+    return JobDraft()
+
+
+@pytest.fixture
+def page(qtbot: QtBot, draft: JobDraft) -> SettingsPage:
+    page = SettingsPage(draft)
+    qtbot.addWidget(page)
+    page.resize(1072, 800)
+    page.show()
+    return page
+
+
+def shown_fields() -> list[tuple[str, str, Any, dict[str, Any]]]:
+    found = []
+    for section, info in TrainingJob.model_fields.items():
+        for key, field in getattr(info.annotation, "model_fields", {}).items():
+            extra = field.json_schema_extra or {}
+            if extra["form"]:
+                found.append((section, key, field, extra))
+    return found
+
+
+@pytest.mark.parametrize(("section", "key", "field", "extra"), shown_fields())
+def test_every_field_is_in_the_form(
+    page: SettingsPage, section: str, key: str, field: Any, extra: dict[str, Any]
+) -> None:
+    widget = page.findChild(QWidget, f"field_{section}_{key}")
+    error = page.findChild(QLabel, f"error_{section}_{key}")
+    assert widget is not None
+    assert error is not None
+    assert error.isHidden()
+    assert widget.accessibleName() == field.title
+    assert widget.accessibleDescription() == field.description
+    assert widget.focusPolicy() & Qt.FocusPolicy.TabFocus
+    texts = {label.text() for label in page.findChildren(QLabel)}
+    assert field.title in texts
+    assert field.description in texts
+    if extra["unit"]:
+        assert extra["unit"] in texts
+    bounds = {
+        name: getattr(bound, name)
+        for bound in field.metadata
+        for name in ("ge", "gt", "le")
+        if hasattr(bound, name)
+    }
+    if isinstance(widget, NumberEdit):
+        assert widget.minimum() == bounds.get("ge", bounds.get("gt"))
+        assert widget.maximum() == bounds["le"]
+        assert widget.lineEdit().placeholderText() == extra["special"]
+    assert widget.isVisibleTo(page) != extra["advanced"]
+
+
+def test_specs_hold_no_field_twice() -> None:
+    fields = [spec.field for spec in specs()]
+    assert len(fields) == len(set(fields)) == len(shown_fields())
+
+
+def test_all_mistakes_show_at_once_beside_their_fields(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft
+) -> None:
+    number(page, "field_lora_r").lineEdit().setText("0")
+    number(page, "field_training_learning_rate").lineEdit().setText("fast")
+    number(page, "field_training_seed").lineEdit().setText("-5")  # an advanced one
+    number(page, "field_training_max_length").lineEdit().setText("")
+    names = ["lora_r", "training_learning_rate", "training_seed", "training_max_length"]
+    qtbot.waitUntil(lambda: all(error(page, name) for name in names))
+    assert error(page, "lora_r") == "Give a whole number from 1 to 1,024."
+    assert error(page, "training_learning_rate") == "Give a number above 0 and up to 1."
+    assert page.findChild(QWidget, "field_training_seed").isVisible()  # unfolded by itself
+    assert error(page, "lora_lora_alpha") == ""
+    assert number(page, "field_lora_r").lineEdit().text() == "0"  # what was typed stays
+
+    number(page, "field_lora_r").setValue(32)
+    qtbot.waitUntil(lambda: error(page, "lora_r") == "")
+    assert error(page, "training_seed")
+    assert draft.value("lora.r") == 32
+
+
+def test_problems_of_the_checks_before_a_run_go_with_the_next_change(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft
+) -> None:
+    page.show_problem("training.save_steps", "there is no room for that many checkpoints")
+    assert error(page, "training_save_steps") == "There is no room for that many checkpoints."
+    draft.set_value("training.save_steps", 100)
+    qtbot.waitUntil(lambda: error(page, "training_save_steps") == "")
+
+
+def test_inputs_and_draft_follow_each_other(page: SettingsPage, draft: JobDraft) -> None:
+    four_bit = page.findChild(QCheckBox, "field_quantization_load_in_4bit")
+    four_bit.click()
+    assert draft.value("quantization.load_in_4bit") is False
+    kind = page.findChild(QComboBox, "field_quantization_bnb_4bit_quant_type")
+    assert not kind.isEnabled()  # without 4-bit it has no effect
+    draft.undo()
+    assert four_bit.isChecked()
+    kind.setCurrentIndex(kind.findData("fp4"))
+    assert draft.value("quantization.bnb_4bit_quant_type") == "fp4"
+    prompts = page.findChild(QPlainTextEdit, "field_evaluation_prompts")
+    prompts.setPlainText("one\n\n two \n")
+    assert draft.value("evaluation.prompts") == ["one", "two"]
+    layers: Any = page.findChild(QWidget, "field_lora_target_modules")
+    layers.setText("q_proj, v_proj")
+    assert draft.job().lora.target_modules == ("q_proj", "v_proj")
+    layers.setText("all-linear")
+    assert draft.job().lora.target_modules == "all-linear"
+
+
+def test_an_empty_field_stands_for_its_special_value(page: SettingsPage, draft: JobDraft) -> None:
+    steps = number(page, "field_training_max_steps")
+    steps.lineEdit().setText("")
+    assert draft.value("training.max_steps") == -1
+    draft.set_value("training.max_steps", 12)
+    assert steps.lineEdit().text() == "12"
+    draft.set_value("training.max_steps", -1)
+    assert steps.lineEdit().text() == ""
+
+
+def test_effective_batch_is_the_product(page: SettingsPage, draft: JobDraft) -> None:
+    product = page.findChild(QLabel, "effectiveBatch")
+    assert product.text() == "2 × 2 = 4 rows"
+    draft.set_value("training.gradient_accumulation_steps", 600)
+    assert product.text() == "2 × 600 = 1,200 rows"
+    draft.set_value("training.per_device_train_batch_size", "")
+    assert product.text() == "–"
+
+
+def test_reset_and_name(qtbot: QtBot, page: SettingsPage, draft: JobDraft) -> None:
+    name: Any = page.findChild(QWidget, "field_name")
+    name.setText("")
+    qtbot.waitUntil(lambda: page.findChild(QLabel, "error_name").isVisible())
+    name.setText("a good name")
+    assert draft.value("name") == "a good name"
+    draft.reset([spec.field for spec in specs()])
+    assert draft.value("training.max_steps") == -1
+    assert draft.value("name") == "a good name"
+
+
+@pytest.mark.parametrize("focused", [True, False])
+def test_wheel_turns_only_what_has_the_focus(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft, focused: bool
+) -> None:
+    rank = number(page, "field_lora_r")
+    other = number(page, "field_lora_lora_alpha")
+    qtbot.waitExposed(page)
+    page.activateWindow()
+    (rank if focused else other).setFocus()
+    turn = QWheelEvent(
+        QPointF(5, 5),
+        rank.mapToGlobal(QPointF(5, 5)),
+        QPoint(),
+        QPoint(0, 120),
+        Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    QApplication.sendEvent(rank, turn)
+    assert draft.value("lora.r") == (17 if focused else 16)
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "end"),
+    [(2e-4, 1, 3e-4), (1e-3, -1, 9e-4), (9e-4, 1, 1e-3), (0.0, 1, 0.01), (1.0, 1, 1.0)],
+)
+def test_stepping_a_number(qtbot: QtBot, start: float, steps: int, end: float) -> None:
+    edit = NumberEdit(whole=False, minimum=0.0, maximum=1.0)
+    qtbot.addWidget(edit)
+    edit.setValue(start)
+    edit.stepBy(steps)
+    assert edit.value() == pytest.approx(end)
+
+
+def number(page: SettingsPage, name: str) -> NumberEdit:
+    found = page.findChild(NumberEdit, name)
+    assert found is not None, name
+    return found
+
+
+def error(page: SettingsPage, name: str) -> str:
+    label = page.findChild(QLabel, f"error_{name}")
+    assert label is not None
+    return "" if label.isHidden() else label.text()

@@ -1,0 +1,245 @@
+"""The window as a whole: what is chosen at first, what is wired to what, what stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QKeySequence, QShortcut
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLabel,
+    QLineEdit,
+    QMessageBox,
+    QPlainTextEdit,
+    QTableView,
+    QWidget,
+)
+from pytestqt.qtbot import QtBot
+
+from app import theme
+from app.main_window import MainWindow, answers_of
+from app.settings import Settings
+from training_backend import runs
+from training_backend.errors import JobError, Problem
+from training_backend.protocol import MetricsLogged, PhaseChanged, RunStopped, SampleGenerated
+
+ROOT = Path(__file__).parents[2]
+PAGES = (
+    "navModel",
+    "navDataset",
+    "navSettings",
+    "navTrain",
+    "navChat",
+    "navExport",
+    "navRuns",
+)
+
+
+@pytest.fixture
+def window(qtbot: QtBot) -> MainWindow:
+    window = MainWindow()
+    qtbot.addWidget(window)
+    window.show()
+    qtbot.waitExposed(window)
+    qtbot.waitUntil(lambda: len(window._pages) == len(PAGES), timeout=20_000)
+    return window
+
+
+def labels(widget: QWidget) -> list[str]:
+    return [label.text() for label in widget.findChildren(QLabel)]
+
+
+def test_demo_model_and_data_are_chosen(qtbot: QtBot, window: MainWindow) -> None:
+    job = window.draft.job()
+    assert (job.model.id, job.dataset.path) == ("demo", "demo")
+    assert window.findChild(QComboBox, "modelCombo").currentText().startswith("SmolLM2-135M")
+    table = window.findChild(QTableView, "datasetPreviewTable")
+    qtbot.waitUntil(lambda: table.model().rowCount() > 0)
+    assert {"SmolLM2-135M", "support.jsonl", "QLoRA, r 16"} <= set(labels(window.sidebar))
+    start = window.findChild(QAbstractButton, "startButton")
+    assert start.isEnabled()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_step_is_reached_by_mouse_and_keyboard(
+    qtbot: QtBot, window: MainWindow, name: str
+) -> None:
+    button = window.findChild(QAbstractButton, name)
+    assert button.accessibleName()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert button.isChecked()
+    assert window.page(name).isVisible()
+    window.go_to("navModel")
+    button.setFocus()
+    qtbot.keyClick(button, Qt.Key.Key_Space)
+    assert window.page(name).isVisible()
+
+
+def test_everything_interactive_has_a_name_and_takes_the_focus(window: MainWindow) -> None:
+    kinds = (QAbstractButton, QComboBox, QAbstractSpinBox, QLineEdit, QPlainTextEdit, QTableView)
+    for kind in kinds:
+        for widget in window.findChildren(kind):
+            inner = isinstance(widget.parent(), QComboBox | QAbstractSpinBox)
+            internal = widget.objectName().startswith("qt_") or isinstance(
+                widget.parent(), QTableView
+            )
+            if inner or internal:
+                continue
+            name = f"{type(widget).__name__} {widget.objectName()}"
+            assert widget.accessibleName() or getattr(widget, "text", str)(), name
+            assert widget.focusPolicy() & Qt.FocusPolicy.TabFocus, name
+
+
+def test_mistakes_keep_the_draft_from_starting(qtbot: QtBot, window: MainWindow) -> None:
+    window.draft.set_value("lora.r", 0)
+    start = window.findChild(QAbstractButton, "startButton")
+    assert not start.isEnabled()
+    window.draft.set_value("lora.r", 16)
+    assert start.isEnabled()
+
+
+def test_refusal_goes_to_every_field(qtbot: QtBot, window: MainWindow) -> None:
+    problems = [
+        Problem("model.id", "No such model."),
+        Problem("dataset.path", "No such file."),
+        Problem("training.save_steps", "too many checkpoints"),
+        Problem("", "The disk is full."),
+    ]
+    window.training.refused.emit(JobError(problems))
+    for name in ("model_id", "dataset_path", "training_save_steps"):
+        assert window.findChild(QLabel, f"error_{name}").text(), name
+    assert any("The disk is full." in text for text in labels(window.page("navTrain")))
+
+
+def test_undo_shows_where(qtbot: QtBot, window: MainWindow) -> None:
+    window.draft.set_value("lora.r", 8)
+    undo = next(
+        shortcut
+        for shortcut in window.findChildren(QShortcut)
+        if shortcut.key() == QKeySequence("Ctrl+Z")
+    )
+    undo.activated.emit()
+    assert window.draft.value("lora.r") == 16
+    assert window.page("navSettings").isVisible()
+
+
+def test_undo_reaches_the_job_from_within_a_field(qtbot: QtBot, window: MainWindow) -> None:
+    window.go_to("navSettings")
+    window.activateWindow()
+    field = window.findChild(QAbstractSpinBox, "field_lora_r")
+    field.setFocus()
+    field.lineEdit().selectAll()
+    qtbot.keyClicks(field, "8")
+    assert window.draft.value("lora.r") == 8
+    qtbot.keyClick(field, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert window.draft.value("lora.r") == 16
+
+
+def test_sidebar_follows_a_run(window: MainWindow) -> None:
+    window.training.event_arrived.emit(PhaseChanged(phase="loading"))
+    window.training.event_arrived.emit(MetricsLogged(step=4, total_steps=1200, epoch=0.1, loss=2.0))
+    assert "step 4 of 1,200" in labels(window.sidebar)
+    window.training.run_ended.emit(None, RunStopped(step=4))
+    assert "stopped" in labels(window.sidebar)
+
+
+def test_theme_is_chosen_and_kept(window: MainWindow) -> None:
+    window.sidebar.theme_chosen.emit("dark")
+    assert theme.current() is theme.DARK
+    assert Settings().theme() == "dark"
+    window.sidebar.theme_chosen.emit("light")
+
+
+def test_choices_and_place_are_remembered(qtbot: QtBot) -> None:
+    first = MainWindow()
+    qtbot.addWidget(first)
+    first.resize(1200, 700)
+    first.draft.set_value("name", "third try")
+    first.close()
+    second = MainWindow()
+    qtbot.addWidget(second)
+    assert second.draft.value("name") == "third try"
+    assert second.size() == first.size()
+
+
+def test_closing_asks_while_training(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.create(window.draft.job())
+    monkeypatch.setattr(window.training, "active", lambda: run)
+    stopped: list[bool] = []
+    monkeypatch.setattr(window.training, "stop", lambda: stopped.append(True))
+
+    def press(text: str) -> None:
+        window.close()
+        assert window.isVisible()
+        dialog = window.findChild(QMessageBox, "closeDialog")
+        next(b for b in dialog.buttons() if b.text().replace("&", "") == text).click()
+        qtbot.wait(10)
+
+    press("Cancel")
+    assert window.isVisible()
+    press("Stop and save")
+    assert stopped == [True]
+    assert window.isVisible()  # until the run has saved
+    window._close_when_ended = False
+    press("Keep training in the background")
+    assert not window.isVisible()
+
+
+def test_answers_before_and_after() -> None:
+    events = [
+        SampleGenerated(step=0, prompt="q", answer="plain"),
+        SampleGenerated(step=10, prompt="q", answer="halfway"),
+        SampleGenerated(step=30, prompt="q", answer="In short: done"),
+    ]
+    [answer] = answers_of(events)
+    assert (answer.question, answer.before, answer.after) == ("q", "plain", "In short: done")
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1040, 640)])
+def test_nothing_is_cut_on_a_small_screen(
+    qtbot: QtBot, window: MainWindow, size: tuple[int, int]
+) -> None:
+    for name in PAGES:
+        window.go_to(name)
+        window.resize(*size)
+        QApplication.processEvents()
+        assert (window.width(), window.height()) == size, f"{name} does not fit"
+
+
+def test_window_process_stays_light() -> None:
+    """No torch and no Hugging Face library comes into the window's process."""
+    code = """
+import sys
+from PySide6.QtWidgets import QApplication
+app = QApplication([])
+from app.main_window import MainWindow
+window = MainWindow()
+for name in window._builders:
+    window.page(name)
+heavy = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate"}
+print(sorted(heavy & set(sys.modules)))
+import os
+os._exit(0)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip().endswith("[]"), answer.stdout + answer.stderr
+
+
+def test_worker_can_import_the_start_script_without_qt() -> None:
+    """Spawn imports the start script again; a worker must not load Qt for it."""
+    code = "import sys, app.__main__; print(any(m.startswith('PySide6') for m in sys.modules))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "False"
