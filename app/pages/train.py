@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QGridLayout,
     QProgressBar,
@@ -61,6 +62,7 @@ RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000
 STOP_IS_SLOW_MILLISECONDS = 30_000
 PROGRESS_PARTS = 1_000
+LEAST_CHARTS_HEIGHT = 520
 
 
 @dataclass
@@ -426,6 +428,14 @@ class TrainPage(QWidget):
             )
         return words
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Progress and both charts fill the page; the rest is below them."""
+        super().resizeEvent(event)
+        above = self.header.height() + self._progress.sizeHint().height() + 16
+        room = max(self.height() - above - 3 * CARD_GAP - PAGE_MARGIN, LEAST_CHARTS_HEIGHT)
+        self.loss_chart.setFixedHeight(round(room * 0.58))
+        self.memory_chart.setFixedHeight(room - round(room * 0.58))
+
     # ------------------------------------------------------------------------------ what is asked
 
     def _start(self) -> None:
@@ -481,19 +491,18 @@ class TrainPage(QWidget):
         self.outcome = OutcomeCard()
         self.outcome.export_requested.connect(lambda: self.export_requested.emit(self._shown.run))
         self.loss_chart = LossChart()
-        self.loss_chart.setMinimumHeight(300)
         self.memory_chart = MemoryChart()
-        self.memory_chart.setMinimumHeight(220)
         self.answers = AnswersCard()
         self.answers.setVisible(False)
         self.log = LogCard()
         self._column.addWidget(self._errors)
         self._column.addWidget(self.outcome)
         self._column.addWidget(self._progress_card())
-        self._column.addWidget(self.loss_chart, 3)
-        self._column.addWidget(self.memory_chart, 2)
+        self._column.addWidget(self.loss_chart)
+        self._column.addWidget(self.memory_chart)
         self._column.addWidget(self.answers)
         self._column.addWidget(self.log)
+        self._column.addStretch(1)
 
     def _align_with_header(self, _: int, most: int) -> None:
         """The scroll bar stands in the margin, so that the cards end where the header does."""

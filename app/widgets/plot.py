@@ -225,7 +225,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._move_cursor()
 
     def sizeHint(self) -> QSize:
-        return self.minimumSize()
+        return QSize(self.minimumSize())
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         event.ignore()  # the page scrolls
