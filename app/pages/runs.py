@@ -1,0 +1,284 @@
+"""The Runs page: every run there was, to look at again, go on with, export or throw away."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from PySide6.QtCore import QFile, QModelIndex, Qt, QTimer, Signal
+from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QMessageBox,
+    QPushButton,
+    QTableView,
+    QWidget,
+)
+
+from app.background import run_in_background
+from app.models.runs_model import (
+    DATA,
+    LOSS,
+    MODEL,
+    NAME,
+    STARTED,
+    STATE,
+    STEPS,
+    RunsModel,
+    sorting_proxy,
+)
+from app.widgets import figures
+from app.widgets.actions import open_folder
+from app.widgets.card import (
+    Card,
+    ErrorLabel,
+    PageHeader,
+    PrimaryButton,
+    SecondaryButton,
+    page_layout,
+    secondary_label,
+)
+from training_backend import runs
+from training_backend.errors import UserError
+from training_backend.runs import Run, RunSummary
+
+REFRESH_MILLISECONDS = 5_000
+ROW_HEIGHT = 30
+_WIDTHS = {NAME: 190, STATE: 100, STARTED: 110, MODEL: 180, DATA: 150, STEPS: 110, LOSS: 80}
+
+
+class RunsPage(QWidget):
+    """The table of runs; newest first until a header is pressed."""
+
+    open_requested = Signal(object)
+    resume_requested = Signal(object)
+    export_requested = Signal(object)
+    train_requested = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._model = RunsModel()
+        self._proxy = sorting_proxy(self._model)
+        self._timer = QTimer(self, interval=REFRESH_MILLISECONDS)
+        self._timer.timeout.connect(self.refresh)
+        self._build()
+        self._show_runs([])
+
+    def refresh(self) -> None:
+        """Read the run store again."""
+        run_in_background(
+            runs.list_runs, self._show_runs, lambda error: self._errors.show_error(str(error)), self
+        )
+
+    def selected(self) -> RunSummary | None:
+        rows = self.table.selectionModel().selectedRows()
+        return self._model.summary(self._proxy.mapToSource(rows[0]).row()) if rows else None
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.refresh()
+        self._timer.start()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._timer.stop()
+
+    # ---------------------------------------------------------------------------- what is shown
+
+    def _show_runs(self, found: list[RunSummary]) -> None:
+        selected = self.selected()
+        self._model.show_runs(found)
+        if found:
+            row = self._model.row_of(selected.run.id) if selected else 0
+            index = self._proxy.mapFromSource(self._model.index(max(row, 0), 0))
+            self.table.setCurrentIndex(index)
+        count = figures.count(len(found))
+        self.header.subtitle.setText(
+            self.tr("{count} on this computer").format(count=count) if found else ""
+        )
+        self._card.setVisible(bool(found))
+        self._empty.setVisible(not found)
+        for button in self._buttons:
+            button.setVisible(bool(found))
+        self._update_buttons()
+
+    def _update_buttons(self) -> None:
+        summary = self.selected()
+        ended = summary is not None and summary.state not in ("running", "queued")
+        saved = summary is not None and _has_checkpoint(summary.run)
+        self.open_button.setEnabled(summary is not None)
+        self.folder_button.setEnabled(summary is not None)
+        self.delete_button.setEnabled(summary is not None and summary.state != "running")
+        self.resume_button.setEnabled(
+            summary is not None and ended and summary.state != "completed" and saved
+        )
+        self.export_button.setEnabled(
+            summary is not None and ended and (summary.state == "completed" or saved)
+        )
+
+    # ------------------------------------------------------------------------------ what is asked
+
+    def _open(self) -> None:
+        if (summary := self.selected()) is not None:
+            self.open_requested.emit(summary.run)
+
+    def _resume(self) -> None:
+        if (summary := self.selected()) is not None:
+            self.resume_requested.emit(summary.run)
+
+    def _export(self) -> None:
+        if (summary := self.selected()) is not None:
+            self.export_requested.emit(summary.run)
+
+    def _show_folder(self) -> None:
+        if (summary := self.selected()) is not None:
+            open_folder(summary.run.folder)
+
+    def _ask_to_delete(self) -> None:
+        summary = self.selected()
+        if summary is None or not self.delete_button.isEnabled():
+            return
+        box = QMessageBox(self)
+        box.setObjectName("deleteRunDialog")
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        box.setWindowTitle(self.tr("Delete the run"))
+        box.setText(self.tr("Move the run “{name}” to the trash?").format(name=summary.name))
+        box.setInformativeText(
+            self.tr("Its checkpoints, its adapter and its history go with it. Exports stay.")
+        )
+        delete = box.addButton(self.tr("Move to the trash"), QMessageBox.ButtonRole.AcceptRole)
+        box.addButton(self.tr("Keep it"), QMessageBox.ButtonRole.RejectRole)
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        delete.clicked.connect(lambda: self._delete(summary.run))
+        box.open()
+
+    def _delete(self, run: Run) -> None:
+        self._errors.show_error("")
+        run_in_background(
+            lambda: _to_trash(run),
+            lambda _: self.refresh(),
+            lambda error: self._errors.show_error(str(error)),
+            self,
+        )
+
+    # --------------------------------------------------------------------------------- the widgets
+
+    def _build(self) -> None:
+        layout = page_layout(self)
+        self.header = PageHeader(self.tr("Runs"))
+        layout.addWidget(self.header)
+        self.delete_button = self._button("deleteRunButton", self.tr("Delete"), self._ask_to_delete)
+        self.folder_button = self._button(
+            "openRunFolderButton", self.tr("Show folder"), self._show_folder
+        )
+        self.export_button = self._button("exportRunButton", self.tr("Export"), self._export)
+        self.resume_button = self._button("resumeRunButton", self.tr("Resume"), self._resume)
+        self.open_button = PrimaryButton(self.tr("Open"))
+        self.open_button.setObjectName("openRunButton")
+        self.open_button.clicked.connect(self._open)
+        self._buttons: tuple[QPushButton, ...] = (
+            self.delete_button, self.folder_button, self.export_button, self.resume_button,
+            self.open_button,
+        )  # fmt: skip
+        for button in self._buttons:
+            self.header.add_button(button)
+        self._errors = ErrorLabel("runsProblem")
+        layout.addWidget(self._errors)
+        self._card = Card()
+        self._card.setContentsMargins(-15, -4, -15, -8)  # the table reaches the card's edge
+        self.table = self._table()
+        self._card.body.addWidget(self.table)
+        layout.addWidget(self._card, 1)
+        self._empty = self._empty_state()
+        layout.addWidget(self._empty)
+        layout.addStretch(0)
+
+    def _button(self, name: str, text: str, act: object) -> SecondaryButton:
+        button = SecondaryButton(text)
+        button.setObjectName(name)
+        button.clicked.connect(act)
+        return button
+
+    def _table(self) -> QTableView:
+        table = QTableView()
+        table.setObjectName("runsTable")
+        table.setAccessibleName(self.tr("Runs"))
+        table.setModel(self._proxy)
+        table.setSortingEnabled(True)
+        table.sortByColumn(STARTED, Qt.SortOrder.DescendingOrder)
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        table.setShowGrid(False)
+        table.setTabKeyNavigation(False)
+        table.setWordWrap(False)
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        header = table.horizontalHeader()
+        header.setHighlightSections(False)
+        for column, width in _WIDTHS.items():
+            table.setColumnWidth(column, width)
+        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        table.doubleClicked.connect(self._open_index)
+        table.selectionModel().selectionChanged.connect(lambda: self._update_buttons())
+        for keys, act in (
+            (Qt.Key.Key_Return, self._open),
+            (Qt.Key.Key_Enter, self._open),
+            (QKeySequence.StandardKey.Delete, self._ask_to_delete),
+        ):
+            shortcut = QShortcut(QKeySequence(keys), table)
+            shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+            shortcut.activated.connect(act)
+        return table
+
+    def _open_index(self, _: QModelIndex) -> None:
+        self._open()
+
+    def _empty_state(self) -> Card:
+        card = Card(self.tr("No runs yet"))
+        card.body.addWidget(
+            secondary_label(
+                self.tr(
+                    "Every training is kept here with its settings, its curves and its "
+                    "checkpoints, so that you can compare, go on and export."
+                ),
+                wrap=True,
+            )
+        )
+        go = SecondaryButton(self.tr("Go to Train"))
+        go.clicked.connect(self.train_requested)
+        row = QHBoxLayout()
+        row.addWidget(go)
+        row.addStretch(1)
+        card.body.addLayout(row)
+        return card
+
+
+def _has_checkpoint(run: Run) -> bool:
+    return any(run.checkpoints.glob("checkpoint-*"))
+
+
+def _to_trash(run: Run) -> None:
+    """Raises `UserError` when the run lives or there is no trash."""
+    if run.is_alive():
+        raise UserError("run_is_alive", "The run is still being worked on.", "Stop it first.")
+    moved = QFile.moveToTrash(str(run.folder))
+    if not (moved[0] if isinstance(moved, tuple) else moved):
+        _set_aside(run.folder)
+
+
+def _set_aside(folder: Path) -> None:
+    """Where the system has no trash for this drive: out of the list, yet not gone."""
+    aside = folder.parent.parent / "deleted-runs"
+    try:
+        aside.mkdir(exist_ok=True)
+        shutil.move(folder, aside / folder.name)
+    except OSError as error:
+        raise UserError(
+            "cannot_delete", "The run cannot be moved: {reason}.", reason=error.strerror or error
+        ) from error
