@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from training_backend import job
 from training_backend.demo_model import (
     DEMO_MODEL_BYTES,
     DEMO_MODEL_NAME,
@@ -17,7 +18,7 @@ from training_backend.demo_model import (
 from training_backend.errors import UserError
 from training_backend.model_folder import check_model_folder, count_parameters, weight_files
 
-DEMO_MODEL_IDS = ("demo", "smollm2-demo")
+DEMO_MODEL_IDS = job.DEMO_MODEL_IDS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)

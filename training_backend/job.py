@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.config import JsonDict
 
 from training_backend.errors import JobError, Problem, UserError
+
+DEMO_MODEL_IDS = ("demo", "smollm2-demo")
 
 
 class _Section(BaseModel):
@@ -300,8 +303,12 @@ def parse_job(data: Any, source: str = "job") -> Job:
         raise JobError([Problem("", "a job is one JSON object")], source)
     model = ExportJob if data.get("kind") == "export" else TrainingJob
     try:
+        text = json.dumps(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise JobError([Problem("", f"is not JSON: {error}")], source) from None
+    try:
         # JSON mode: strict about types, yet a JSON list is a tuple.
-        return model.model_validate_json(json.dumps(data), strict=True)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise JobError(_problems(error, model), source) from None
 
@@ -323,7 +330,7 @@ def load_job(path: Path) -> Job:
             "{path} is not valid JSON: {reason} in line {line}, column {column}.",
             path=path, reason=error.msg, line=error.lineno, column=error.colno,
         ) from None  # fmt: skip
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, 5,000 digits, too deep
         raise UserError(
             "job_unreadable", "{path} cannot be read: {reason}.", path=path, reason=error
         ) from None
@@ -334,17 +341,19 @@ def _anchored(job: Job, folder: Path) -> Job:
     """Make paths that exist beside the job file absolute, so that the run outlives the cwd."""
 
     def absolute(text: str) -> str:
+        if text in DEMO_MODEL_IDS:  # also where a folder of that name lies about
+            return text
         for base in (folder, Path.cwd()):
-            candidate = base / Path(text).expanduser()
-            if candidate.exists():
-                return str(candidate)
+            # os.path answers False where Path raises: a name too long, an unknown user's home.
+            candidate = os.path.join(base, os.path.expanduser(text))
+            if os.path.exists(candidate):
+                return str(Path(candidate))
         return text
 
     if isinstance(job, ExportJob):
         return job
     model = job.model.model_copy(update={"id": absolute(job.model.id)})
-    path = job.dataset.path if job.dataset.path == "demo" else absolute(job.dataset.path)
-    dataset = job.dataset.model_copy(update={"path": path})
+    dataset = job.dataset.model_copy(update={"path": absolute(job.dataset.path)})
     return job.model_copy(update={"model": model, "dataset": dataset})
 
 
@@ -358,7 +367,7 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
             message = _unknown_key(place, model)
         elif item["type"] == "missing":
             message = "is missing"
-        elif item["type"] not in {"value_error"}:
+        elif item["type"] not in {"value_error", "json_invalid"}:
             message = f"{message[0].lower()}{message[1:]}, not {_shown(item['input'])}"
         problems.setdefault(name, Problem(name, message))
     return list(problems.values())
