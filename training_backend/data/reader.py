@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -24,8 +25,9 @@ def resolve_dataset(path: str) -> Path:
     """
     if path == DEMO:
         return Path(str(resources.files("resources") / "demo" / "support.jsonl"))
-    file = Path(path).expanduser()
-    if file.is_dir():
+    # os.path answers False where Path raises: a name too long, an unknown user's home.
+    file = os.path.expanduser(path)
+    if os.path.isdir(file):
         raise UserError(
             "data_is_folder",
             "{path} is a folder.",
@@ -33,7 +35,7 @@ def resolve_dataset(path: str) -> Path:
             field=FIELD,
             path=path,
         )
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(
             "data_missing",
             "There is no data file {path}.",
@@ -41,7 +43,7 @@ def resolve_dataset(path: str) -> Path:
             field=FIELD,
             path=path,
         )
-    return file
+    return Path(file)
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[Row]:
@@ -88,12 +90,12 @@ def _json_rows(path: Path) -> Iterator[Row]:
     if not text.strip():
         return
     try:
-        document = json.loads(text)
+        document = _loads(text, path, 1)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # a second document follows: these are JSON lines
-            yield from _line_rows(path)
+        if error.msg == "Extra data" and "\n" not in text[: error.pos].strip():
+            yield from _line_rows(path)  # the first line is a whole document: JSON lines
             return
-        raise _bad_json(path, error, error.lineno) from None
+        raise _bad_json(path, error.msg, error.lineno, error.colno) from None
     for number, row in enumerate(_list_in(document), start=1):
         yield _checked(row, path, f"row {number}")
 
@@ -101,7 +103,9 @@ def _json_rows(path: Path) -> Iterator[Row]:
 def _list_in(document: Any) -> list[Any]:
     if isinstance(document, list):
         return document
-    lists = [value for value in document.values() if _is_table(value)] if document else []
+    if not isinstance(document, dict):
+        return [document]
+    lists = [value for value in document.values() if _is_table(value)]
     return lists[0] if len(lists) == 1 and len(document) <= 4 else [document]
 
 
@@ -120,10 +124,19 @@ def _line_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = _loads(line, path, number)
             except json.JSONDecodeError as error:
-                raise _bad_json(path, error, number) from None
+                raise _bad_json(path, error.msg, number, error.colno) from None
             yield _checked(row, path, f"line {number}")
+
+
+def _loads(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; too deep
+        raise _bad_json(path, str(error), line, 1) from None
 
 
 def _checked(row: Any, path: Path, place: str) -> Row:
@@ -140,7 +153,7 @@ def _checked(row: Any, path: Path, place: str) -> Row:
     )
 
 
-def _bad_json(path: Path, error: json.JSONDecodeError, line: int) -> UserError:
+def _bad_json(path: Path, reason: str, line: int, column: int) -> UserError:
     return UserError(
         "data_bad_json",
         "{name}, line {line}: not valid JSON ({reason}, column {column}).",
@@ -148,6 +161,6 @@ def _bad_json(path: Path, error: json.JSONDecodeError, line: int) -> UserError:
         field=FIELD,
         name=path.name,
         line=line,
-        reason=error.msg,
-        column=error.colno,
+        reason=reason,
+        column=column,
     )
