@@ -118,7 +118,9 @@ class Formatter:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except (jinja2.TemplateError, TypeError, IndexError) as error:
+        except (
+            jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError,
+        ) as error:  # fmt: skip
             raise RowProblem(f"is refused by the chat template ({error})") from None
         assert isinstance(text, str)
         return text

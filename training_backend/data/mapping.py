@@ -61,8 +61,9 @@ def detect(rows: list[Row]) -> DataFormat:
 def to_messages(row: Row, format: DataFormat) -> list[Message]:
     """One row as messages, roles mapped, the last one the assistant's.
 
-    What follows the last answer is dropped, since nothing could be learned from it. Raises
-    `RowProblem` when the row has no answer, an unknown role or content that is no text.
+    What follows the last answer is dropped, since nothing could be learned from it, and so is
+    an answer before the first question, which chat templates do not know. Raises `RowProblem`
+    when the row has no answer, an unknown role or content that is no text.
     """
     match format:
         case "messages":
@@ -81,6 +82,10 @@ def to_messages(row: Row, format: DataFormat) -> list[Message]:
         messages.pop()
     if not messages:
         raise RowProblem("has no answer")
+    while messages and messages[0]["role"] == "assistant":
+        messages.pop(0)
+    if not messages:
+        raise RowProblem("has an answer but no question")
     return messages
 
 
@@ -96,7 +101,7 @@ def _turns(turns: Any, role_key: str, content_key: str) -> list[Message]:
         content = turn.get(content_key, turn.get("content", turn.get("value")))
         known = ROLES.get(str(role).lower())
         if known is None:
-            raise RowProblem(f"has the unknown role {str(role)[:40]}")
+            raise RowProblem(f"has the unknown role {_shown(role)}")
         messages.append(Message(role=known, content=_text(content, known)))
     return messages
 
@@ -129,4 +134,11 @@ def _text(value: Any, what: str) -> str:
         raise RowProblem(f"has no text in {what}" if value is None else f"has no plain {what}")
     if not value.strip() and what != "system":
         raise RowProblem(f"has an empty {what}")
+    if value != _shown(value, len(value)):
+        raise RowProblem(f"has half a character in {what}")
     return value
+
+
+def _shown(value: Any, length: int = 40) -> str:
+    """Text without lone surrogates (half an emoji), which neither tokenizers nor UTF-8 take."""
+    return str(value)[:length].encode(errors="replace").decode()
