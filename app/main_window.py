@@ -163,6 +163,7 @@ class MainWindow(QMainWindow):
 
         page = RunsPage()
         page.open_requested.connect(self.open_run)
+        page.train_requested.connect(lambda: self.go_to("navTrain"))
         page.resume_requested.connect(self.resume)
         page.export_requested.connect(self.export)
         return page

@@ -9,7 +9,6 @@ import psutil
 from PySide6.QtCore import QCoreApplication, Qt, QTimer, Signal
 from PySide6.QtGui import QFont, QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QButtonGroup,
     QFrame,
     QMenu,
     QProgressBar,
@@ -62,7 +61,6 @@ class Sidebar(QFrame):
         name.setContentsMargins(12, 0, 0, 0)
         self._layout.addWidget(name)
         self._layout.addSpacing(12)
-        self._group = QButtonGroup(self)
         self._buttons: dict[str, NavButton] = {}
         self._details: dict[str, ElidedLabel] = {}
         steps = {
@@ -87,7 +85,8 @@ class Sidebar(QFrame):
         self._layout.addWidget(self.memory)
 
     def select(self, object_name: str) -> None:
-        self._buttons[object_name].setChecked(True)
+        for name, button in self._buttons.items():
+            button.setChecked(name == object_name)
 
     def set_detail(self, object_name: str, text: str) -> None:
         """What is chosen in this step, below its name."""
@@ -108,7 +107,6 @@ class Sidebar(QFrame):
     def _add(self, button: NavButton) -> None:
         name = button.objectName()
         button.clicked.connect(lambda: self.chosen.emit(name))
-        self._group.addButton(button)
         self._buttons[name] = button
         self._layout.addWidget(button)
         detail = ElidedLabel()

@@ -31,7 +31,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(qapp: QApplication, home: Path) -> Iterator[None]:
+def nothing_left_behind(
+    request: pytest.FixtureRequest, qapp: QApplication, home: Path
+) -> Iterator[None]:
     """Fails a test that leaks a thread, a running timer or a top-level widget."""
     theme.apply(qapp, "light")
     threads = set(threading.enumerate())
@@ -39,6 +41,7 @@ def nothing_left_behind(qapp: QApplication, home: Path) -> Iterator[None]:
     timers = set(_running_timers())
     yield
     background.shutdown()
+    request.node.funcargs.clear()  # or pytest keeps what the fixtures gave alive
     for _ in range(3):  # deleting may post further deletions
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
         QCoreApplication.processEvents()

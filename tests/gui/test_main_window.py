@@ -160,7 +160,7 @@ def test_theme_is_chosen_and_kept(window: MainWindow) -> None:
 def test_choices_and_place_are_remembered(qtbot: QtBot) -> None:
     first = MainWindow()
     qtbot.addWidget(first)
-    first.resize(1200, 700)
+    first.resize(1040, 700)  # the virtual screen is small
     first.draft.set_value("name", "third try")
     first.close()
     second = MainWindow()
@@ -226,7 +226,7 @@ window = MainWindow()
 for name in window._builders:
     window.page(name)
 heavy = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate"}
-print(sorted(heavy & set(sys.modules)))
+print(sorted(heavy & set(sys.modules)), flush=True)
 import os
 os._exit(0)
 """
