@@ -43,7 +43,7 @@ class DemoTour(QObject):
     def _on_trained(self, run: Run | None, terminal: Terminal | None) -> None:
         if run is None or not isinstance(terminal, RunCompleted):
             return  # the Train page says why
-        self._window.export(run)
+        self._window.go_to("navExport")
         out = paths.exports_dir() / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
         self._window.start_export(
             ExportJob(

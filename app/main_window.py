@@ -15,7 +15,6 @@ from app import theme
 from app.background import run_in_background
 from app.close_dialog import ask_about_training
 from app.draft import JobDraft, problems_of
-from app.error_dialog import show_error
 from app.i18n import explain, integer
 from app.pages.model import ModelPage
 from app.run_controller import RunController
@@ -155,6 +154,8 @@ class MainWindow(QMainWindow):
 
         page = ExportPage()
         page.export_requested.connect(self.start_export)
+        page.cancel_requested.connect(self.exports.stop)
+        page.train_requested.connect(lambda: self.go_to("navTrain"))
         self.exports.event_arrived.connect(page.apply)
         return page
 
@@ -308,7 +309,7 @@ class MainWindow(QMainWindow):
                 page.show_problem(problem.field, problem.message)
 
     def _on_export_refused(self, error: UserError) -> None:
-        show_error(self, self.tr("The export cannot start"), error)
+        cast("ExportPage", self.page("navExport")).refuse(error)
 
     def _on_runs_found(self, found: list[runs.RunSummary]) -> None:
         """Follow a run that outlived an earlier window; show the newest answers."""

@@ -89,7 +89,7 @@ class OutcomeCard(Card):
                 ).format(step=figures.count(step or 0))
                 return self.tr("Stopped and saved"), "careful", text, ""
             case RunFailed():
-                return self.tr("Failed"), "error", _explained(event), ""
+                return self.tr("Failed"), "error", explained(event), ""
             case RunInterrupted():
                 return self.tr("Interrupted"), "error", event.detail, event.log_tail.strip()
 
@@ -102,7 +102,8 @@ class OutcomeCard(Card):
         self._copy.setText(self.tr("Copied"))
 
 
-def _explained(event: RunFailed) -> str:
+def explained(event: RunFailed) -> str:
+    """What went wrong and what to do, in the person's language."""
     error = UserError(event.code, "")
     error.params, error.message, error.remedy = event.params, event.message, event.remedy
     return explain(error)

@@ -1,0 +1,66 @@
+"""What can be exported: every run with an adapter, and the places to take it from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from training_backend import paths, runs
+from training_backend.runs import Run, RunSummary
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """A run that learned something.
+
+    `finished` says whether the training came to its end; `checkpoints` are the names of its
+    checkpoint folders, newest first.
+    """
+
+    summary: RunSummary
+    finished: bool
+    checkpoints: tuple[str, ...]
+
+    @property
+    def run(self) -> Run:
+        return self.summary.run
+
+
+def list_sources() -> list[ExportSource]:
+    """The runs that can be exported, newest first. Reads the disk."""
+    found = (_source(summary) for summary in runs.list_runs() if summary.state != "running")
+    return [source for source in found if source.finished or source.checkpoints]
+
+
+def fresh_folder(name: str) -> Path:
+    """A folder for an export of this name that does not exist yet."""
+    stem = re.sub(r"[^\w-]+", "-", name.lower()).strip("-")[:60] or "export"
+    folder = paths.exports_dir() / stem
+    count = 1
+    while folder.exists():
+        count += 1
+        folder = paths.exports_dir() / f"{stem}-{count}"
+    return folder
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder is absent or empty, so that an export may go there."""
+    try:
+        return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError:
+        return False
+
+
+def _source(summary: RunSummary) -> ExportSource:
+    run = summary.run
+    names = [path.name for path in run.checkpoints.glob("checkpoint-*")]
+    names.sort(key=_step, reverse=True)
+    return ExportSource(summary, (run.adapter / ADAPTER_WEIGHTS).is_file(), tuple(names))
+
+
+def _step(name: str) -> int:
+    number = name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
