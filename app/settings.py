@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from PySide6.QtCore import QByteArray, QSettings
@@ -17,8 +18,9 @@ RecentKind = Literal["models", "datasets"]
 class Settings:
     """A small typed door to the settings file. Damaged values read as missing."""
 
-    def __init__(self) -> None:
-        self._store = QSettings(str(paths.home() / "window.ini"), QSettings.Format.IniFormat)
+    def __init__(self, file: Path | None = None) -> None:
+        file = file or paths.home() / "window.ini"
+        self._store = QSettings(str(file), QSettings.Format.IniFormat)
 
     def theme(self) -> ThemeName:
         value = self._store.value("theme")

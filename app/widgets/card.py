@@ -87,7 +87,9 @@ class ElidedLabel(QLabel):
         self.updateGeometry()
 
     def sizeHint(self) -> QSize:
+        margins = self.contentsMargins()
         width = self.fontMetrics().horizontalAdvance(self._whole) + 2
+        width += margins.left() + margins.right()
         return QSize(width, super().sizeHint().height())
 
     def minimumSizeHint(self) -> QSize:
@@ -104,7 +106,7 @@ class ElidedLabel(QLabel):
 
     def _elide(self) -> None:
         shown = self.fontMetrics().elidedText(
-            self._whole, Qt.TextElideMode.ElideMiddle, max(self.width(), 0)
+            self._whole, Qt.TextElideMode.ElideMiddle, max(self.contentsRect().width(), 0)
         )
         super().setText(shown)
         # A tool tip guesses whether it is HTML; a zero-width space in front settles that.
