@@ -149,6 +149,7 @@ class ExportWizard(QWizard):
         for kind, text in texts.items():
             self.setButtonText(kind, text)
             self.button(kind).setAccessibleName(text)
+            set_primary(self.button(kind), kind not in (kinds.BackButton, kinds.CancelButton))
         self.button(kinds.CommitButton).setObjectName("exportStartButton")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QPushButton
+from PySide6.QtWidgets import QAbstractButton
 
 
 def open_folder(folder: Path) -> None:
@@ -14,7 +14,7 @@ def open_folder(folder: Path) -> None:
     QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
 
 
-def set_primary(button: QPushButton, primary: bool) -> None:
+def set_primary(button: QAbstractButton, primary: bool) -> None:
     """Let a button stand out, or no longer: what comes next changes with a run's state."""
     if button.property("primary") != primary:
         button.setProperty("primary", primary)

@@ -204,6 +204,7 @@ class DoneStep(QWizardPage):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setTitle(self.tr("Exported"))
+        self.setSubTitle(self.tr("The folder is whole; it can be moved and shared."))
         self._folder = Path()
         self._where = plain_label(wrap=True)
         self._where.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

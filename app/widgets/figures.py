@@ -6,6 +6,8 @@ import math
 
 from PySide6.QtCore import QCoreApplication, QDateTime, QLocale
 
+from app.i18n import app_locale
+
 # Cards and computers are sold in these: a card "of 24 GB" has 24 x 2^30 bytes.
 GIGABYTE = 2**30
 
@@ -14,18 +16,12 @@ def _tr(text: str) -> str:
     return QCoreApplication.translate("figures", text)
 
 
-def _locale() -> QLocale:
-    """The person's; a system without one (C) writes 2410, which is hard to read."""
-    default = QLocale()
-    return default if default.language() != QLocale.Language.C else QLocale("en_US")
-
-
 def count(value: int) -> str:
-    return _locale().toString(int(value))
+    return app_locale().toString(int(value))
 
 
 def decimal(value: float, digits: int) -> str:
-    return _locale().toString(float(value), "f", digits)
+    return app_locale().toString(float(value), "f", digits)
 
 
 def loss(value: float) -> str:
@@ -40,7 +36,9 @@ def scientific(value: float) -> str:
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace(".", _locale().decimalPoint())
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace(
+        ".", app_locale().decimalPoint()
+    )
 
 
 def gigabytes(value: float) -> str:
@@ -86,7 +84,7 @@ def duration(seconds: float) -> str:
 def clock(unix_seconds: float) -> str:
     """The time of day; with the day when it is not today."""
     moment = QDateTime.fromSecsSinceEpoch(int(unix_seconds))
-    time = _locale().toString(moment.time(), "HH:mm")
+    time = app_locale().toString(moment.time(), "HH:mm")
     if moment.date() == QDateTime.currentDateTime().date():
         return time
-    return f"{_locale().toString(moment.date(), QLocale.FormatType.ShortFormat)} {time}"
+    return f"{app_locale().toString(moment.date(), QLocale.FormatType.ShortFormat)} {time}"

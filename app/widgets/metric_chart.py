@@ -242,6 +242,7 @@ class _SmoothingBox(QDoubleSpinBox):
         self.setValue(DEFAULT_SMOOTHING)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFixedWidth(140)
+        self.lineEdit().setTextMargins(8, 0, 0, 0)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         if self.hasFocus():

@@ -286,8 +286,13 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             y = max(float(label.pos().y()), floor)
             label.setPos(float(label.pos().x()), y)
             floor = y + LABEL_HEIGHT * pixel
+        ends = [
+            line.item.xData[-1]
+            for line in self._lines
+            if line.item.xData is not None and len(line.item.xData)
+        ]
         for label in labels:
-            label.setPos(self._extent[1], float(label.pos().y()))
+            label.setPos(float(max(ends)), float(label.pos().y()))
         self._limit_label.setPos(self._extent[1], float(self._limit.value()))
 
     def _show_emptiness(self) -> None:

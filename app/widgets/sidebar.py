@@ -21,6 +21,7 @@ from app import theme
 from app.background import run_in_background
 from app.i18n import number
 from app.widgets.card import ElidedLabel, QuietButton
+from app.widgets.figures import GIGABYTE
 from training_backend.hardware import GpuReader
 
 WIDTH = 208
@@ -179,7 +180,7 @@ class MemoryMeter(QWidget):
         self._name.setText(reading.name)
         self._bar.setValue(round(1000 * reading.used / max(1, reading.total)))
         text = self.tr("{used} of {total} GB").format(
-            used=number(reading.used / 1e9), total=number(reading.total / 1e9)
+            used=number(reading.used / GIGABYTE), total=number(reading.total / GIGABYTE)
         )
         if reading.temperature is not None:
             text += f", {number(reading.temperature, 0)} °C"
