@@ -25,6 +25,7 @@ from training_backend.protocol import (
 )
 
 FILE_NAME = "events.jsonl"
+TAIL_BYTES = 65_536
 _DURABLE = (RunStarted, PhaseChanged, CheckpointSaved, *TERMINAL_TYPES)
 
 logger = logging.getLogger(__name__)
@@ -39,13 +40,13 @@ class JournalWriter:
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE_NAME
-        last = last_event(folder)
-        self._next_seq = 0 if last is None else last.seq + 1
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         if self._file.tell() and not _ends_with_newline(path):
-            self._file.write(b"\n")
+            self._write(b"\n")
+        last = last_event(folder)
+        self._next_seq = 0 if last is None else last.seq + 1
 
     def append(self, event: Event) -> str:
         """Writes the event with `seq`, `time` and `elapsed` filled in; returns its line.
@@ -61,8 +62,7 @@ class JournalWriter:
                 }
             )
             line = stamped.model_dump_json()
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            self._write(line.encode() + b"\n")
             self._next_seq += 1
             if isinstance(event, _DURABLE):
                 os.fsync(self._file.fileno())
@@ -70,6 +70,17 @@ class JournalWriter:
 
     def close(self) -> None:
         self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        """All of it or, on a full disk, nothing: half a line would spoil the next one."""
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(start)
+            raise
 
 
 class JournalReader:
@@ -94,11 +105,17 @@ class JournalReader:
 
 def last_event(folder: Path) -> Event | None:
     """The newest whole event, from the file's end; None for an empty or missing journal."""
-    events = tail(folder)
-    return events[-1] if events else None
+    back = TAIL_BYTES
+    while True:
+        events = tail(folder, back)
+        if events:
+            return events[-1]
+        if back >= _size(folder):
+            return None
+        back *= 16  # the last line is longer: a sample may hold a whole document
 
 
-def tail(folder: Path, bytes_back: int = 65_536) -> list[Event]:
+def tail(folder: Path, bytes_back: int = TAIL_BYTES) -> list[Event]:
     """The events within the journal's last `bytes_back` bytes, oldest first."""
     try:
         with (folder / FILE_NAME).open("rb") as file:
@@ -110,6 +127,13 @@ def tail(folder: Path, bytes_back: int = 65_536) -> list[Event]:
         return []
     lines = data[: data.rfind(b"\n") + 1].splitlines()
     return list(_parsed(lines[1:] if start else lines))
+
+
+def _size(folder: Path) -> int:
+    try:
+        return (folder / FILE_NAME).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _parsed(lines: list[bytes]) -> Iterator[Event]:
