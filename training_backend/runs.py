@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -48,7 +49,12 @@ from training_backend.protocol import (
 State = Literal["queued", "running", "completed", "stopped", "failed", "interrupted"]
 Request = Literal["stop"]
 
+logger = logging.getLogger(__name__)
+
 LOG_TAIL_BYTES = 4_000
+# Whoever asks whether a run lives holds its lock for an instant; that is not a worker.
+PROBE_SECONDS = 0.02
+SETTLE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Run:
             return False
         lock = self.worker_lock()
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PROBE_SECONDS, poll_interval=PROBE_SECONDS / 4)
         except Timeout:
             return True
         lock.release()
@@ -125,7 +131,7 @@ class Run:
 
     def worker(self) -> psutil.Process | None:
         """The live worker's process, or None. A recycled pid is not mistaken for it."""
-        with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, psutil.Error):
             known = json.loads((self.folder / "worker.json").read_text(encoding="utf-8"))
             process = psutil.Process(known["pid"])
             if abs(process.create_time() - known["created"]) < 1.0 and self.is_alive():
@@ -179,9 +185,10 @@ def create(job: Job) -> Run:
 
 def find(reference: str) -> Run:
     """The run with this id or in this folder. Raises `UserError` when there is none."""
-    for folder in (runs_dir() / reference, Path(reference).expanduser()):
-        if (folder / "job.json").is_file():
-            return Run(folder.absolute())
+    # os.path answers False where Path raises: a name too long, an unknown user's home.
+    for folder in (os.path.join(runs_dir(), reference), os.path.expanduser(reference)):
+        if os.path.isfile(os.path.join(folder, "job.json")):
+            return Run(Path(os.path.abspath(folder)))
     raise UserError(
         "run_missing",
         "There is no run {reference}.",
@@ -226,16 +233,21 @@ def settle(run: Run, exit_code: int | None = None) -> Event | None:
     """
     lock = run.worker_lock()
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=SETTLE_SECONDS)
     except Timeout:
         return None
     try:
         last = journal.last_event(run.folder)
         if isinstance(last, TERMINAL_TYPES) or (last is None and exit_code is None):
             return None
-        writer = journal.JournalWriter(run.folder)
-        line = writer.append(_interrupted(exit_code, run.log_tail()))
-        writer.close()
+        event = _interrupted(exit_code, run.log_tail())
+        try:
+            writer = journal.JournalWriter(run.folder)
+            line = writer.append(event)
+            writer.close()
+        except OSError:  # the disk is full: the person is told all the same
+            logger.exception("the end of %s could not be written down", run.id)
+            return event
         return parse_event(line)
     finally:
         lock.release()
@@ -248,7 +260,8 @@ def _interrupted(exit_code: int | None, log_tail: str) -> RunInterrupted:
             log_tail=log_tail,
         )  # fmt: skip
     if exit_code < 0:
-        name = signal.Signals(-exit_code).name
+        known = {int(one): one.name for one in signal.Signals}
+        name = known.get(-exit_code, f"signal {-exit_code}")
         hint = " Often the system ran out of memory." if name == "SIGKILL" else ""
         return RunInterrupted(
             cause="signal", detail=f"The worker was ended by {name}.{hint}", log_tail=log_tail
