@@ -53,8 +53,8 @@ def is_whole(folder: Path) -> bool:
         return found == set(known) and all(
             sha256_file(folder / name) == digest for name, digest in known.items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False  # not there, or JSON of another shape
 
 
 def finished(checkpoints: Path) -> list[Checkpoint]:
@@ -62,7 +62,7 @@ def finished(checkpoints: Path) -> list[Checkpoint]:
     found = [
         Checkpoint(folder, int(folder.name.removeprefix(PREFIX)))
         for folder in checkpoints.glob(f"{PREFIX}*")
-        if folder.name.removeprefix(PREFIX).isdigit()
+        if folder.name.removeprefix(PREFIX).isdecimal()
     ]
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
