@@ -194,7 +194,8 @@ def test_asking_whether_a_run_lives_does_not_look_like_a_worker(run: Run) -> Non
 def test_a_recycled_process_id_is_not_taken_for_the_worker(run: Run, held: Holder) -> None:
     path = run.folder / "worker.json"
     known = json.loads(path.read_text())
-    path.write_text(json.dumps({**known, "pid": os.getpid()}))
+    oldest = min(psutil.process_iter(), key=lambda process: process.create_time())
+    path.write_text(json.dumps({**known, "pid": oldest.pid}))
     assert run.worker() is None
     path.write_text(json.dumps({**known, "created": known["created"] - 3_600}))
     assert run.worker() is None
