@@ -7,6 +7,8 @@ trains carries on.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import multiprocessing
 import multiprocessing.process
 import time
@@ -15,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from training_backend import runs, worker
 from training_backend.journal import JournalReader
@@ -22,6 +25,8 @@ from training_backend.protocol import TERMINAL_TYPES, Event, parse_event
 from training_backend.runs import Run
 
 QUEUE_SIZE = 1_000
+
+logger = logging.getLogger(__name__)
 
 
 class Worker:
@@ -76,7 +81,7 @@ class Worker:
             if wait([reader], timeout=0.25):
                 try:
                     while reader.poll(0):
-                        fresh.append(parse_event(self._queue.get()))
+                        fresh.extend(_parsed(self._queue.get()))
                 except (EOFError, OSError):
                     ended = True
             if not fresh and not ended:
@@ -92,8 +97,9 @@ class Worker:
             if ended:
                 self.process.join(10)
                 closing = runs.settle(run, self.process.exitcode)
-                if closing is not None:
-                    yield closing
+                # Somebody else may have noticed first; the file has the event either way.
+                rest = [event for event in journal.read() if event.seq > seen]
+                yield from rest or ([] if closing is None else [closing])
                 return
             if not fresh:
                 yield None
@@ -111,8 +117,7 @@ def tail(run: Run) -> Iterator[Event | None]:
             return
         if not alive:
             closing = runs.settle(run)
-            if closing is not None:
-                yield closing
+            yield from journal.read() or ([] if closing is None else [closing])
             return
         yield None
         time.sleep(0.25)
@@ -123,12 +128,24 @@ def kill(run: Run) -> None:
     process = run.worker()
     if process is None:
         return
-    family = [*process.children(recursive=True), process]
-    for member in family:
-        member.terminate()
+    family = [process]
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself just now
+        family += process.children(recursive=True)
+    for member in reversed(family):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.terminate()
     _, stubborn = psutil.wait_procs(family, timeout=10)
     for member in stubborn:
-        member.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+def _parsed(line: str) -> list[Event]:
+    try:
+        return [parse_event(line)]
+    except ValidationError:
+        logger.warning("passed over a line that is no event: %r", line[:200])
+        return []
 
 
 def _has_gap(seen: int, events: list[Event]) -> bool:

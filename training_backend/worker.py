@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import Timeout
 
 from training_backend import __version__, checkpoints, runs
 from training_backend.checkpoints import Checkpoint
 from training_backend.errors import StopRequested, UserError
-from training_backend.job import TrainingJob
+from training_backend.files import is_disk_full
+from training_backend.job import ExportJob, Job, TrainingJob
 from training_backend.journal import JournalWriter
 from training_backend.memory import SAMPLE_SECONDS, MemorySampler
-from training_backend.paths import home
+from training_backend.paths import drive_of, home
 from training_backend.protocol import (
     TERMINAL_TYPES,
     CheckpointSaved,
@@ -125,7 +127,12 @@ def main(feed: Any, pipe: Connection) -> None:
 
 def _work(run: Run, feed: Any) -> int:
     """Do the run's job; returns the exit code: 0 done, 1 failed, 3 stopped."""
-    with run.worker_lock().acquire(timeout=LOCK_WAIT_SECONDS):
+    try:
+        held = run.worker_lock().acquire(timeout=LOCK_WAIT_SECONDS)
+    except Timeout:
+        print(f"Another worker has {run.id}; process {os.getpid()} leaves it alone.", flush=True)
+        return 1
+    with held:
         run.claim()
         reporter = Reporter(run, feed)
         resume_from = checkpoints.newest_verified(run.checkpoints)
@@ -158,6 +165,7 @@ def _work(run: Run, feed: Any) -> int:
 
 
 def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Terminal:
+    job: Job | None = None
     try:
         job = run.job()
         if isinstance(job, TrainingJob):
@@ -181,13 +189,12 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
                 "model.",
             )
         )
-    except OSError as error:
-        traceback.print_exc()
-        return _failed(
-            UserError("system_error", "The system refused: {reason}.", reason=str(error))
-        )
     except Exception as error:
         traceback.print_exc()
+        if is_disk_full(error):
+            return _failed(_disk_full(Path(job.out) if isinstance(job, ExportJob) else run.folder))
+        if isinstance(error, OSError):
+            return _failed(UserError("system_error", "The system refused: {reason}.", reason=error))
         return _failed(
             UserError(
                 "unexpected",
@@ -197,6 +204,15 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
                 reason=str(error).splitlines()[0][:300] if str(error) else "no reason given",
             )
         )
+
+
+def _disk_full(place: Path) -> UserError:
+    return UserError(
+        "disk_full",
+        "There is no room left on {drive}.",
+        "Free some and start again; checkpoints saved before are whole.",
+        drive=drive_of(place),
+    )
 
 
 def _failed(error: UserError) -> RunFailed:
