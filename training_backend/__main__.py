@@ -17,7 +17,7 @@ from typing import Any, get_args
 from training_backend import journal, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
-from training_backend.job import ExportFormat, ExportJob, TrainingJob, load_job
+from training_backend.job import ExportFormat, ExportJob, TrainingJob, load_job, parse_job
 from training_backend.launch import Worker, kill
 from training_backend.protocol import (
     TERMINAL_TYPES,
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{place}{problem.message}", file=sys.stderr)
     except UserError as error:
         print(error, file=sys.stderr)
+    except OSError as error:  # a full disk, a folder without rights
+        print(f"The system refused: {error}.", file=sys.stderr)
     except KeyboardInterrupt:
         print("Cancelled.", file=sys.stderr)
         return 3
@@ -126,11 +128,16 @@ def list_runs(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    job = ExportJob(
-        run=str(Path(options.run).absolute()) if Path(options.run).is_dir() else options.run,
-        checkpoint=options.checkpoint,
-        format=options.format,
-        out=str(options.out.absolute()),
+    folder = Path(options.run)
+    job = parse_job(
+        {
+            "kind": "export",
+            "run": str(folder.absolute()) if folder.is_dir() else options.run,
+            "checkpoint": options.checkpoint,
+            "format": options.format,
+            "out": str(options.out.absolute()),
+        },
+        "the export",
     )
     preflight.check(job)
     terminal = _follow(runs.create(job), options)
@@ -169,7 +176,7 @@ def demo(options: argparse.Namespace) -> int:
     return code
 
 
-def _follow(run: Run, options: argparse.Namespace) -> Event | None:
+def _follow(run: Run, options: argparse.Namespace) -> Event:
     """Run it in a worker and show what it says. Ctrl+C saves and stops; a second one kills."""
     known = journal.last_event(run.folder)
     shown = -1 if known is None else known.seq  # of a resumed run, what it said before
@@ -193,6 +200,11 @@ def _follow(run: Run, options: argparse.Namespace) -> Event | None:
                 run.request("stop")
                 report.say("Saving and stopping after this step. Ctrl+C again ends it at once.")
     worker.process.join()
+    if terminal is None:
+        raise UserError(
+            "run_is_taken", "Another process is working on run {run}.",
+            "Wait until it ends, or ask it to stop.", run=run.id,
+        )  # fmt: skip
     return terminal
 
 

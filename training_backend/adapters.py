@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def find_adapter(job: ExportJob) -> Adapter:
     A run's finished adapter, else its newest whole checkpoint; or a plain PEFT folder.
     Raises `UserError` about field `run` or `checkpoint`.
     """
-    folder = Path(job.run).expanduser()
+    folder = Path(os.path.expanduser(job.run))  # Path's own raises for an unknown user
     if (folder / CONFIG).is_file() and not (folder / "job.json").is_file():
         return read_adapter(folder, None)
     run = runs.find(job.run)

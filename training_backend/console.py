@@ -53,6 +53,8 @@ class JsonReport:
     def show(self, event: Event) -> None:
         sys.stdout.write(event.model_dump_json() + "\n")
         sys.stdout.flush()
+        if isinstance(event, RunFailed | RunInterrupted):
+            self.say(_why(event))
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -90,7 +92,7 @@ class ConsoleReport:
         self._progress.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
     def show(self, event: Event) -> None:
         match event:
@@ -126,12 +128,18 @@ class ConsoleReport:
             case RunStopped():
                 self.say("Stopped and saved." if event.checkpoint else "Stopped.")
             case RunFailed():
-                self.say(f"Failed: {event.message} {event.remedy}".rstrip())
+                self.say(_why(event))
             case RunInterrupted():
-                self.say(f"Interrupted: {event.detail}\n{event.log_tail}".rstrip())
+                self.say(f"{_why(event)}\n{event.log_tail}".rstrip())
 
     def bar(self, words: str, done: float, total: float | None) -> None:
         self._progress.update(self._task, description=words, completed=done, total=total)
+
+
+def _why(event: RunFailed | RunInterrupted) -> str:
+    if isinstance(event, RunInterrupted):
+        return f"Interrupted: {event.detail}"
+    return f"Failed: {event.message} {event.remedy}".rstrip()
 
 
 Report = JsonReport | ConsoleReport
