@@ -6,18 +6,22 @@ where they are met; tests pin each of them.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import json
 import math
 import random
 import shutil
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import bitsandbytes as bnb
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +29,7 @@ from transformers import (
     BitsAndBytesConfig,
     TrainerCallback,
 )
+from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig, SFTTrainer
 
 from training_backend import checkpoints, sampling
@@ -34,13 +39,14 @@ from training_backend.checkpoints import Checkpoint
 from training_backend.data import mapping, reader
 from training_backend.data.formatting import Encoded, Formatter
 from training_backend.demo_model import DemoProgress, prepare_demo_model
-from training_backend.errors import UserError
-from training_backend.files import fsync_tree, replace
+from training_backend.errors import StopRequested, UserError
+from training_backend.files import fsync_tree, is_disk_full, replace
 from training_backend.job import TrainingJob
 from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,
     MetricsLogged,
+    PhaseChanged,
     RunCompleted,
     RunStopped,
     SampleGenerated,
@@ -66,13 +72,14 @@ def run(
             "activation checkpointing.",
             field="training.per_device_train_batch_size",
         ) from error
+    finally:  # on a full disk this also makes room for the last event
+        shutil.rmtree(reporter.run.folder / "staging", ignore_errors=True)
 
 
 def _run(
     job: TrainingJob, reporter: Reporter, resume_from: Checkpoint | None
 ) -> RunCompleted | RunStopped:
-    folder = reporter.run.folder
-    staging = folder / "staging"
+    staging = reporter.run.folder / "staging"
     shutil.rmtree(staging, ignore_errors=True)
 
     reporter.phase("loading", detail="the tokenizer and the data")
@@ -98,27 +105,32 @@ def _run(
     trainer.add_callback(reports)
 
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    total_steps = _total_steps(trainer)
     if resume_from is None:
         _answer_prompts(job, trainer, tokenizer, 0, reporter)
     reporter.phase(
         "training",
-        total_steps=_total_steps(trainer),
+        total_steps=total_steps,
         trainable_parameters=trainable,
         total_parameters=trainable + _base_parameters(trainer.model),
         rows=len(train_rows),
         trained_token_share=_trained_share(train_rows),
     )
-    trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
-
-    step = trainer.state.global_step
+    if resume_from is not None and resume_from.step >= total_steps:
+        # Cut off between its last step and its adapter: the trainer would do a step too many.
+        step, loss = resume_from.step, _restore(trainer.model, resume_from)
+    else:
+        trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
+        step, loss = trainer.state.global_step, reports.last_loss
     if reports.stopped:
         newest = checkpoints.finished(reporter.run.checkpoints)[-1]
         return RunStopped(step=step, checkpoint=str(newest.folder))
-    _answer_prompts(job, trainer, tokenizer, step, reporter)
-    reporter.phase("saving", detail="the adapter")
+    # Done: a request to stop no longer takes the result away, nor does a failing answer.
+    reporter.emit(PhaseChanged(phase="saving", detail="the adapter"))
     _save_adapter(trainer, tokenizer, staging / "adapter", reporter.run.adapter)
-    shutil.rmtree(staging, ignore_errors=True)
-    return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=reports.last_loss)
+    with contextlib.suppress(StopRequested):
+        _answer_prompts(job, trainer, tokenizer, step, reporter)
+    return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=loss)
 
 
 # --- loading ---------------------------------------------------------------------------
@@ -140,7 +152,7 @@ def _tokenizer(job: TrainingJob, model_id: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             model_id, revision=job.model.revision, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # broken files end in errors of any kind
         raise _cannot_load(model_id, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -166,7 +178,7 @@ def _model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
         config = AutoConfig.from_pretrained(
             model_id, revision=job.model.revision, trust_remote_code=False
         )
-        return AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             model_id,
             config=config,
             revision=job.model.revision,
@@ -176,20 +188,49 @@ def _model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
             attn_implementation="sdpa",  # whatever the config says: it could name remote code
             use_safetensors=True,  # never a pickle
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
         raise _cannot_load(model_id, error) from error
+    _check_whole(model, model_id, report)
+    return model
 
 
-def _cannot_load(model_id: str, error: Exception) -> UserError:
+def _cannot_load(model_id: str, error: Exception) -> UserError | Exception:
+    if is_disk_full(error):  # while it was fetched
+        return error
+    traceback.print_exception(error)
+    told = isinstance(error, (OSError, ValueError)) and str(error).strip()
     return UserError(
         "model_unloadable",
-        "The model {model} cannot be loaded: {reason}",
-        "Check the name and the connection, or choose another model.",
+        "The model {model} cannot be loaded: {reason}.",
+        "Check the name, the files and the connection, or choose another model.",
         field="model.id",
         model=model_id,
-        reason=str(error).strip().splitlines()[0],
+        reason=(told or repr(error)).splitlines()[0].rstrip(".: "),
     )
+
+
+def _check_whole(model: Any, model_id: str, report: dict[str, Any]) -> None:
+    """Weights that are not in the files were made up; transformers says so in the log only."""
+    bad = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and tuple(state.shape) != (module.out_features, module.in_features):
+            bad.add(f"{name}.weight")
+    if bad:
+        raise UserError(
+            "model_incomplete",
+            "The files of the model {model} lack {name}, or have it in another shape "
+            "({count} weights in all).",
+            "Download the model again.",
+            field="model.id",
+            model=model_id,
+            name=min(bad),
+            count=len(bad),
+        )
 
 
 def _dtype() -> torch.dtype:
@@ -203,12 +244,17 @@ def _lora(job: TrainingJob, model: Any) -> LoraConfig:
     targets: str | list[str] = "all-linear"
     if lora.target_modules != "all-linear":
         targets = [name.strip() for name in lora.target_modules]
-        names = [name for name, _ in model.named_modules()]
+        head = model.get_output_embeddings()  # TRL refuses to adapt it
+        names = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
+        ]
         for target in targets:
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 raise UserError(
                     "target_unknown",
-                    "This model has no layer named {target}.",
+                    "This model has no linear layer named {target}.",
                     "Write all-linear, or names such as q_proj.",
                     field="lora.target_modules",
                     target=target,
@@ -396,13 +442,7 @@ class _Reports(TrainerCallback):  # type: ignore[misc]
             return
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise UserError(
-                "loss_not_finite",
-                "The loss is no longer a number at step {step}.",
-                "Choose a lower learning rate and start again; checkpoints saved before are sound.",
-                field="training.learning_rate",
-                step=state.global_step,
-            )
+            raise _loss_not_finite(state.global_step)
         now = time.monotonic()
         tokens = float(logs.get("num_tokens", 0.0))
         done = state.global_step - self._first_step
@@ -427,16 +467,23 @@ class _Reports(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
     ) -> None:
-        if metrics and "eval_loss" in metrics:
-            self._reporter.emit(
-                EvaluationLogged(
-                    step=state.global_step,
-                    epoch=float(state.epoch or 0.0),
-                    loss=float(metrics["eval_loss"]),
-                )
+        if not metrics or "eval_loss" not in metrics:
+            return
+        loss = _finite(metrics["eval_loss"])
+        if loss is None:
+            self._reporter.warn(
+                "evaluation_not_finite",
+                "The loss on the held-out rows is not a number at step {step}.",
+                step=state.global_step,
             )
+            return
+        epoch = float(state.epoch or 0.0)
+        self._reporter.emit(EvaluationLogged(step=state.global_step, epoch=epoch, loss=loss))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The loss is looked at every `logging_steps`; what is saved in between is looked at here.
+        if not all(p.isfinite().all() for p in kwargs["model"].parameters() if p.requires_grad):
+            raise _loss_not_finite(state.global_step)
         staged = self._staging / f"{checkpoints.PREFIX}{state.global_step}"
         # A pickle of ours that nothing needs, and the card that PEFT writes with local paths.
         for useless in ("training_args.bin", "README.md"):
@@ -445,6 +492,24 @@ class _Reports(TrainerCallback):  # type: ignore[misc]
         checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
         size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())
         self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
+
+
+def _loss_not_finite(step: int) -> UserError:
+    return UserError(
+        "loss_not_finite",
+        "The loss is no longer a number at step {step}.",
+        "Choose a lower learning rate and start again; checkpoints saved before are sound.",
+        field="training.learning_rate",
+        step=step,
+    )
+
+
+def _restore(model: Any, checkpoint: Checkpoint) -> float | None:
+    """Give the model the checkpoint's adapter; returns the last loss before it."""
+    set_peft_model_state_dict(model, load_file(checkpoint.folder / WEIGHTS))
+    state = json.loads((checkpoint.folder / "trainer_state.json").read_text(encoding="utf-8"))
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    return losses[-1] if losses else None
 
 
 def _finite(value: Any) -> float | None:
