@@ -27,18 +27,9 @@ class DemoTour(QObject):
         window.exports.run_ended.connect(self._on_exported)
 
     def start(self) -> None:
-        """Train with the choices of a first start, whatever the person chose since."""
-        first = JobDraft(FIRST_JOB)
-        self._window.draft.set_values(
-            {
-                f"{section}.{key}": value
-                for section, values in first.document().items()
-                if isinstance(values, dict)
-                for key, value in values.items()
-            }
-            | {"name": "demo"}
-        )
-        self._window.start()
+        """Train with the choices of a first start; what the person chose since is untouched."""
+        self._window.go_to("navTrain")
+        self._window.training.start(JobDraft({**FIRST_JOB, "name": "demo"}).job())
 
     def _on_trained(self, run: Run | None, terminal: Terminal | None) -> None:
         if run is None or not isinstance(terminal, RunCompleted):

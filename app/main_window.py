@@ -34,7 +34,7 @@ from training_backend.protocol import (
 from training_backend.runs import Run
 
 if TYPE_CHECKING:  # these are built, and their modules read, after the first paint
-    from app.pages.chat import Answer, ChatPage
+    from app.pages.chat import ChatPage
     from app.pages.dataset import DatasetPage
     from app.pages.export_wizard import ExportPage
     from app.pages.runs import RunsPage
@@ -322,7 +322,7 @@ class MainWindow(QMainWindow):
 
     def _load_answers(self, run: Run) -> None:
         run_in_background(
-            lambda: (run.training_job().name, answers_of(run.events())),
+            lambda: samples_of(run),
             lambda found: cast("ChatPage", self.page("navChat")).show_answers(*found),
             lambda _: None,  # the run's own page says what is wrong with it
             self,
@@ -351,16 +351,10 @@ class MainWindow(QMainWindow):
         self.close()
 
 
-def answers_of(events: list[Event]) -> list[Answer]:
-    """The fixed questions with the base model's answer and the newest one."""
-    from app.pages.chat import Answer
-
-    before: dict[str, str] = {}
-    after: dict[str, str] = {}
-    for event in events:
-        if isinstance(event, SampleGenerated):
-            (before if event.step == 0 else after)[event.prompt] = event.answer
-    return [Answer(prompt, before.get(prompt, ""), text) for prompt, text in after.items()]
+def samples_of(run: Run) -> tuple[str, list[SampleGenerated]]:
+    """A run's name and its answers; for a thread."""
+    samples = [event for event in run.events() if isinstance(event, SampleGenerated)]
+    return run.training_job().name, samples
 
 
 def _page_of(field: str) -> str:

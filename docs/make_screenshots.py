@@ -22,7 +22,7 @@ if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISP
 os.environ["LORASMITH_NO_WARM_UP"] = "1"
 
 from PySide6.QtCore import QEventLoop, QTimer
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QScrollArea, QWidget
 
 from app import background, i18n, theme
 from app.main_window import MainWindow
@@ -35,6 +35,7 @@ PAGES = {
     "data": "navDataset",
     "settings": "navSettings",
     "train": "navTrain",
+    "charts": "navTrain",
     "runs": "navRuns",
     "chat": "navChat",
     "export": "navExport",
@@ -65,6 +66,7 @@ def main() -> None:
     for name in options.only or PAGES:
         window.go_to(PAGES[name])
         _wait(SETTLE_MS)
+        _show_charts(window, name == "charts")
         for scheme in ("light", "dark"):
             theme.apply(app, "light" if scheme == "light" else "dark")
             _wait(SETTLE_MS // 3)
@@ -74,6 +76,15 @@ def main() -> None:
     window.close()
     background.shutdown()
     settings_folder.cleanup()
+
+
+def _show_charts(window: MainWindow, shown: bool) -> None:
+    """Scroll the Train page to its charts, or back."""
+    for area in window.page("navTrain").findChildren(QScrollArea):
+        chart = area.findChild(QWidget, "vramChart")
+        if chart is not None:
+            bottom = chart.mapTo(area.widget(), chart.rect().bottomLeft()).y() + 40
+            area.verticalScrollBar().setValue(bottom - area.height() if shown else 0)
 
 
 def _newest_finished() -> Run | None:

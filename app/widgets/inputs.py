@@ -77,7 +77,7 @@ class NumberEdit(QAbstractSpinBox):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFont(theme.font(13, tabular=True))
         self.setLineEdit(JobLineEdit())
-        # The style sheet's padding does not reach into a spin box.
+        # The style sheet's padding and height do not reach into a spin box.
         self.lineEdit().setTextMargins(8, 0, 0, 0)
         self.setFixedHeight(32)
         self.lineEdit().setPlaceholderText(special)

@@ -240,6 +240,7 @@ class _SmoothingBox(QDoubleSpinBox):
         self.setSingleStep(0.05)
         self.setDecimals(2)
         self.setValue(DEFAULT_SMOOTHING)
+        self.setFixedHeight(32)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFixedWidth(140)
         self.lineEdit().setTextMargins(8, 0, 0, 0)

@@ -24,11 +24,20 @@ from PySide6.QtWidgets import (
 from pytestqt.qtbot import QtBot
 
 from app import theme
-from app.main_window import MainWindow, answers_of
+from app.demo_tour import DemoTour
+from app.main_window import MainWindow
 from app.settings import Settings
 from training_backend import runs
 from training_backend.errors import JobError, Problem
-from training_backend.protocol import MetricsLogged, PhaseChanged, RunStopped, SampleGenerated
+from training_backend.job import ExportJob, Job, TrainingJob
+from training_backend.journal import JournalWriter
+from training_backend.protocol import (
+    MetricsLogged,
+    PhaseChanged,
+    RunCompleted,
+    RunStopped,
+    SampleGenerated,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -194,14 +203,40 @@ def test_closing_asks_while_training(
     assert not window.isVisible()
 
 
-def test_answers_before_and_after() -> None:
-    events = [
-        SampleGenerated(step=0, prompt="q", answer="plain"),
-        SampleGenerated(step=10, prompt="q", answer="halfway"),
-        SampleGenerated(step=30, prompt="q", answer="In short: done"),
-    ]
-    [answer] = answers_of(events)
-    assert (answer.question, answer.before, answer.after) == ("q", "plain", "In short: done")
+def test_answers_of_a_finished_run_stand_on_the_try_it_page(
+    qtbot: QtBot, window: MainWindow
+) -> None:
+    assert "No answers yet" in labels(window.page("navChat"))
+    run = runs.create(window.draft.job())
+    journal = JournalWriter(run.folder)
+    for step, answer in ((0, "plain"), (30, "<b>In short:</b> done")):
+        journal.append(SampleGenerated(step=step, prompt="Where is it?", answer=answer))
+    journal.append(RunCompleted(folder=str(run.adapter)))
+    journal.close()
+    window.training.run_ended.emit(run, RunCompleted(folder=str(run.adapter)))
+    qtbot.waitUntil(lambda: "plain" in labels(window.page("navChat")))
+    assert "<b>In short:</b> done" in labels(window.page("navChat"))
+
+
+def test_demo_trains_exports_and_shows_the_answers(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Job] = []
+    monkeypatch.setattr(window.training, "start", asked.append)
+    monkeypatch.setattr(window.exports, "start", asked.append)
+    window.draft.set_value("model.id", "/somebody/else")
+    tour = DemoTour(window)
+    tour.start()
+    assert isinstance(asked[0], TrainingJob)
+    assert asked[0].model.id == "demo"
+    assert window.draft.value("model.id") == "/somebody/else"  # what was chosen stays
+    run = runs.create(asked[0])
+    window.training.run_ended.emit(run, RunCompleted(folder=str(run.adapter)))
+    assert isinstance(asked[1], ExportJob)
+    assert asked[1].run == str(run.folder)
+    assert not Path(asked[1].out).exists()
+    window.exports.run_ended.emit(run, RunCompleted(folder=asked[1].out))
+    assert window.page("navChat").isVisible()
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (1040, 640)])
