@@ -36,6 +36,7 @@ from app.widgets.log_view import LogCard
 from app.widgets.metric_chart import LossChart, MemoryChart
 from app.widgets.outcome import OutcomeCard
 from app.widgets.stat_tile import StatTile
+from training_backend import runs
 from training_backend.errors import Problem, UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import (
@@ -139,7 +140,8 @@ class TrainPage(QWidget):
             if self._shown is shown:
                 self.replay(events)
 
-        run_in_background(run.events, read, lambda error: read([]), self)
+        history = run.events if live else lambda: _settled_events(run)
+        run_in_background(history, read, lambda _: read([]), self)
         self.render_now()
 
     def apply(self, event: Event) -> None:
@@ -355,6 +357,8 @@ class TrainPage(QWidget):
             ended = shown.phase is None or shown.phase.phase in ("training", "saving")
             title = self.tr("Training") if ended else wording.phase_title(shown.phase.phase)  # type: ignore[union-attr]
             return title, took
+        if not shown.live:
+            return self.tr("Running"), self.tr("in another window")
         if self._stopping:
             return self.tr("Stopping"), self.tr("finishing this step, then saving")
         if shown.phase is None:
@@ -561,3 +565,9 @@ class TrainPage(QWidget):
         self._column.removeWidget(self.answers)
         after = self._progress if first else self.memory_chart
         self._column.insertWidget(self._column.indexOf(after) + 1, self.answers)
+
+
+def _settled_events(run: Run) -> list[Event]:
+    """The whole history; a worker that died unnoticed is given its end first."""
+    runs.settle(run)
+    return run.events()

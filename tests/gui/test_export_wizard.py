@@ -1,0 +1,159 @@
+"""The Export page and its wizard, with events as a worker would send them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtWidgets import QLabel, QWizard
+from pytestqt.qtbot import QtBot
+
+from app.pages.export_wizard import DONE, PROGRESS, SOURCE, TARGET, ExportPage, ExportWizard
+from training_backend import runs
+from training_backend.errors import UserError
+from training_backend.job import ExportJob, parse_job
+from training_backend.journal import JournalWriter
+from training_backend.protocol import (
+    PhaseChanged,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    RunStopped,
+)
+from training_backend.runs import Run
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    document = {
+        "version": 1,
+        "name": "Support style",
+        "model": {"id": "demo"},
+        "dataset": {"path": "demo"},
+    }
+    made = runs.create(parse_job(document))
+    writer = JournalWriter(made.folder)
+    writer.append(RunStarted(run_id=made.id, folder=str(made.folder), pid=1))
+    writer.append(RunCompleted(folder=str(made.adapter), step=20))
+    writer.close()
+    made.adapter.mkdir()
+    (made.adapter / "adapter_model.safetensors").touch()
+    for step in (10, 2):
+        (made.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def page(qtbot: QtBot, home: Path) -> ExportPage:
+    made = ExportPage()
+    qtbot.addWidget(made)
+    made.resize(1072, 720)
+    return made
+
+
+def _wizard(page: ExportPage, run: Run, qtbot: QtBot) -> ExportWizard:
+    page.show()
+    page.set_run(run)
+    qtbot.waitUntil(lambda: page.findChild(QWizard, "exportWizard") is not None, timeout=5_000)
+    wizard = page.findChild(QWizard, "exportWizard")
+    assert isinstance(wizard, ExportWizard)
+    return wizard
+
+
+def _commit(wizard: ExportWizard) -> None:
+    wizard.next()
+    assert wizard.currentId() == TARGET
+    button = wizard.button(QWizard.WizardButton.CommitButton)
+    assert button.objectName() == "exportStartButton"
+    button.click()
+
+
+def test_without_a_run_it_says_why_it_is_empty(page: ExportPage) -> None:
+    page.show()
+    assert page._empty.isVisible()
+    assert not page.export_button.isVisible()
+
+
+def test_from_a_run_to_a_folder(page: ExportPage, run: Run, qtbot: QtBot, home: Path) -> None:
+    wizard = _wizard(page, run, qtbot)
+    assert wizard.currentId() == SOURCE
+    states = wizard.source.checkpoints
+    assert [states.itemText(index) for index in range(states.count())] == [
+        "the end of the training",
+        "step 10",
+        "step 2",
+    ]
+    with qtbot.waitSignal(page.export_requested, timeout=2_000) as asked:
+        _commit(wizard)
+    job = asked.args[0]
+    assert isinstance(job, ExportJob)
+    assert job.run == str(run.folder)
+    assert job.checkpoint is None
+    assert job.format == "safetensors"
+    assert Path(job.out) == home / "exports" / "support-style"
+    assert wizard.currentId() == PROGRESS
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    page.apply(PhaseChanged(phase="merging", fraction=0.5))
+    assert wizard.progress.progress.bar.value() == 500
+    page.apply(RunCompleted(folder=job.out))
+    assert wizard.currentId() == DONE
+    assert f"from_pretrained({job.out!r})" in wizard.done_step.snippet.toPlainText()
+    wizard.accept()
+
+
+def test_a_checkpoint_and_the_adapter_alone(page: ExportPage, run: Run, qtbot: QtBot) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.source.checkpoints.setCurrentIndex(1)
+    wizard.next()
+    wizard.target.adapter.setChecked(True)
+    assert wizard.job().checkpoint == "checkpoint-10"
+    assert wizard.job().format == "adapter"
+    wizard.reject()
+
+
+def test_a_folder_that_is_not_empty_is_refused_beside_the_field(
+    page: ExportPage, run: Run, qtbot: QtBot, tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    wizard.target.folder.setText(str(tmp_path / "full"))
+    wizard.button(QWizard.WizardButton.CommitButton).click()
+    assert wizard.currentId() == TARGET
+    message = wizard.findChild(QLabel, "error_export_out")
+    assert message.text().startswith("This folder is not empty.")
+    wizard.reject()
+
+
+def test_a_refusal_leads_back_to_the_folder(page: ExportPage, run: Run, qtbot: QtBot) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    page.refuse(UserError("disk_full_ahead", "There is not enough room.", "Free 2 GB."))
+    assert wizard.currentId() == TARGET
+    message = wizard.findChild(QLabel, "error_export_out")
+    assert message.text() == "There is not enough room. Free 2 GB."
+    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+        wizard.button(QWizard.WizardButton.CommitButton).click()
+    page.apply(RunStopped())
+
+
+def test_cancel_stops_the_export_and_then_closes(page: ExportPage, run: Run, qtbot: QtBot) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    with qtbot.waitSignal(page.cancel_requested, timeout=2_000):
+        wizard.button(QWizard.WizardButton.CancelButton).click()
+    assert wizard.isVisible()
+    with qtbot.waitSignal(wizard.finished, timeout=2_000):
+        page.apply(RunStopped())
+
+
+def test_a_failure_is_said_where_it_happened(page: ExportPage, run: Run, qtbot: QtBot) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    page.apply(RunFailed(code="x", message="The <b>disk</b> is full.", remedy="Free some."))
+    message = wizard.findChild(QLabel, "exportProblem")
+    assert message.text() == "The <b>disk</b> is full. Free some."
+    wizard.button(QWizard.WizardButton.CancelButton).click()
+    assert not wizard.isVisible()

@@ -1,0 +1,144 @@
+"""The Runs page against a real run store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QFile, Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QMessageBox, QTableView
+from pytestqt.qtbot import QtBot
+
+from app.models.runs_model import LOSS, NAME, STATE, STEPS
+from app.pages.runs import RunsPage
+from training_backend import runs
+from training_backend.job import parse_job
+from training_backend.journal import JournalWriter
+from training_backend.protocol import (
+    MetricsLogged,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    RunStopped,
+    Terminal,
+)
+from training_backend.runs import Run
+
+
+def _run(name: str, terminal: Terminal, loss: float, checkpoint: bool = False) -> Run:
+    document = {"version": 1, "name": name, "model": {"id": "demo"}, "dataset": {"path": "demo"}}
+    run = runs.create(parse_job(document))
+    writer = JournalWriter(run.folder)
+    writer.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
+    writer.append(MetricsLogged(step=5, total_steps=10, epoch=0.5, loss=loss))
+    writer.append(terminal)
+    writer.close()
+    if checkpoint:
+        (run.checkpoints / "checkpoint-5").mkdir(parents=True)
+    return run
+
+
+@pytest.fixture
+def page(qtbot: QtBot, home: Path) -> RunsPage:
+    made = RunsPage()
+    qtbot.addWidget(made)
+    made.resize(1072, 720)
+    return made
+
+
+def _show(page: RunsPage, qtbot: QtBot, count: int) -> QTableView:
+    page.show()
+    table: QTableView = page.findChild(QTableView, "runsTable")
+    qtbot.waitUntil(lambda: table.model().rowCount() == count, timeout=5_000)
+    return table
+
+
+def _column(table: QTableView, column: int) -> list[str]:
+    model = table.model()
+    return [model.index(row, column).data() for row in range(model.rowCount())]
+
+
+def _select(page: RunsPage, name: str) -> None:
+    page.table.selectRow(_column(page.table, NAME).index(name))
+
+
+def test_empty_it_leads_on(page: RunsPage, qtbot: QtBot) -> None:
+    page.show()
+    assert page._empty.isVisible()
+    assert not page.open_button.isVisible()
+
+
+def test_lists_and_sorts(page: RunsPage, qtbot: QtBot) -> None:
+    _run("beta <b>", RunCompleted(folder="x"), 0.5)
+    _run("Alpha", RunFailed(code="x", message="m"), 12.0)
+    table = _show(page, qtbot, 2)
+    assert set(_column(table, STATE)) == {"completed", "failed"}
+    assert set(_column(table, STEPS)) == {"5 of 10"}
+    table.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
+    assert _column(table, NAME) == ["Alpha", "beta <b>"]
+    table.sortByColumn(LOSS, Qt.SortOrder.AscendingOrder)
+    assert _column(table, LOSS) == ["0.500", "12.000"]
+
+
+def test_opens_by_return_and_double_click(page: RunsPage, qtbot: QtBot) -> None:
+    run = _run("one", RunCompleted(folder="x"), 0.5)
+    table = _show(page, qtbot, 1)
+    table.setFocus()
+    page.activateWindow()
+    with qtbot.waitSignal(page.open_requested, timeout=2_000) as opened:
+        QTest.keyClick(table, Qt.Key.Key_Return)
+    assert opened.args == [run]
+    with qtbot.waitSignal(page.open_requested, timeout=2_000):
+        table.doubleClicked.emit(table.model().index(0, 0))
+
+
+def test_offers_only_what_makes_sense(page: RunsPage, qtbot: QtBot) -> None:
+    _run("done", RunCompleted(folder="x"), 0.5, checkpoint=True)
+    _run("stopped", RunStopped(step=5, checkpoint="c"), 0.5, checkpoint=True)
+    _run("hopeless", RunFailed(code="x", message="m"), 0.5)
+    live = _run("live", RunStopped(step=5), 0.5)
+    (live.folder / "events.jsonl").unlink()
+    with live.worker_lock().acquire():
+        _show(page, qtbot, 4)
+        offers = {}
+        for name in ("done", "stopped", "hopeless", "live"):
+            _select(page, name)
+            buttons = (page.resume_button, page.export_button, page.delete_button)
+            offers[name] = tuple(button.isEnabled() for button in buttons)
+    assert offers == {
+        "done": (False, True, True),
+        "stopped": (True, True, True),
+        "hopeless": (False, False, True),
+        "live": (False, False, False),
+    }
+
+
+def test_deleting_asks_first_and_moves_to_the_trash(
+    page: RunsPage, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    run = _run("one", RunCompleted(folder="x"), 0.5)
+    _show(page, qtbot, 1)
+    monkeypatch.setattr(QFile, "moveToTrash", lambda path: False)  # a drive without a trash
+    page.delete_button.click()
+    box = page.findChild(QMessageBox, "deleteRunDialog")
+    assert box.textFormat() == Qt.TextFormat.PlainText
+    assert run.folder.exists()
+    box.buttons()[0].click()
+    qtbot.waitUntil(lambda: not run.folder.exists(), timeout=5_000)
+    assert (home / "deleted-runs" / run.id / "job.json").is_file()
+    qtbot.waitUntil(lambda: page._model.rowCount() == 0, timeout=5_000)
+    assert page._empty.isVisible()
+
+
+def test_keeps_the_selection_when_a_run_comes_in(page: RunsPage, qtbot: QtBot) -> None:
+    _run("one", RunCompleted(folder="x"), 0.5)
+    _show(page, qtbot, 1)
+    time.sleep(0.01)
+    _run("two", RunCompleted(folder="x"), 0.5)
+    page.refresh()
+    qtbot.waitUntil(lambda: page._model.rowCount() == 2, timeout=5_000)
+    selected = page.selected()
+    assert selected is not None
+    assert selected.name == "one"

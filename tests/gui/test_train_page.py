@@ -1,0 +1,264 @@
+"""The Train page: the same picture from live events and from history, and every ending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QLabel, QPlainTextEdit, QProgressBar, QPushButton
+from pytestqt.qtbot import QtBot
+
+from app.pages.train import TrainPage
+from training_backend import runs
+from training_backend.errors import Problem
+from training_backend.job import parse_job
+from training_backend.journal import JournalWriter
+from training_backend.protocol import (
+    CheckpointSaved,
+    EvaluationLogged,
+    Event,
+    LogLine,
+    MemorySampled,
+    MetricsLogged,
+    PhaseChanged,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunStarted,
+    RunStopped,
+    SampleGenerated,
+)
+from training_backend.runs import Run
+
+QUESTION = "How do I reset <b>my</b> password?"
+
+
+@pytest.fixture
+def page(qtbot: QtBot) -> TrainPage:
+    made = TrainPage()
+    qtbot.addWidget(made)
+    made.resize(1072, 720)
+    made.set_draft_summary("first try", "a model on some data", True, "")
+    made.show()
+    return made
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    job = parse_job(
+        {
+            "version": 1,
+            "name": "Support style",
+            "model": {"id": "demo"},
+            "dataset": {"path": "demo"},
+            "evaluation": {"prompts": [QUESTION]},
+        }
+    )
+    return runs.create(job)
+
+
+def _journal(run: Run, *events: Event) -> list[Event]:
+    writer = JournalWriter(run.folder)
+    for event in events:
+        writer.append(event)
+    writer.close()
+    return run.events()
+
+
+def _beginning(run: Run) -> list[Event]:
+    return [
+        RunStarted(run_id=run.id, folder=str(run.folder), pid=1),
+        PhaseChanged(phase="quantising", detail="the base model, to 4 bits"),
+        SampleGenerated(step=0, prompt=QUESTION, answer="I am <i>sorry</i>."),
+        PhaseChanged(
+            phase="training",
+            total_steps=900,
+            trainable_parameters=4_884_480,
+            total_parameters=139_400_000,
+            rows=228,
+            trained_token_share=0.31,
+        ),
+        MemorySampled(
+            device="cpu", process_bytes=2**30, device_used_bytes=2**31, device_total_bytes=2**34
+        ),
+        MetricsLogged(
+            step=412,
+            total_steps=900,
+            epoch=1.4,
+            loss=1.284,
+            learning_rate=1.6e-4,
+            tokens_per_second=2410.2,
+            seconds_left=540,
+        ),
+        EvaluationLogged(step=400, epoch=1.3, loss=1.341),
+        CheckpointSaved(step=400, path="x", bytes=5 * 2**20),
+        LogLine(message="a <b>line</b>"),
+    ]
+
+
+def _button(page: TrainPage, name: str) -> QPushButton:
+    return page.findChild(QPushButton, name)
+
+
+def _texts(page: TrainPage) -> set[str]:
+    return {label.text() for label in page.findChildren(QLabel) if label.isVisibleTo(page)}
+
+
+def test_idle_it_shows_what_start_would_run(page: TrainPage, qtbot: QtBot) -> None:
+    assert page.header.title.text() == "first try"
+    assert not _button(page, "stopButton").isVisible()
+    with qtbot.waitSignal(page.start_requested, timeout=1_000):
+        qtbot.mouseClick(_button(page, "startButton"), Qt.MouseButton.LeftButton)
+    assert not _button(page, "startButton").isEnabled()  # being checked
+    page.show_problems([Problem("model.id", "No model folder at <b>x</b>.")])
+    assert "No model folder at <b>x</b>." in _texts(page)
+    assert _button(page, "startButton").isEnabled()
+
+
+def test_a_draft_with_mistakes_cannot_start(page: TrainPage) -> None:
+    page.set_draft_summary("first try", "", False, "2 settings need a look first.")
+    assert not _button(page, "startButton").isEnabled()
+    assert page.header.subtitle.text() == "2 settings need a look first."
+
+
+@pytest.mark.parametrize("way", ["live", "history"])
+def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot, way: str) -> None:
+    if way == "live":
+        page.open_run(run, live=True)
+        for event in _journal(run, *_beginning(run)):
+            page.apply(event)
+    else:
+        _journal(run, *_beginning(run), RunStopped(step=412, checkpoint="checkpoint-412"))
+        page.open_run(run, live=False)
+    qtbot.waitUntil(lambda: page._shown.last_seq >= 8, timeout=5_000)
+    page.render_now()
+    page.loss_chart.plot.redraw()
+    shown = _texts(page)
+    assert {"412 of 900", "1.284", "1.341", "2,410", "1.6e-4"} <= shown
+    assert page.header.title.text() == "Support style"
+    assert page.header.subtitle.text() == (
+        "SmolLM2-135M-Instruct on support.jsonl, QLoRA r 16, epoch 2 of 3"
+    )
+    assert any("4.9 million of 139.4 million parameters" in text for text in shown)
+    assert page.findChild(QProgressBar, "progressBar").value() == round(1_000 * 412 / 900)
+    log = page.findChild(QPlainTextEdit, "logView").toPlainText()
+    assert "a <b>line</b>" in log
+    assert "Checkpoint at step 400 saved (5 MB)" in log
+    assert page.answers.answers(QUESTION)[0] == "I am <i>sorry</i>."
+    assert list(page.loss_chart.plot.listDataItems()[0].xData) == [412]
+    assert _button(page, "stopButton").isVisible() == (way == "live")
+    eta = page.findChild(QLabel, "etaLabel").text()
+    assert eta.startswith("about 9 min left, done at") == (way == "live")
+
+
+def test_a_worker_that_died_unnoticed_is_told_when_its_run_is_opened(
+    page: TrainPage, run: Run, qtbot: QtBot
+) -> None:
+    _journal(run, *_beginning(run))
+    page.open_run(run, live=False)
+    qtbot.waitUntil(lambda: page._shown.terminal is not None, timeout=5_000)
+    page.render_now()
+    assert page.outcome.title.text() == "Interrupted"
+    assert run.state() == "interrupted"
+
+
+def test_events_that_come_twice_or_early_count_once(
+    page: TrainPage, run: Run, qtbot: QtBot
+) -> None:
+    events = _journal(run, *_beginning(run))
+    page.open_run(run, live=True)
+    late = MetricsLogged(seq=9, step=413, total_steps=900, epoch=1.4, loss=1.2)
+    page.apply(late)  # before the file has been read
+    assert page._shown.metrics is None
+    page.replay(events)
+    page.replay(events)
+    assert page._shown.metrics == late
+    assert list(page.loss_chart._each.xs) == [412, 413]
+    qtbot.wait(50)
+
+
+def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) -> None:
+    beginning = _beginning(run)
+
+    def end(event: Event, is_as_wanted: Callable[[], bool]) -> None:
+        page.open_run(run, live=True)
+        page._shown.caught_up = True
+        for one in [*beginning, event]:
+            page.apply(one)
+        page.render_now()
+        assert not _button(page, "stopButton").isVisible()
+        assert page.outcome.isVisible()
+        assert is_as_wanted()
+
+    end(
+        RunCompleted(folder="x", step=900),
+        lambda: page.outcome.title.text() == "Completed" and page.outcome._export.isVisible(),
+    )
+    with qtbot.waitSignal(page.export_requested, timeout=1_000) as asked:
+        page.outcome._export.click()
+    assert asked.args == [run]
+    end(
+        RunStopped(step=412, checkpoint="checkpoint-412"),
+        lambda: "step 412" in page.outcome.text() and _button(page, "resumeButton").isVisible(),
+    )
+    with qtbot.waitSignal(page.resume_requested, timeout=1_000) as asked:
+        _button(page, "resumeButton").click()
+    assert asked.args == [run]
+    end(
+        RunStopped(checkpoint=None),
+        lambda: not _button(page, "resumeButton").isVisible(),
+    )
+    end(
+        RunFailed(code="x", message="The {card} is full.", remedy="Choose less."),
+        lambda: page.outcome.text() == "The {card} is full. Choose less.",
+    )
+    page.outcome._copy.click()
+    assert "The {card} is full." in QGuiApplication.clipboard().text()
+    end(
+        RunInterrupted(cause="signal", detail="Ended by SIGKILL.", log_tail="last <b>words</b>"),
+        lambda: (
+            page.outcome._tail.toPlainText() == "last <b>words</b>"
+            and _button(page, "resumeButton").isVisible()
+        ),
+    )
+
+
+def test_stop_is_asked_once_and_then_offers_to_end(page: TrainPage, run: Run, qtbot: QtBot) -> None:
+    page.open_run(run, live=True)
+    stop = _button(page, "stopButton")
+    with qtbot.waitSignal(page.stop_requested, timeout=1_000):
+        stop.click()
+    assert not stop.isEnabled()
+    page._offer_to_end()
+    assert stop.isEnabled()
+    assert stop.text() == "End without saving"
+
+
+def test_an_old_run_leads_back_to_the_live_one(
+    page: TrainPage, run: Run, home: Path, qtbot: QtBot
+) -> None:
+    old = runs.create(run.job())
+    _journal(old, *_beginning(old), RunCompleted(folder="x"))
+    page.open_run(run, live=True)
+    page.open_run(old, live=False)
+    back = _button(page, "backToCurrentButton")
+    assert back.isVisible()
+    with qtbot.waitSignal(page.back_to_current_requested, timeout=1_000):
+        back.click()
+    page.apply(RunCompleted(folder="y"))  # the live one, behind the scenes
+    page.render_now()
+    assert not back.isVisible()
+    qtbot.waitUntil(lambda: page._shown.terminal is not None, timeout=5_000)
+
+
+def test_a_long_history_is_drawn_quickly(page: TrainPage, run: Run) -> None:
+    events: list[Event] = [
+        MetricsLogged(seq=seq, step=seq + 1, total_steps=20_000, epoch=1.0, loss=1.0)
+        for seq in range(20_000)
+    ]
+    page.replay(events)
+    page.loss_chart.plot.redraw()
+    assert page._step.value.text() == "20,000 of 20,000"
