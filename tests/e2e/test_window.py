@@ -1,0 +1,115 @@
+"""The whole path in the real window: Start, live charts, Stop and save, export, reload."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QCoreApplication, QEvent, Qt
+from PySide6.QtWidgets import QApplication, QPushButton, QWizard
+from pytestqt.qtbot import QtBot
+
+from app import background, theme
+from app.main_window import MainWindow
+from app.pages.train import TrainPage
+from app.widgets.plot import Plot
+from training_backend.protocol import RunStopped
+
+SETTINGS = {
+    "name": "end to end",
+    "training.max_steps": 200,
+    "training.max_length": 64,
+    "training.per_device_train_batch_size": 1,
+    "training.gradient_accumulation_steps": 1,
+    "training.activation_checkpointing": False,
+    "evaluation.prompts": [],
+}
+# A process of its own, with nothing of ours in it: what any other program would do.
+RELOAD = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder = sys.argv[1]
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+text = tokenizer.apply_chat_template(
+    [{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_tensors="pt",
+    return_dict=True,
+)
+with torch.no_grad():
+    assert torch.isfinite(model(**text).logits).all()
+"""
+
+
+@pytest.fixture
+def window(
+    qapp: QApplication,
+    qtbot: QtBot,
+    home_with_demo_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[MainWindow]:
+    monkeypatch.setenv("LORASMITH_NO_WARM_UP", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    theme.apply(qapp, "light")
+    made = MainWindow()
+    for field, value in SETTINGS.items():
+        made.draft.set_value(field, value)
+    made.show()
+    qtbot.waitUntil(lambda: made.findChild(Plot, "vramChart") is not None, timeout=20_000)
+    yield made
+    made._may_close = True
+    made.close()
+    background.shutdown()
+    made.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+
+
+def _points(window: MainWindow, chart: str) -> int:
+    """How many points stand in the chart, as drawn."""
+    items = window.findChild(Plot, chart).listDataItems()
+    return max((len(item.xData) for item in items if item.xData is not None), default=0)
+
+
+def _press(qtbot: QtBot, window: MainWindow, name: str) -> None:
+    button = window.findChild(QPushButton, name)
+    assert button.isVisible(), name
+    assert button.isEnabled(), name
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> None:
+    _press(qtbot, window, "navTrain")
+    _press(qtbot, window, "startButton")
+
+    qtbot.waitUntil(lambda: _points(window, "lossChart") >= 2, timeout=180_000)
+    memory_early = _points(window, "vramChart")
+    assert memory_early >= 2
+    qtbot.waitUntil(lambda: _points(window, "lossChart") >= 4, timeout=60_000)
+    qtbot.waitUntil(lambda: _points(window, "vramChart") > memory_early, timeout=10_000)
+
+    with qtbot.waitSignal(window.training.run_ended, timeout=120_000) as ended:
+        _press(qtbot, window, "stopButton")
+    run, terminal = ended.args
+    assert isinstance(terminal, RunStopped)
+    assert terminal.checkpoint is not None
+    page = window.findChild(TrainPage)
+    qtbot.waitUntil(lambda: page.resume_button.isVisible(), timeout=5_000)
+
+    window.export(run)
+    qtbot.waitUntil(lambda: window.findChild(QWizard, "exportWizard") is not None, timeout=10_000)
+    wizard = window.findChild(QWizard, "exportWizard")
+    qtbot.mouseClick(wizard.button(QWizard.WizardButton.NextButton), Qt.MouseButton.LeftButton)
+    with qtbot.waitSignal(window.exports.run_ended, timeout=120_000) as exported:
+        _press(qtbot, window, "exportStartButton")
+    folder = exported.args[1].folder
+    wizard.accept()
+
+    reload = subprocess.run(
+        [sys.executable, "-c", RELOAD, folder], cwd=folder, capture_output=True, text=True
+    )
+    assert reload.returncode == 0, reload.stderr
+    assert "torch" not in sys.modules
