@@ -33,6 +33,7 @@ Kind = Literal["switch", "whole", "number", "choice", "names", "lines", "text"]
 LABEL_WIDTH = 190
 INPUT_WIDTH = 190
 UNIT_WIDTH = 56
+COLUMN_GAP = 8
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class FormRow(QObject):
         self.label.setMinimumHeight(32)
         grid.addWidget(self.label, row, 0, top)
         if self.spec.kind == "lines":
+            self.input.setFixedWidth(INPUT_WIDTH + COLUMN_GAP + UNIT_WIDTH)
             grid.addWidget(self.input, row, 1, 1, 2, top)
         else:
             self.input.setFixedWidth(INPUT_WIDTH)
@@ -269,7 +271,7 @@ class Form(QObject):
 def form_grid() -> QGridLayout:
     """The grid that form rows share: label, input, unit, help or error."""
     grid = QGridLayout()
-    grid.setHorizontalSpacing(8)
+    grid.setHorizontalSpacing(COLUMN_GAP)
     grid.setVerticalSpacing(8)
     grid.setColumnMinimumWidth(0, LABEL_WIDTH)
     grid.setColumnMinimumWidth(1, INPUT_WIDTH)

@@ -47,6 +47,7 @@ class ChatPage(QWidget):
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setWidget(content)
         layout.addWidget(area, 1)
         layout.addWidget(self._chat_card())
