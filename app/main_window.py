@@ -83,6 +83,7 @@ class MainWindow(QMainWindow):
         }
         self._connect()
         self._show_draft("")
+        self.sidebar.set_detail("navTrain", self.tr("not started"))
         self.go_to("navModel")
         self.restoreGeometry(self.settings.geometry())
 

@@ -35,6 +35,7 @@ from training_backend.protocol import (
     MetricsLogged,
     PhaseChanged,
     RunCompleted,
+    RunStarted,
     RunStopped,
     SampleGenerated,
 )
@@ -157,6 +158,25 @@ def test_sidebar_follows_a_run(window: MainWindow) -> None:
     assert "step 4 of 1,200" in labels(window.sidebar)
     window.training.run_ended.emit(None, RunStopped(step=4))
     assert "stopped" in labels(window.sidebar)
+
+
+def test_run_that_outlived_its_window_is_followed(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.create(window.draft.job())
+    attached: list[runs.Run] = []
+    monkeypatch.setattr(window.training, "attach", attached.append)
+    lock = run.worker_lock()
+    lock.acquire()
+    try:
+        journal = JournalWriter(run.folder)
+        journal.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
+        journal.close()
+        window._on_first_paint()
+        qtbot.waitUntil(lambda: bool(attached))
+    finally:
+        lock.release()
+    assert attached[0].folder == run.folder
 
 
 def test_theme_is_chosen_and_kept(window: MainWindow) -> None:
