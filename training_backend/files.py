@@ -91,10 +91,12 @@ def fsync_tree(folder: Path) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that the disk is full; safetensors and torch say so in words only."""
+    """Whether `error` says that the disk is full; safetensors says so in words only, and torch
+    only that a write failed."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return "No space left on device" in str(error)
+    words = ("No space left on device", "unexpected pos", "iostream error")
+    return any(word in str(error) for word in words)
 
 
 def sha256_file(path: Path) -> str:
