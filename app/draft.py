@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QCoreApplication, QObject, Signal
 
+from app.widgets import wording
 from training_backend.errors import JobError
 from training_backend.job import TrainingJob, parse_job
 
@@ -128,14 +128,14 @@ class JobDraft(QObject):
     # ------------------------------------------------------------------- short texts about it
 
     def model_text(self) -> str:
-        return _short(self.value("model.id"), {"demo": "SmolLM2-135M"})
+        return wording.model_name(str(self.value("model.id")))
 
     def dataset_text(self) -> str:
-        return _short(self.value("dataset.path"), {"demo": "support.jsonl"})
+        return wording.data_name(str(self.value("dataset.path")))
 
     def settings_text(self) -> str:
         method = "QLoRA" if self.value("quantization.load_in_4bit") else "LoRA"
-        return f"{method}, r {self.value('lora.r')}"
+        return f"{method} r {self.value('lora.r')}"
 
     def summary(self) -> str:
         """One line: what on what, and how."""
@@ -181,11 +181,6 @@ def _filled(document: dict[str, Any] | None) -> dict[str, Any] | None:
             values[section] = given
     values["kind"] = "training"
     return values
-
-
-def _short(value: str, names: dict[str, str]) -> str:
-    """What stands in the sidebar: the last part of a path or Hub id."""
-    return names.get(value) or Path(value).name or value
 
 
 def problems_of(draft: JobDraft) -> dict[str, str]:

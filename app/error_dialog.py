@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QMessageBox, QWidget
 from app.i18n import explain
 
 logger = logging.getLogger(__name__)
-_showing = False
+_open: QMessageBox | None = None  # held here, since one without a parent has no other owner
 
 
 def show_error(parent: QWidget | None, title: str, error: Exception) -> None:
@@ -47,11 +47,10 @@ def _on_defect(
 
 
 def _show(parent: QWidget | None, title: str, message: str, details: str) -> None:
-    global _showing
-    if _showing:
+    global _open
+    if _open is not None:
         return
-    _showing = True
-    box = QMessageBox(parent)
+    _open = box = QMessageBox(parent)
     box.setObjectName("errorDialog")
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     box.setIcon(QMessageBox.Icon.Warning)
@@ -60,10 +59,10 @@ def _show(parent: QWidget | None, title: str, message: str, details: str) -> Non
     box.setText(title)
     box.setInformativeText(message)
     box.setDetailedText(details)
-    box.finished.connect(_done)
+    box.destroyed.connect(_done)
     box.open()
 
 
 def _done() -> None:
-    global _showing
-    _showing = False
+    global _open
+    _open = None

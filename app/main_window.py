@@ -19,6 +19,7 @@ from app.i18n import explain, integer
 from app.pages.model import ModelPage
 from app.run_controller import RunController
 from app.settings import Settings
+from app.widgets import wording
 from app.widgets.sidebar import Sidebar
 from training_backend import runs
 from training_backend.errors import JobError, Problem, UserError
@@ -28,6 +29,7 @@ from training_backend.protocol import (
     MetricsLogged,
     PhaseChanged,
     RunCompleted,
+    RunFailed,
     SampleGenerated,
     Terminal,
 )
@@ -279,7 +281,7 @@ class MainWindow(QMainWindow):
                 text = text.format(step=integer(step), total=integer(total))
                 self.sidebar.set_detail("navTrain", text)
             case PhaseChanged(phase=phase):
-                self.sidebar.set_detail("navTrain", self.tr(phase))
+                self.sidebar.set_detail("navTrain", wording.phase_title(phase).lower())
 
     def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
         states = {
@@ -296,6 +298,9 @@ class MainWindow(QMainWindow):
             cast("RunsPage", self._pages["navRuns"]).refresh()
         if run is not None and isinstance(terminal, RunCompleted):
             self._load_answers(run)
+        if isinstance(terminal, RunFailed):
+            message = f"{terminal.message} {terminal.remedy}".rstrip()
+            self._show_beside_field(Problem(terminal.field or "", message))
         self._warm_up_soon()
 
     def _on_refused(self, error: UserError) -> None:
@@ -304,10 +309,13 @@ class MainWindow(QMainWindow):
         problems = problems or (Problem(error.field or "", explain(error)),)
         cast("TrainPage", self.page("navTrain")).show_problems(list(problems))
         for problem in problems:
-            name = _page_of(problem.field)
-            if name:
-                page = cast("ModelPage | DatasetPage | SettingsPage", self.page(name))
-                page.show_problem(problem.field, problem.message)
+            self._show_beside_field(problem)
+
+    def _show_beside_field(self, problem: Problem) -> None:
+        name = _page_of(problem.field)
+        if name:
+            page = cast("ModelPage | DatasetPage | SettingsPage", self.page(name))
+            page.show_problem(problem.field, problem.message)
 
     def _on_export_refused(self, error: UserError) -> None:
         cast("ExportPage", self.page("navExport")).refuse(error)

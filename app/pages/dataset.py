@@ -117,6 +117,7 @@ class DatasetPage(QWidget):
         self._picker.edit.setPlaceholderText(
             self.tr("Choose a JSON or JSONL file, or drop one here")
         )
+        self._picker.suggest(self._settings.recent("datasets"))
         self._picker.picked.connect(self._on_picked)
         self._picker.edit.textEdited.connect(lambda _: self._pause.start())
         self._format = SteadyComboBox()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QWidget
+from PySide6.QtWidgets import QCompleter, QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
 from app.widgets.card import SecondaryButton
 
@@ -39,6 +39,12 @@ class PathPicker(QWidget):
         layout.setSpacing(8)
         layout.addWidget(self.edit, 1)
         layout.addWidget(self.button)
+
+    def suggest(self, paths: list[str]) -> None:
+        """Paths to complete what is typed from."""
+        completer = QCompleter(paths, self)
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        self.edit.setCompleter(completer)
 
     def set_path(self, path: str) -> None:
         """Show a path without reporting it."""

@@ -91,8 +91,8 @@ def test_damaged_or_foreign_drafts_start_afresh(qapp: QApplication) -> None:
 
 def test_sidebar_texts(qapp: QApplication) -> None:
     draft = JobDraft()
-    assert draft.model_text() == "SmolLM2-135M"
+    assert draft.model_text() == "SmolLM2-135M-Instruct"
     draft.set_value("model.id", "/models/some-model")
     draft.set_value("dataset.path", "/data/my rows.jsonl")
     draft.set_value("quantization.load_in_4bit", False)
-    assert draft.summary() == "some-model on my rows.jsonl, LoRA, r 16"
+    assert draft.summary() == "some-model on my rows.jsonl, LoRA r 16"

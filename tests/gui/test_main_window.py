@@ -35,6 +35,7 @@ from training_backend.protocol import (
     MetricsLogged,
     PhaseChanged,
     RunCompleted,
+    RunFailed,
     RunStarted,
     RunStopped,
     SampleGenerated,
@@ -72,7 +73,7 @@ def test_demo_model_and_data_are_chosen(qtbot: QtBot, window: MainWindow) -> Non
     assert window.findChild(QComboBox, "modelCombo").currentText().startswith("SmolLM2-135M")
     table = window.findChild(QTableView, "datasetPreviewTable")
     qtbot.waitUntil(lambda: table.model().rowCount() > 0)
-    assert {"SmolLM2-135M", "support.jsonl", "QLoRA, r 16"} <= set(labels(window.sidebar))
+    assert {"SmolLM2-135M-Instruct", "support.jsonl", "QLoRA r 16"} <= set(labels(window.sidebar))
     start = window.findChild(QAbstractButton, "startButton")
     assert start.isEnabled()
 
@@ -158,6 +159,14 @@ def test_sidebar_follows_a_run(window: MainWindow) -> None:
     assert "step 4 of 1,200" in labels(window.sidebar)
     window.training.run_ended.emit(None, RunStopped(step=4))
     assert "stopped" in labels(window.sidebar)
+
+
+def test_failed_run_names_the_field_at_fault(window: MainWindow) -> None:
+    failure = RunFailed(
+        code="x", message="No such file.", remedy="Choose another.", field="dataset.path"
+    )
+    window.training.run_ended.emit(None, failure)
+    assert window.findChild(QLabel, "error_dataset_path").text() == "No such file. Choose another."
 
 
 def test_run_that_outlived_its_window_is_followed(

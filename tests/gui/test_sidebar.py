@@ -1,0 +1,58 @@
+"""The memory at the foot is read all the time, from the card where there is one."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtWidgets import QLabel, QProgressBar
+from pytestqt.qtbot import QtBot
+
+from app.widgets import sidebar
+from app.widgets.sidebar import MemoryMeter
+from training_backend.hardware import GpuSample
+
+GIB = 2**30
+
+
+class FakeReader:
+    def __init__(self, sample: GpuSample | None) -> None:
+        self._sample = sample
+
+    def read(self) -> GpuSample | None:
+        return self._sample
+
+
+def card(used: int) -> GpuSample:
+    return GpuSample(0, "NVIDIA RTX 4090", None, used, 24 * GIB, 0.97, 71.0, 310.0)
+
+
+def texts(meter: MemoryMeter) -> list[str]:
+    return [label.text() for label in meter.findChildren(QLabel)]
+
+
+def test_card_is_shown(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidebar, "READ_EVERY_MS", 20)
+    monkeypatch.setattr(sidebar, "GpuReader", lambda: FakeReader(card(12 * GIB)))
+    meter = MemoryMeter()
+    qtbot.addWidget(meter)
+    meter.show()
+    qtbot.waitUntil(lambda: texts(meter) == ["NVIDIA RTX 4090", "12.0 of 24.0 GB, 71 °C"])
+    assert meter.findChild(QProgressBar).value() == 500
+
+
+def test_memory_of_the_computer_without_a_card(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidebar, "GpuReader", lambda: FakeReader(None))
+    meter = MemoryMeter()
+    qtbot.addWidget(meter)
+    assert texts(meter)[0] == "Memory, no GPU found"
+    assert texts(meter)[1].endswith("GB")
+
+
+def test_nothing_is_read_while_hidden(qtbot: QtBot) -> None:
+    meter = MemoryMeter()
+    qtbot.addWidget(meter)
+    meter.show()
+    assert meter._timer.isActive()
+    meter.hide()
+    assert not meter._timer.isActive()
