@@ -112,7 +112,7 @@ class Sidebar(QFrame):
         self._layout.addWidget(button)
         detail = ElidedLabel()
         detail.setProperty("role", "secondary")
-        detail.setContentsMargins(36, 0, 8, 8)
+        detail.setContentsMargins(30, 0, 0, 8)
         detail.setVisible(False)
         self._details[name] = detail
         self._layout.addWidget(detail)
