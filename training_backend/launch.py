@@ -25,6 +25,7 @@ from training_backend.protocol import TERMINAL_TYPES, Event, parse_event
 from training_backend.runs import Run
 
 QUEUE_SIZE = 1_000
+KILL_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -134,10 +135,20 @@ def kill(run: Run) -> None:
     for member in reversed(family):
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    _, stubborn = psutil.wait_procs(family, timeout=10)
-    for member in stubborn:
+    deadline = time.monotonic() + KILL_SECONDS
+    while any(map(_is_running, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for member in filter(_is_running, family):
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+
+
+def _is_running(process: psutil.Process) -> bool:
+    """Asked so, since psutil's `wait` would take the exit code, which says how a run ended."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _parsed(line: str) -> list[Event]:
