@@ -141,6 +141,7 @@ class MainWindow(QMainWindow):
         page.export_requested.connect(self.export)
         page.back_to_current_requested.connect(self._back_to_current)
         self.training.event_arrived.connect(page.apply)
+        self.training.run_ended.connect(page.finish)
         self._tell_draft(page)
         return page
 

@@ -287,8 +287,7 @@ class ExportPage(QWidget):
         self._card.body.addWidget(self.list)
         layout.addWidget(self._card, 1)
         self._empty = self._empty_state()
-        layout.addWidget(self._empty)
-        layout.addStretch(0)
+        layout.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)
 
     def _status_card(self) -> Card:
         card = Card()

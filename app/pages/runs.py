@@ -193,8 +193,7 @@ class RunsPage(QWidget):
         self._card.body.addWidget(self.table)
         layout.addWidget(self._card, 1)
         self._empty = self._empty_state()
-        layout.addWidget(self._empty)
-        layout.addStretch(0)
+        layout.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)
 
     def _button(self, name: str, text: str, act: object) -> SecondaryButton:
         button = SecondaryButton(text)

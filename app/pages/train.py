@@ -157,14 +157,25 @@ class TrainPage(QWidget):
             shown.early.append(event)
 
     def replay(self, events: list[Event]) -> None:
-        """Many events at once, from the run's file."""
+        """Many events at once, from the run's file.
+
+        A live run's file may end with the end of an earlier attempt: that is not the run's.
+        """
         shown = self._shown
         for event in events:
-            self._take(event)
+            self._take(event, past=shown.live)
         shown.caught_up = True
         early, shown.early = shown.early, []
         for event in early:
             self._take(event)
+        self.render_now()
+
+    def finish(self, run: Run | None, terminal: Terminal | None) -> None:
+        """The run that was followed has ended; mostly its last event said so already."""
+        shown = self._shown
+        if shown.live and shown.run == run and shown.terminal is None and terminal is not None:
+            self._end(terminal)
+        self._current = None
         self.render_now()
 
     def show_problems(self, problems: list[Problem]) -> None:
@@ -181,15 +192,15 @@ class TrainPage(QWidget):
 
     # --------------------------------------------------------------------------- the event union
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event, *, past: bool = False) -> None:
         shown = self._shown
         if 0 <= event.seq <= shown.last_seq:
             return  # came by both ways
         shown.last_seq = max(shown.last_seq, event.seq)
-        shown.elapsed = event.elapsed
         match event:
             case RunStarted():
                 shown.terminal = None
+                shown.elapsed = 0.0
                 shown.metrics = shown.metrics if event.resumed_from_step else None
                 self.memory_chart.begin_attempt()
                 self._log_start(event)
@@ -230,7 +241,9 @@ class TrainPage(QWidget):
             case Heartbeat():
                 pass
             case RunCompleted() | RunStopped() | RunFailed() | RunInterrupted():
-                self._end(event)
+                self._end(event, past=past)
+        # A worker that died did not write its own end: what came before tells how long it ran.
+        shown.elapsed = max(shown.elapsed, event.elapsed)
         self._render_soon()
 
     def _log(self, event: Event, text: str) -> None:
@@ -245,17 +258,19 @@ class TrainPage(QWidget):
             text = self.tr("Started")
         self._log(event, text)
 
-    def _end(self, event: Terminal) -> None:
+    def _end(self, event: Terminal, *, past: bool = False) -> None:
         shown = self._shown
+        shown.seconds += max(shown.elapsed, event.elapsed)
+        if shown.run is not None:
+            self.outcome.show_outcome(shown.run, event, shown.seconds)
+        self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
+        if past:
+            return
         shown.terminal = event
-        shown.seconds += event.elapsed
         if shown.live:
             self._current = None
         self._stopping = False
         self._patience.stop()
-        if shown.run is not None:
-            self.outcome.show_outcome(shown.run, event, shown.seconds)
-        self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
         if isinstance(event, RunCompleted):
             self._place_answers(first=True)
 

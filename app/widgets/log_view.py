@@ -65,6 +65,12 @@ class LogTail(QPlainTextEdit):
         self.setFixedHeight(120)
         self.setAccessibleName(self.tr("The last lines of the worker's log"))
 
+    def show_tail(self, text: str) -> None:
+        """The end is what matters; it comes into view."""
+        self.setPlainText(text)
+        self.setVisible(bool(text))
+        self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())
+
 
 def _time_of_day(unix_seconds: float) -> str:
     moment = QDateTime.fromSecsSinceEpoch(int(unix_seconds)).time()

@@ -226,6 +226,23 @@ def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) ->
     )
 
 
+def test_the_end_of_an_earlier_attempt_is_not_the_end_of_a_resumed_run(
+    page: TrainPage, run: Run, qtbot: QtBot
+) -> None:
+    first = _journal(run, *_beginning(run), RunStopped(step=412, checkpoint="checkpoint-412"))
+    page.open_run(run, live=True)  # the new worker is still waking up
+    page.replay(first)
+    assert _button(page, "stopButton").isVisible()
+    assert not page.outcome.isVisible()
+    # An end that only the file had is told by the one who follows the run.
+    again = RunStarted(run_id=run.id, folder="x", attempt=2, resumed_from_step=412, pid=2)
+    page.replay(_journal(run, again, RunCompleted(folder="y", step=900))[len(first) :])
+    page.finish(run, RunCompleted(folder="y", step=900))
+    assert page.outcome.title.text() == "Completed"
+    assert not _button(page, "stopButton").isVisible()
+    qtbot.wait(50)
+
+
 def test_stop_is_asked_once_and_then_offers_to_end(page: TrainPage, run: Run, qtbot: QtBot) -> None:
     page.open_run(run, live=True)
     stop = _button(page, "stopButton")
