@@ -7,6 +7,7 @@ keys that could make another program run code are dropped.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -18,6 +19,7 @@ from training_backend.errors import UserError
 from training_backend.export import merge
 from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
 from training_backend.job import ExportJob
+from training_backend.model_folder import weight_files
 from training_backend.paths import require_free
 from training_backend.preflight import check_empty
 from training_backend.protocol import RunCompleted
@@ -36,7 +38,6 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 _DROPPED_KEYS = {
     "_name_or_path",
     "name_or_path",
@@ -102,7 +103,7 @@ def _partial(out: Path) -> Path:
 
 def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
     base = base_folder(adapter)
-    files = merge.shards(base)
+    files = _base_weights(base)
     require_free(out, sum(path.stat().st_size for path in files) + 50_000_000, "the merged model")
     reporter.phase("merging", fraction=0.0)
     told = time.monotonic()
@@ -117,8 +118,10 @@ def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
     reporter.phase("verifying", detail="a sample of the merged weights, in double precision")
     steps = merge.check_sample(files, adapter, out)
     reporter.log(f"{changed} weights merged; the sample is within {steps:.2f} rounding steps.")
-    for name in _MODEL_FILES:
+    for name in ("config.json", "generation_config.json"):
         _copy(base / name, out)
+    if len(files) > 1:
+        _copy(base / "model.safetensors.index.json", out)
     tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
     for name in _TOKENIZER_FILES:
         _copy(tokenizer / name, out)
@@ -177,6 +180,22 @@ def base_folder(adapter: Adapter) -> Path:
         ) from error
 
 
+def _base_weights(base: Path) -> list[Path]:
+    """The files that transformers would load. Raises `UserError` when one is missing."""
+    files = weight_files(base) or [base / "model.safetensors"]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise UserError(
+            "base_incomplete",
+            "The base model {base} is not whole: {name} is missing.",
+            "Put it back, or download the model again.",
+            field="run",
+            base=base,
+            name=missing[0],
+        )
+    return files
+
+
 def _scrub(out: Path) -> None:
     for path in out.glob("*.json"):
         if path.name != "tokenizer.json":  # the vocabulary: large, and no place for paths
@@ -195,7 +214,13 @@ def _without_paths(value: Any) -> Any:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text is an absolute path, of this system or of Windows."""
+    """Whether a text is an absolute path, of this system or of Windows.
+
+    Tokens may begin with a slash too: "/" and "/think" are none unless there is such a folder.
+    """
     if len(text) > 1_000 or "\n" in text:
         return False
-    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    if PureWindowsPath(text).is_absolute():
+        return True
+    path = PurePosixPath(text)
+    return path.is_absolute() and (len(path.parts) > 2 or bool(path.name and os.path.exists(text)))

@@ -13,10 +13,9 @@ merge that silently does nothing is the worst outcome there is.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,16 @@ _UNSUPPORTED = {
     "trainable_token_indices": "trained tokens",
     "fan_in_fan_out": "transposed layers (fan_in_fan_out)",
     "lora_bias": "LoRA biases",
+    "alora_invocation_tokens": "a switch-on text (activated LoRA)",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "arrow_config": "routing (Arrow)",
+    "layer_replication": "repeated layers",
 }
+# Other ways to begin (pissa, olora, corda, loftq ...) change the base's weights as well.
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,8 @@ def _updates(source: TensorFile, config: dict[str, Any]) -> dict[str, Update]:
     for key, what in _UNSUPPORTED.items():
         if config.get(key):
             raise _misfit(f"adapters with {what} cannot be merged yet")
+    if config.get("init_lora_weights") not in _PLAIN_STARTS:
+        raise _misfit(f"adapters begun with {config['init_lora_weights']} cannot be merged yet")
     tensors = {tensor.name: tensor for tensor in source.tensors}
     updates = {}
     for name in list(tensors):
@@ -139,7 +149,7 @@ def _updates(source: TensorFile, config: dict[str, Any]) -> dict[str, Update]:
             stem = name.removesuffix(".lora_A.weight")
             module = stem.removeprefix(PREFIX)
             a, b = tensors.pop(name), tensors.pop(f"{stem}.lora_B.weight", None)
-            if b is None or not {a.dtype, b.dtype} <= set(FLOATS) or b.shape[1] != a.shape[0]:
+            if b is None or not _belong_together(a, b):
                 raise _misfit(f"the two halves of {module} do not belong together")
             updates[f"{module}.weight"] = Update(a, b, _scale(config, module, a.shape[0]))
     if tensors:
@@ -149,8 +159,19 @@ def _updates(source: TensorFile, config: dict[str, Any]) -> dict[str, Update]:
     return updates
 
 
+def _belong_together(a: TensorInfo, b: TensorInfo) -> bool:
+    return (
+        {a.dtype, b.dtype} <= set(FLOATS)
+        and len(a.shape) == len(b.shape) == 2
+        and a.shape[0] == b.shape[1] > 0
+    )
+
+
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    alpha = float(_pattern(config.get("alpha_pattern"), module) or config["lora_alpha"])
+    try:
+        alpha = float(_pattern(config.get("alpha_pattern"), module) or config["lora_alpha"])
+    except (LookupError, TypeError, ValueError, AttributeError, re.error):
+        raise _misfit(f"its settings do not say how strongly {module} is changed") from None
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
@@ -202,15 +223,3 @@ def _misfit(reason: str) -> UserError:
         field="run",
         reason=reason,
     )
-
-
-def shards(folder: Path) -> list[Path]:
-    """The base model's weight files, in a stable order."""
-    return sorted(_indexed(folder)) or sorted(folder.glob("*.safetensors"))
-
-
-def _indexed(folder: Path) -> Iterator[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        yield from (folder / Path(name).name for name in names)

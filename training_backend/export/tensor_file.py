@@ -11,6 +11,7 @@ Format: https://huggingface.co/docs/safetensors (section "Format").
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from training_backend.errors import UserError
 
 FLOATS = ("BF16", "F16", "F32")
+_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 LARGEST = {"BF16": 3.3895e38, "F16": 65504.0, "F32": 3.4028e38}
 Array = npt.NDArray[Any]
 
@@ -66,7 +68,14 @@ class TensorFile:
                 ),
                 key=lambda tensor: tensor.start,
             )
-            end = max((tensor.start + tensor.size for tensor in self.tensors), default=data)
+            end = data
+            for tensor in self.tensors:
+                width = _BYTES.get(tensor.dtype)
+                if tensor.start != end or (
+                    width and tensor.size != width * math.prod(tensor.shape)
+                ):
+                    raise ValueError(f"{tensor.name} is not where its head says")
+                end += tensor.size
             if path.stat().st_size != end:
                 raise ValueError("the file is cut short")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
