@@ -6,12 +6,11 @@ from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QListWidget, QListWidgetItem, QWidget, QWizard
+from PySide6.QtWidgets import QHBoxLayout, QWidget, QWizard
 
 from app.background import run_in_background
 from app.i18n import explain
 from app.models.export_sources import ExportSource, list_sources
-from app.widgets import figures, wording
 from app.widgets.actions import open_folder, set_primary
 from app.widgets.card import (
     Card,
@@ -25,6 +24,7 @@ from app.widgets.card import (
 from app.widgets.export_progress import ExportProgress
 from app.widgets.export_steps import DoneStep, ProgressStep, SourceStep, TargetStep
 from app.widgets.outcome import explained
+from app.widgets.runs_table import RunsTable
 from training_backend.errors import UserError
 from training_backend.job import ExportJob
 from training_backend.protocol import (
@@ -213,7 +213,8 @@ class ExportPage(QWidget):
             return
         wizard = ExportWizard(self._sources, self)
         wizard.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        wizard.choose(self._sources[max(0, self.list.currentRow())].run)
+        if (selected := self.table.selected()) is not None:
+            wizard.choose(selected.run)
         wizard.export_requested.connect(self.export_requested)
         wizard.cancel_requested.connect(self.cancel_requested)
         wizard.finished.connect(self._on_wizard_closed)
@@ -245,13 +246,8 @@ class ExportPage(QWidget):
         self._wizard = None
 
     def _show_sources(self, sources: list[ExportSource]) -> None:
-        selected = self.list.currentRow()
-        if sources != self._sources or not self.list.count():
-            self._sources = sources
-            self.list.clear()
-            for source in sources:
-                self.list.addItem(QListWidgetItem(_line(source)))
-            self.list.setCurrentRow(max(0, min(selected, len(sources) - 1)))
+        self._sources = sources
+        self.table.show_runs([source.summary for source in sources])
         self._card.setVisible(bool(sources))
         self.export_button.setVisible(bool(sources))
         self._empty.setVisible(not sources)
@@ -259,7 +255,7 @@ class ExportPage(QWidget):
             wanted, self._wanted = self._wanted, None
             ids = [source.run.id for source in sources]
             if wanted.id in ids:
-                self.list.setCurrentRow(ids.index(wanted.id))
+                self.table.select(wanted.id)
                 self.open_wizard()
 
     # --------------------------------------------------------------------------------- the widgets
@@ -279,12 +275,11 @@ class ExportPage(QWidget):
         self._status = self._status_card()
         layout.addWidget(self._status)
         self._card = Card(self.tr("Runs that can be exported"))
-        self.list = QListWidget()
-        self.list.setObjectName("exportSourcesList")
-        self.list.setAccessibleName(self.tr("Runs that can be exported"))
-        self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.list.itemActivated.connect(lambda: self.open_wizard())
-        self._card.body.addWidget(self.list)
+        self.table = RunsTable()
+        self.table.setObjectName("exportSourcesTable")
+        self.table.setAccessibleName(self.tr("Runs that can be exported"))
+        self.table.activated.connect(lambda: self.open_wizard())
+        self._card.body.addWidget(self.table)
         layout.addWidget(self._card, 1)
         self._empty = self._empty_state()
         layout.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)
@@ -321,15 +316,3 @@ class ExportPage(QWidget):
         row.addStretch(1)
         card.body.addLayout(row)
         return card
-
-
-def _line(source: ExportSource) -> str:
-    summary = source.summary
-    return "   ".join(
-        (
-            summary.name,
-            wording.model_name(summary.model),
-            wording.state_word(summary.state),
-            figures.clock(summary.created),
-        )
-    )

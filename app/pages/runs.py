@@ -8,27 +8,13 @@ from pathlib import Path
 from PySide6.QtCore import QFile, QModelIndex, Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QMessageBox,
     QPushButton,
-    QTableView,
     QWidget,
 )
 
 from app.background import run_in_background
-from app.models.runs_model import (
-    DATA,
-    LOSS,
-    MODEL,
-    NAME,
-    STARTED,
-    STATE,
-    STEPS,
-    RunsModel,
-    sorting_proxy,
-)
 from app.widgets import figures
 from app.widgets.actions import open_folder
 from app.widgets.card import (
@@ -40,13 +26,12 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
+from app.widgets.runs_table import RunsTable
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.runs import Run, RunSummary
 
 REFRESH_MILLISECONDS = 5_000
-ROW_HEIGHT = 30
-_WIDTHS = {NAME: 190, STATE: 100, STARTED: 110, MODEL: 180, DATA: 150, STEPS: 110, LOSS: 80}
 
 
 class RunsPage(QWidget):
@@ -59,8 +44,6 @@ class RunsPage(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._model = RunsModel()
-        self._proxy = sorting_proxy(self._model)
         self._timer = QTimer(self, interval=REFRESH_MILLISECONDS)
         self._timer.timeout.connect(self.refresh)
         self._build()
@@ -73,8 +56,7 @@ class RunsPage(QWidget):
         )
 
     def selected(self) -> RunSummary | None:
-        rows = self.table.selectionModel().selectedRows()
-        return self._model.summary(self._proxy.mapToSource(rows[0]).row()) if rows else None
+        return self.table.selected()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -88,12 +70,7 @@ class RunsPage(QWidget):
     # ---------------------------------------------------------------------------- what is shown
 
     def _show_runs(self, found: list[RunSummary]) -> None:
-        selected = self.selected()
-        self._model.show_runs(found)
-        if found:
-            row = self._model.row_of(selected.run.id) if selected else 0
-            index = self._proxy.mapFromSource(self._model.index(max(row, 0), 0))
-            self.table.setCurrentIndex(index)
+        self.table.show_runs(found)
         count = figures.count(len(found))
         self.header.subtitle.setText(
             self.tr("{count} on this computer").format(count=count) if found else ""
@@ -201,28 +178,10 @@ class RunsPage(QWidget):
         button.clicked.connect(act)
         return button
 
-    def _table(self) -> QTableView:
-        table = QTableView()
+    def _table(self) -> RunsTable:
+        table = RunsTable()
         table.setObjectName("runsTable")
         table.setAccessibleName(self.tr("Runs"))
-        table.setModel(self._proxy)
-        table.setSortingEnabled(True)
-        table.sortByColumn(STARTED, Qt.SortOrder.DescendingOrder)
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        table.setShowGrid(False)
-        table.setTabKeyNavigation(False)
-        table.setWordWrap(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        for column, width in _WIDTHS.items():
-            table.setColumnWidth(column, width)
-        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
         table.doubleClicked.connect(self._open_index)
         table.selectionModel().selectionChanged.connect(lambda: self._update_buttons())
         for keys, act in (

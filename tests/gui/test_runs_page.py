@@ -128,7 +128,7 @@ def test_deleting_asks_first_and_moves_to_the_trash(
     box.buttons()[0].click()
     qtbot.waitUntil(lambda: not run.folder.exists(), timeout=5_000)
     assert (home / "deleted-runs" / run.id / "job.json").is_file()
-    qtbot.waitUntil(lambda: page._model.rowCount() == 0, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 0, timeout=5_000)
     assert page._empty.isVisible()
 
 
@@ -138,7 +138,7 @@ def test_keeps_the_selection_when_a_run_comes_in(page: RunsPage, qtbot: QtBot) -
     time.sleep(0.01)
     _run("two", RunCompleted(folder="x"), 0.5)
     page.refresh()
-    qtbot.waitUntil(lambda: page._model.rowCount() == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2, timeout=5_000)
     selected = page.selected()
     assert selected is not None
     assert selected.name == "one"
