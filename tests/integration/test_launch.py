@@ -29,6 +29,7 @@ from training_backend.protocol import (
     RunInterrupted,
     RunStarted,
     RunStopped,
+    parse_event,
 )
 from training_backend.runs import Run
 
@@ -378,3 +379,71 @@ def test_a_worker_that_has_its_run_carries_on_without_its_parent(
     wait_for(run, TERMINAL_TYPES)  # type: ignore[arg-type]
     assert_one_last_word(run, run.events(), RunCompleted)
     assert json.loads((run.folder / "worker.json").read_text())["pid"] == int(parent.stdout)
+
+
+# --------------------------------------------------------- workers that say what none would say
+
+ODD_WINDOW = """
+import os, sys, time
+from pathlib import Path
+from training_backend import launch, worker
+from training_backend.protocol import LogLine, RunCompleted, RunStarted
+from training_backend.runs import Run
+
+def odd(feed, pipe):
+    run = Run(Path(pipe.recv()))
+    with run.worker_lock().acquire():
+        reporter = worker.Reporter(run, feed)
+        reporter.emit(RunStarted(run_id=run.id, folder=str(run.folder), pid=os.getpid()))
+        {body}
+        reporter.emit(RunCompleted(folder="/a"))
+
+if __name__ == "__main__":
+    worker.main = odd
+    run = Run(Path(sys.argv[1]))
+    one = launch.Worker()
+    one.start(run)
+    for count, event in enumerate(one.follow(run)):
+        if event is not None:
+            print(event.model_dump_json(), flush=True)
+            if count < 5:
+                time.sleep(0.2)  # a window that is busy
+"""
+
+
+def follow_odd(run: Run, path: Path, body: str) -> list[Event]:
+    path.write_text(ODD_WINDOW.replace("{body}", body.replace("\n", "\n        ")))
+    answer = subprocess.run(
+        [sys.executable, str(path), str(run.folder)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return [parse_event(line) for line in answer.stdout.splitlines()]
+
+
+def test_what_is_no_event_is_passed_over(adapter: Path, tmp_path: Path) -> None:
+    run = export_run(adapter, tmp_path / "out")
+    body = "for line in ('', 'none', '{}', '{\"type\": \"Unheard\"}'): feed.put(line)"
+    assert_one_last_word(run, follow_odd(run, tmp_path / "window.py", body), RunCompleted)
+
+
+def test_a_flood_is_followed_without_gap_or_repeat(adapter: Path, tmp_path: Path) -> None:
+    run = export_run(adapter, tmp_path / "out")
+    body = "for n in range(5_000): reporter.emit(LogLine(message=str(n)))"
+    events = follow_odd(run, tmp_path / "window.py", body)
+    assert len(events) == 5_002
+    assert_one_last_word(run, events, RunCompleted)
+
+
+def test_a_worker_killed_while_it_sends_something_large_does_not_hang_its_reader(
+    adapter: Path, tmp_path: Path
+) -> None:
+    run = export_run(adapter, tmp_path / "out")
+    body = (
+        "for n in range(6): reporter.emit(LogLine(message=str(n) * 1_000_000))\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    events = follow_odd(run, tmp_path / "window.py", body)
+    assert len(events) == 8
+    assert_one_last_word(run, events, RunInterrupted)
