@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject
 
-from app.draft import FIRST_JOB, JobDraft
 from training_backend import paths
+from training_backend.demo import demo_job
 from training_backend.job import ExportJob
 from training_backend.protocol import RunCompleted, Terminal
 from training_backend.runs import Run
@@ -29,7 +29,7 @@ class DemoTour(QObject):
     def start(self) -> None:
         """Train with the choices of a first start; what the person chose since is untouched."""
         self._window.go_to("navTrain")
-        self._window.training.start(JobDraft({**FIRST_JOB, "name": "demo"}).job())
+        self._window.training.start(demo_job())
 
     def _on_trained(self, run: Run | None, terminal: Terminal | None) -> None:
         if run is None or not isinstance(terminal, RunCompleted):

@@ -10,32 +10,12 @@ from typing import Any
 from PySide6.QtCore import QCoreApplication, QObject, Signal
 
 from app.widgets import wording
+from training_backend.demo import DEMO_JOB
 from training_backend.errors import JobError
 from training_backend.job import TrainingJob, parse_job
 
 # Changes of one field that follow one another as fast as this are one step of undo.
 MERGE_SECONDS = 1.5
-
-FIRST_JOB: dict[str, Any] = {
-    "name": "first try",
-    "model": {"id": "demo"},
-    "dataset": {"path": "demo"},
-    "lora": {"r": 16, "lora_alpha": 32},
-    "training": {
-        "max_steps": 30,
-        "learning_rate": 1e-3,
-        "max_length": 256,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-    },
-    "evaluation": {
-        "prompts": [
-            "My order has not arrived and it has been nine days.",
-            "How do I reset my password?",
-        ],
-        "max_new_tokens": 64,
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +36,7 @@ class JobDraft(QObject):
 
     def __init__(self, saved: dict[str, Any] | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._values = _filled(saved) or _filled(FIRST_JOB) or {}
+        self._values = _filled(saved) or _filled(DEMO_JOB) or {}
         self._done: list[_Step] = []
         self._undone: list[_Step] = []
 

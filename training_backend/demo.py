@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from training_backend.job import TrainingJob, parse_job
 
 # The first is in the data's field, the second is not: the style carries over, the knowledge
@@ -10,7 +12,7 @@ DEMO_PROMPTS = ("My chain keeps slipping. What should I do?", "What is the capit
 
 # Measured on two cores: at this rate and size the house style shows in every answer after
 # one to two minutes; at the usual 2e-4 it does not.
-DEMO_JOB = {
+DEMO_JOB: dict[str, Any] = {
     "name": "Support style",
     "model": {"id": "demo"},
     "dataset": {"path": "demo"},

@@ -6,8 +6,9 @@ import pytest
 from PySide6.QtWidgets import QApplication
 
 from app import draft as draft_module
-from app.draft import FIRST_JOB, JobDraft, problems_of
+from app.draft import JobDraft, problems_of
 from app.settings import Settings
+from training_backend.demo import demo_job
 from training_backend.errors import JobError
 
 
@@ -18,9 +19,7 @@ def each_change_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_first_draft_is_a_job_that_can_start(qapp: QApplication) -> None:
     job = JobDraft().job()
-    assert (job.model.id, job.dataset.path) == ("demo", "demo")
-    assert job.training.max_steps == FIRST_JOB["training"]["max_steps"]
-    assert len(job.evaluation.prompts) == 2
+    assert job == demo_job()
 
 
 def test_all_mistakes_are_told_at_once(qapp: QApplication) -> None:
