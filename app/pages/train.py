@@ -344,12 +344,14 @@ class TrainPage(QWidget):
         self._progress.set_title(title)
         self.eta_label.setText(right)
         fraction: float | None = 0.0
-        if isinstance(shown.terminal, RunCompleted):
+        if self._checking:
+            fraction = None
+        elif isinstance(shown.terminal, RunCompleted):
             fraction = 1.0
         elif shown.metrics is not None and (shown.phase is None or shown.phase.phase == "training"):
             fraction = shown.metrics.step / max(1, shown.metrics.total_steps)
-        elif self._is_running() or self._checking:
-            fraction = shown.phase.fraction if shown.phase and not self._checking else None
+        elif self._is_running():
+            fraction = shown.phase.fraction if shown.phase else None
         if fraction is None:
             self.progress_bar.setRange(0, 0)
         else:

@@ -200,7 +200,7 @@ class MemoryChart(Card):
         self.plot.fit(0.0, last, 0.0, max(self._limit * 1.15, 0.1))
         if len(run):
             peak = figures.decimal(float(run.ys.max()), 1)
-            self._peak.setText(self.tr("at most {size} GB by this run").format(size=peak))
+            self._peak.setText(self.tr("this run at most {size} GB").format(size=peak))
             self.plot.setAccessibleDescription(self._peak.text())
 
     def _name_what_is_measured(self, limit: float) -> None:

@@ -27,7 +27,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
 
 from app import theme
-from app.widgets.card import secondary_label
+from app.widgets.card import ElidedLabel, secondary_label
 from app.widgets.plot_axes import NumberAxis
 from app.widgets.series import Floats
 
@@ -173,7 +173,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         for name in ("left", "bottom"):
             axis = self.getAxis(name)
             axis.setPen(pg.mkPen(None))
-            axis.setTickPen(pg.mkPen(colours.line))
+            axis.setTickPen(pg.mkPen(colours.line if name == "left" else None))
             axis.setTextPen(colours.secondary)
         self._cursor.setPen(pg.mkPen(colours.secondary, width=1))
         self._limit.setPen(pg.mkPen(colours.bad, width=1, style=Qt.PenStyle.DashLine))
@@ -195,6 +195,12 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
     def leaveEvent(self, event: QEvent) -> None:
         super().leaveEvent(event)
         self._hide_cursor()
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        super().focusInEvent(event)
+        if event.reason() in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason):
+            self._cursor_x = self._extent[1]
+            self._move_cursor()
 
     def focusOutEvent(self, event: QFocusEvent) -> None:
         super().focusOutEvent(event)
@@ -223,6 +229,14 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 self._cursor_x = found[0]
                 break
         self._move_cursor()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if self.hasFocus():
+            painter = QPainter(self.viewport())
+            painter.setPen(QPen(theme.current().color("accent"), 2))
+            painter.drawRoundedRect(self.viewport().rect().adjusted(1, 1, -1, -1), 6, 6)
+            painter.end()
 
     def sizeHint(self) -> QSize:
         return QSize(self.minimumSize())
@@ -327,7 +341,8 @@ class LegendEntry(QWidget):
     def __init__(self, role: str, text: str, *, dashed: bool = False) -> None:
         super().__init__()
         self._dash = _Dash(role, dashed)
-        self.label = secondary_label(text)
+        self.label = ElidedLabel(text)
+        self.label.setProperty("role", "secondary")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(6)
