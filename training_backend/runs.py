@@ -53,8 +53,7 @@ logger = logging.getLogger(__name__)
 
 LOG_TAIL_BYTES = 4_000
 # Whoever asks whether a run lives holds its lock for an instant; that is not a worker.
-PROBE_SECONDS = 0.02
-SETTLE_SECONDS = 0.5
+PROBE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,14 @@ class Run:
             return False
         lock = self.worker_lock()
         try:
-            lock.acquire(timeout=PROBE_SECONDS, poll_interval=PROBE_SECONDS / 4)
+            lock.acquire(timeout=0)
         except Timeout:
-            return True
+            if self._claimant() is not None:
+                return True
+            try:
+                lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.005)
+            except Timeout:
+                return True
         lock.release()
         return False
 
@@ -130,11 +134,16 @@ class Run:
             path.unlink(missing_ok=True)
 
     def worker(self) -> psutil.Process | None:
-        """The live worker's process, or None. A recycled pid is not mistaken for it."""
+        """The live worker's process, or None."""
+        process = self._claimant()
+        return process if process is not None and self.is_alive() else None
+
+    def _claimant(self) -> psutil.Process | None:
+        """The process that last claimed the run. A recycled pid is not mistaken for it."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, psutil.Error):
             known = json.loads((self.folder / "worker.json").read_text(encoding="utf-8"))
             process = psutil.Process(known["pid"])
-            if abs(process.create_time() - known["created"]) < 1.0 and self.is_alive():
+            if abs(process.create_time() - known["created"]) < 1.0:
                 return process
         return None
 
@@ -233,7 +242,7 @@ def settle(run: Run, exit_code: int | None = None) -> Event | None:
     """
     lock = run.worker_lock()
     try:
-        lock.acquire(timeout=SETTLE_SECONDS)
+        lock.acquire(timeout=PROBE_SECONDS)
     except Timeout:
         return None
     try:
