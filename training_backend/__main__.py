@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -180,26 +181,33 @@ def _follow(run: Run, options: argparse.Namespace) -> Event:
     """Run it in a worker and show what it says. Ctrl+C saves and stops; a second one kills."""
     known = journal.last_event(run.folder)
     shown = -1 if known is None else known.seq  # of a resumed run, what it said before
-    worker = Worker()
-    worker.start(run)
-    asked = False
+    presses = obeyed = 0
+
+    def on_ctrl_c(*_: object) -> None:  # an exception could lose the event just being shown
+        nonlocal presses
+        presses += 1
+
     terminal: Event | None = None
-    with _report(options) as report:
-        while terminal is None:
-            try:
-                for event in worker.follow(run):
-                    if event is not None and event.seq > shown:
-                        shown = event.seq
-                        report.show(event)
-                        terminal = event if isinstance(event, TERMINAL_TYPES) else None
-                break
-            except KeyboardInterrupt:
-                if asked:
-                    kill(run)
-                asked = True
-                run.request("stop")
-                report.say("Saving and stopping after this step. Ctrl+C again ends it at once.")
-    worker.process.join()
+    before = signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        worker = Worker()
+        worker.start(run)
+        with _report(options) as report:
+            for event in worker.follow(run):
+                if event is not None and event.seq > shown:
+                    shown = event.seq
+                    report.show(event)
+                    terminal = event if isinstance(event, TERMINAL_TYPES) else None
+                if presses > obeyed:
+                    if obeyed:
+                        kill(run)
+                    else:
+                        run.request("stop")
+                        report.say("Saving and stopping. Ctrl+C again ends it at once.")
+                    obeyed += 1
+        worker.process.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     if terminal is None:
         raise UserError(
             "run_is_taken", "Another process is working on run {run}.",
