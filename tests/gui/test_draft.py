@@ -39,7 +39,7 @@ def test_undo_and_redo(qapp: QApplication) -> None:
     draft.set_value("lora.r", 8)
     draft.set_value("training.max_steps", 5)
     assert draft.undo() == "training.max_steps"
-    assert draft.value("training.max_steps") == 30
+    assert draft.value("training.max_steps") == 40
     assert draft.undo() == "lora.r"
     assert draft.value("lora.r") == 16
     assert draft.undo() == ""
@@ -66,7 +66,7 @@ def test_reset_is_one_step(qapp: QApplication) -> None:
     assert draft.value("training.max_steps") == -1
     assert draft.value("training.learning_rate") == 2e-4
     draft.undo()
-    assert draft.value("training.max_steps") == 30
+    assert draft.value("training.max_steps") == 40
     assert draft.value("training.learning_rate") == 1e-3
 
 
