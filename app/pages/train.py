@@ -6,39 +6,32 @@ ten times a second, so that neither a quick run nor a long history holds up the 
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
-
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
-    QGridLayout,
-    QProgressBar,
     QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
 from app.background import run_in_background
+from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
 from app.widgets.actions import set_primary
 from app.widgets.answers import AnswersCard
 from app.widgets.card import (
     CARD_GAP,
     PAGE_MARGIN,
-    Card,
     ErrorLabel,
     PageHeader,
     SecondaryButton,
-    secondary_label,
 )
 from app.widgets.log_view import LogCard
 from app.widgets.metric_chart import LossChart, MemoryChart
 from app.widgets.outcome import OutcomeCard
-from app.widgets.stat_tile import StatTile
+from app.widgets.progress_card import ProgressCard
 from training_backend import runs
 from training_backend.errors import Problem, UserError
-from training_backend.job import TrainingJob
 from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,
@@ -62,28 +55,7 @@ from training_backend.runs import Run
 RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000
 STOP_IS_SLOW_MILLISECONDS = 30_000
-PROGRESS_PARTS = 1_000
 LEAST_CHARTS_HEIGHT = 520
-
-
-@dataclass
-class _Shown:
-    """What is known of the run on the page."""
-
-    run: Run | None = None
-    job: TrainingJob | None = None
-    live: bool = False
-    last_seq: int = -1
-    phase: PhaseChanged | None = None
-    counts: PhaseChanged | None = None
-    metrics: MetricsLogged | None = None
-    held_out: EvaluationLogged | None = None
-    checkpoint: CheckpointSaved | None = None
-    terminal: Terminal | None = None
-    seconds: float = 0.0  # of all attempts before this one
-    elapsed: float = 0.0
-    early: list[Event] = field(default_factory=list)
-    caught_up: bool = False
 
 
 class TrainPage(QWidget):
@@ -97,7 +69,7 @@ class TrainPage(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._shown = _Shown()
+        self._shown = ShownRun()
         self._draft = ("", "", True, "")
         self._checking = False
         self._stopping = False
@@ -120,7 +92,7 @@ class TrainPage(QWidget):
 
     def open_run(self, run: Run, live: bool) -> None:
         """Show this run from its beginning; what it said so far is read in the background."""
-        self._shown = shown = _Shown(run=run, live=live)
+        self._shown = shown = ShownRun(run=run, live=live)
         try:
             shown.job = run.training_job()
         except UserError:
@@ -285,16 +257,13 @@ class TrainPage(QWidget):
         self._render_timer.stop()
         self._render_head()
         self._render_buttons()
-        self._render_progress()
-        self._render_tiles()
+        ready = self._draft[2]
+        self.progress.show_run(self._shown, ready, self._checking, self._stopping)
         self.log.flush()
         self.outcome.setVisible(self._shown.terminal is not None)
-        ticking = self._is_running()
+        ticking = self._shown.is_running()
         if ticking != self._clock.isActive():
             self._clock.start() if ticking else self._clock.stop()
-
-    def _is_running(self) -> bool:
-        return self._shown.run is not None and self._shown.live and self._shown.terminal is None
 
     def _render_head(self) -> None:
         shown = self._shown
@@ -311,7 +280,7 @@ class TrainPage(QWidget):
 
     def _render_buttons(self) -> None:
         shown = self._shown
-        running = self._is_running()
+        running = self._shown.is_running()
         ended = shown.terminal is not None
         elsewhere = self._current is not None and not running
         resumable = ended and not elsewhere and self._can_resume()
@@ -338,121 +307,10 @@ class TrainPage(QWidget):
                 return self._shown.checkpoint is not None
         return False
 
-    def _render_progress(self) -> None:
-        shown = self._shown
-        title, right = self._progress_words()
-        self._progress.set_title(title)
-        self.eta_label.setText(right)
-        fraction: float | None = 0.0
-        if self._checking:
-            fraction = None
-        elif isinstance(shown.terminal, RunCompleted):
-            fraction = 1.0
-        elif shown.metrics is not None and (shown.phase is None or shown.phase.phase == "training"):
-            fraction = shown.metrics.step / max(1, shown.metrics.total_steps)
-        elif self._is_running():
-            fraction = shown.phase.fraction if shown.phase else None
-        if fraction is None:
-            self.progress_bar.setRange(0, 0)
-        else:
-            self.progress_bar.setRange(0, PROGRESS_PARTS)
-            self.progress_bar.setValue(round(fraction * PROGRESS_PARTS))
-
-    def _progress_words(self) -> tuple[str, str]:
-        """The progress card's title, and what stands at its right."""
-        shown = self._shown
-        if self._checking:
-            return self.tr("Checking"), self.tr("the model, the data and the disk")
-        if shown.run is None:
-            ready = self._draft[2]
-            return (
-                self.tr("Ready to start") if ready else self.tr("Not ready yet"),
-                self.tr("Press Start to train.") if ready else "",
-            )
-        if shown.terminal is not None:
-            took = self.tr("took {time}").format(time=figures.duration(shown.seconds))
-            ended = shown.phase is None or shown.phase.phase in ("training", "saving")
-            title = self.tr("Training") if ended else wording.phase_title(shown.phase.phase)  # type: ignore[union-attr]
-            return title, took
-        if not shown.live:
-            return self.tr("Running"), self.tr("in another window")
-        if self._stopping:
-            return self.tr("Stopping"), self.tr("finishing this step, then saving")
-        if shown.phase is None:
-            return self.tr("Starting"), self.tr("waking up the trainer, a few seconds")
-        title = wording.phase_title(shown.phase.phase)
-        if shown.phase.phase == "training":
-            return title, self._time_left()
-        right = shown.phase.detail
-        if shown.phase.fraction is not None:
-            percent = self.tr("{number} %").format(number=round(shown.phase.fraction * 100))
-            right = f"{right}, {percent}" if right else percent
-        return title, right
-
-    def _time_left(self) -> str:
-        metrics = self._shown.metrics
-        if metrics is None or metrics.seconds_left is None:
-            return self.tr("working on the first step")
-        done_at = metrics.time + metrics.seconds_left
-        return self.tr("about {time} left, done at {clock}").format(
-            time=figures.duration(done_at - time.time()), clock=figures.clock(done_at)
-        )
-
-    def _render_tiles(self) -> None:
-        shown = self._shown
-        metrics, counts = shown.metrics, shown.counts
-        step = loss = speed = rate = ""
-        if metrics is not None:
-            step = self.tr("{step} of {total}").format(
-                step=figures.count(metrics.step), total=figures.count(metrics.total_steps)
-            )
-            loss = figures.loss(metrics.loss)
-            if metrics.tokens_per_second is not None:
-                speed = figures.count(round(metrics.tokens_per_second))
-            if metrics.learning_rate is not None:
-                rate = figures.scientific(metrics.learning_rate)
-        elif counts is not None and counts.total_steps is not None:
-            step = self.tr("0 of {total}").format(total=figures.count(counts.total_steps))
-        self._step.show_value(step)
-        self._loss.show_value(loss)
-        self._held_out.show_value(figures.loss(shown.held_out.loss) if shown.held_out else "")
-        self._speed.show_value(speed)
-        self._rate.show_value(rate)
-        self._last_checkpoint.show_value(self._checkpoint_words())
-        self._share.setText(self._share_words())
-
-    def _checkpoint_words(self) -> str:
-        saved = self._shown.checkpoint
-        if saved is None:
-            return ""
-        age = time.time() - saved.time
-        if not self._is_running() or saved.time == 0:
-            return self.tr("step {step}").format(step=figures.count(saved.step))
-        if age < 20:
-            return self.tr("just now")
-        return self.tr("{time} ago").format(time=figures.duration(age))
-
-    def _share_words(self) -> str:
-        counts = self._shown.counts
-        if counts is None or not counts.trainable_parameters or not counts.total_parameters:
-            return ""
-        words = self.tr("{trained} of {total} parameters are trained ({share})").format(
-            trained=figures.millions(counts.trainable_parameters),
-            total=figures.millions(counts.total_parameters),
-            share=figures.share(counts.trainable_parameters / counts.total_parameters),
-        )
-        if counts.rows is not None and counts.trained_token_share is not None:
-            words += ", " + self.tr(
-                "on {rows} rows; {share} of their tokens are learned from"
-            ).format(
-                rows=figures.count(counts.rows), share=figures.share(counts.trained_token_share)
-            )
-        return words
-
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Progress and both charts fill the page; the rest is below them."""
         super().resizeEvent(event)
-        above = self.header.height() + self._progress.sizeHint().height() + 16
+        above = self.header.height() + self.progress.sizeHint().height() + 16
         room = max(self.height() - above - 3 * CARD_GAP - PAGE_MARGIN, LEAST_CHARTS_HEIGHT)
         self.loss_chart.setFixedHeight(round(room * 0.58))
         self.memory_chart.setFixedHeight(room - round(room * 0.58))
@@ -518,7 +376,8 @@ class TrainPage(QWidget):
         self.log = LogCard()
         self._column.addWidget(self._errors)
         self._column.addWidget(self.outcome)
-        self._column.addWidget(self._progress_card())
+        self.progress = ProgressCard()
+        self._column.addWidget(self.progress)
         self._column.addWidget(self.loss_chart)
         self._column.addWidget(self.memory_chart)
         self._column.addWidget(self.answers)
@@ -547,40 +406,10 @@ class TrainPage(QWidget):
         for button in (self.back_button, self.start_button, self.resume_button, self.stop_button):
             self.header.add_button(button)
 
-    def _progress_card(self) -> Card:
-        self._progress = Card(self.tr("Training"))
-        self.eta_label = secondary_label()
-        self.eta_label.setObjectName("etaLabel")
-        self._progress.add_right(self.eta_label)
-        self.progress_bar = QProgressBar()
-        self.progress_bar.setObjectName("progressBar")
-        self.progress_bar.setAccessibleName(self.tr("Progress of the training"))
-        self.progress_bar.setTextVisible(False)
-        self._progress.body.addWidget(self.progress_bar)
-        self._step = StatTile(self.tr("Step"))
-        self._loss = StatTile(self.tr("Loss"))
-        self._held_out = StatTile(self.tr("Held-out"))
-        self._speed = StatTile(self.tr("Tokens a second"))
-        self._rate = StatTile(self.tr("Learning rate"))
-        self._last_checkpoint = StatTile(self.tr("Last checkpoint"))
-        tiles = QGridLayout()
-        tiles.setHorizontalSpacing(12)
-        row = (
-            self._step, self._loss, self._held_out, self._speed, self._rate, self._last_checkpoint,
-        )  # fmt: skip
-        for column, tile in enumerate(row):
-            tiles.addWidget(tile, 0, column)
-            tiles.setColumnStretch(column, 1)
-            tiles.setColumnMinimumWidth(column, 96)
-        self._progress.body.addLayout(tiles)
-        self._share = secondary_label(" ")
-        self._progress.body.addWidget(self._share)
-        return self._progress
-
     def _place_answers(self, *, first: bool) -> None:
         """After a training the answers are what counts: they move above the charts."""
         self._column.removeWidget(self.answers)
-        after = self._progress if first else self.memory_chart
+        after = self.progress if first else self.memory_chart
         self._column.insertWidget(self._column.indexOf(after) + 1, self.answers)
 
 

@@ -278,4 +278,4 @@ def test_a_long_history_is_drawn_quickly(page: TrainPage, run: Run) -> None:
     ]
     page.replay(events)
     page.loss_chart.plot.redraw()
-    assert page._step.value.text() == "20,000 of 20,000"
+    assert page.progress._step.value.text() == "20,000 of 20,000"

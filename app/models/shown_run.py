@@ -1,0 +1,43 @@
+"""What is known of the run that the Train page shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from training_backend.job import TrainingJob
+from training_backend.protocol import (
+    CheckpointSaved,
+    EvaluationLogged,
+    Event,
+    MetricsLogged,
+    PhaseChanged,
+    Terminal,
+)
+from training_backend.runs import Run
+
+
+@dataclass
+class ShownRun:
+    """The newest event of each kind, and how far its history has been read.
+
+    `early` holds live events that came before the history; `counts` is the phase that told
+    the numbers of steps, parameters and rows.
+    """
+
+    run: Run | None = None
+    job: TrainingJob | None = None
+    live: bool = False
+    last_seq: int = -1
+    phase: PhaseChanged | None = None
+    counts: PhaseChanged | None = None
+    metrics: MetricsLogged | None = None
+    held_out: EvaluationLogged | None = None
+    checkpoint: CheckpointSaved | None = None
+    terminal: Terminal | None = None
+    seconds: float = 0.0  # of all attempts before this one
+    elapsed: float = 0.0
+    early: list[Event] = field(default_factory=list)
+    caught_up: bool = False
+
+    def is_running(self) -> bool:
+        return self.run is not None and self.live and self.terminal is None

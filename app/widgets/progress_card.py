@@ -1,0 +1,167 @@
+"""How far a run is: phase, bar, time left, key numbers."""
+
+from __future__ import annotations
+
+import time
+
+from PySide6.QtWidgets import QGridLayout, QProgressBar, QWidget
+
+from app.models.shown_run import ShownRun
+from app.widgets import figures, wording
+from app.widgets.card import Card, secondary_label
+from app.widgets.stat_tile import StatTile
+from training_backend.protocol import RunCompleted
+
+PROGRESS_PARTS = 1_000
+
+
+class ProgressCard(Card):
+    """Keeps its height whatever it shows."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent=parent)
+        self._run = ShownRun()
+        self._ready = self._checking = self._stopping = False
+        self.eta_label = secondary_label()
+        self.eta_label.setObjectName("etaLabel")
+        self.add_right(self.eta_label)
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setObjectName("progressBar")
+        self.progress_bar.setAccessibleName(self.tr("Progress of the training"))
+        self.progress_bar.setTextVisible(False)
+        self.body.addWidget(self.progress_bar)
+        self._step = StatTile(self.tr("Step"))
+        self._loss = StatTile(self.tr("Loss"))
+        self._held_out = StatTile(self.tr("Held-out"))
+        self._speed = StatTile(self.tr("Tokens a second"))
+        self._rate = StatTile(self.tr("Learning rate"))
+        self._last_checkpoint = StatTile(self.tr("Last checkpoint"))
+        tiles = QGridLayout()
+        tiles.setHorizontalSpacing(12)
+        row = (
+            self._step, self._loss, self._held_out, self._speed, self._rate, self._last_checkpoint,
+        )  # fmt: skip
+        for column, tile in enumerate(row):
+            tiles.addWidget(tile, 0, column)
+            tiles.setColumnStretch(column, 1)
+            tiles.setColumnMinimumWidth(column, 96)
+        self.body.addLayout(tiles)
+        self._share = secondary_label(" ")
+        self.body.addWidget(self._share)
+
+    def show_run(self, run: ShownRun, ready: bool, checking: bool, stopping: bool) -> None:
+        """Write it all; `ready` tells whether Start could be pressed."""
+        self._run, self._ready, self._checking, self._stopping = run, ready, checking, stopping
+        self._render_progress()
+        self._render_tiles()
+
+    def _render_progress(self) -> None:
+        shown = self._run
+        title, right = self._progress_words()
+        self.set_title(title)
+        self.eta_label.setText(right)
+        fraction: float | None = 0.0
+        if self._checking:
+            fraction = None
+        elif isinstance(shown.terminal, RunCompleted):
+            fraction = 1.0
+        elif shown.metrics is not None and (shown.phase is None or shown.phase.phase == "training"):
+            fraction = shown.metrics.step / max(1, shown.metrics.total_steps)
+        elif self._run.is_running():
+            fraction = shown.phase.fraction if shown.phase else None
+        if fraction is None:
+            self.progress_bar.setRange(0, 0)
+        else:
+            self.progress_bar.setRange(0, PROGRESS_PARTS)
+            self.progress_bar.setValue(round(fraction * PROGRESS_PARTS))
+
+    def _progress_words(self) -> tuple[str, str]:
+        """The progress card's title, and what stands at its right."""
+        shown = self._run
+        if self._checking:
+            return self.tr("Checking"), self.tr("the model, the data and the disk")
+        if shown.run is None:
+            ready = self._ready
+            return (
+                self.tr("Ready to start") if ready else self.tr("Not ready yet"),
+                self.tr("Press Start to train.") if ready else "",
+            )
+        if shown.terminal is not None:
+            took = self.tr("took {time}").format(time=figures.duration(shown.seconds))
+            ended = shown.phase is None or shown.phase.phase in ("training", "saving")
+            title = self.tr("Training") if ended else wording.phase_title(shown.phase.phase)  # type: ignore[union-attr]
+            return title, took
+        if not shown.live:
+            return self.tr("Running"), self.tr("in another window")
+        if self._stopping:
+            return self.tr("Stopping"), self.tr("finishing this step, then saving")
+        if shown.phase is None:
+            return self.tr("Starting"), self.tr("waking up the trainer, a few seconds")
+        title = wording.phase_title(shown.phase.phase)
+        if shown.phase.phase == "training":
+            return title, self._time_left()
+        right = shown.phase.detail
+        if shown.phase.fraction is not None:
+            percent = self.tr("{number} %").format(number=round(shown.phase.fraction * 100))
+            right = f"{right}, {percent}" if right else percent
+        return title, right
+
+    def _time_left(self) -> str:
+        metrics = self._run.metrics
+        if metrics is None or metrics.seconds_left is None:
+            return self.tr("working on the first step")
+        done_at = metrics.time + metrics.seconds_left
+        return self.tr("about {time} left, done at {clock}").format(
+            time=figures.duration(done_at - time.time()), clock=figures.clock(done_at)
+        )
+
+    def _render_tiles(self) -> None:
+        shown = self._run
+        metrics, counts = shown.metrics, shown.counts
+        step = loss = speed = rate = ""
+        if metrics is not None:
+            step = self.tr("{step} of {total}").format(
+                step=figures.count(metrics.step), total=figures.count(metrics.total_steps)
+            )
+            loss = figures.loss(metrics.loss)
+            if metrics.tokens_per_second is not None:
+                speed = figures.count(round(metrics.tokens_per_second))
+            if metrics.learning_rate is not None:
+                rate = figures.scientific(metrics.learning_rate)
+        elif counts is not None and counts.total_steps is not None:
+            step = self.tr("0 of {total}").format(total=figures.count(counts.total_steps))
+        self._step.show_value(step)
+        self._loss.show_value(loss)
+        self._held_out.show_value(figures.loss(shown.held_out.loss) if shown.held_out else "")
+        self._speed.show_value(speed)
+        self._rate.show_value(rate)
+        self._last_checkpoint.show_value(self._checkpoint_words())
+        self._share.setText(self._share_words())
+
+    def _checkpoint_words(self) -> str:
+        saved = self._run.checkpoint
+        if saved is None:
+            return ""
+        age = time.time() - saved.time
+        if not self._run.is_running() or saved.time == 0:
+            return self.tr("step {step}").format(step=figures.count(saved.step))
+        if age < 20:
+            return self.tr("just now")
+        return self.tr("{time} ago").format(time=figures.duration(age))
+
+    def _share_words(self) -> str:
+        counts = self._run.counts
+        if counts is None or not counts.trainable_parameters or not counts.total_parameters:
+            return ""
+        words = self.tr("{trained} of {total} parameters are trained ({share})").format(
+            trained=figures.millions(counts.trainable_parameters),
+            total=figures.millions(counts.total_parameters),
+            share=figures.share(counts.trainable_parameters / counts.total_parameters),
+        )
+        if counts.rows is not None and counts.trained_token_share is not None:
+            words += ", " + self.tr(
+                "on {rows} rows; {share} of their tokens are learned from"
+            ).format(
+                rows=figures.count(counts.rows), share=figures.share(counts.trained_token_share)
+            )
+        return words
