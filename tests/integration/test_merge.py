@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -516,3 +517,54 @@ def test_no_path_and_no_code_leaves_with_the_folder_and_nothing_else_is_lost(
     assert export(adapter, tmp_path / "plain", format="adapter").exit_code == 0
     config = json.loads((tmp_path / "plain" / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == "base"
+
+
+def fill_while_merging(folder: str, filler: str) -> int:
+    """As `work`, while something else takes what is left of the disk."""
+    import contextlib
+    import queue
+    from pathlib import Path
+
+    from training_backend import worker
+    from training_backend.export import merge
+    from training_backend.runs import Run
+
+    merged = merge._merged
+
+    def greedy(*arguments):
+        with open(filler, "ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(65_536))
+        return merged(*arguments)
+
+    merge._merged = greedy
+    try:
+        return worker._work(Run(Path(folder)), queue.Queue())
+    finally:
+        merge._merged = merged
+
+
+def test_a_disk_that_fills_up_while_merging_leaves_nothing(
+    backend: Any, adapter: Path, tmp_path: Path, lorasmith_home: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=70m", "tmpfs", str(small)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        job = {"kind": "export", "run": str(adapter), "out": str(small / "out")}
+        run = runs.create(parse_job(job))
+        assert backend(fill_while_merging, run.folder, small / "other") == 1
+        last: Any = run.events()[-1]
+        assert last.code == "disk_full" and str(small) in last.message
+        assert [path.name for path in small.iterdir()] == ["other"]
+
+        (small / "other").write_bytes(bytes(30_000_000))
+        run = runs.create(parse_job(job))
+        backend(fill_while_merging, run.folder, small / "other")
+        last = run.events()[-1]
+        assert last.code == "disk_full_ahead" and str(small) in last.message
+        assert [path.name for path in small.iterdir()] == ["other"]
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
