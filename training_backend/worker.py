@@ -210,7 +210,7 @@ def _disk_full(place: Path) -> UserError:
     return UserError(
         "disk_full",
         "There is no room left on {drive}.",
-        "Free some and start again; checkpoints saved before are whole.",
+        "Free some and start again; what was saved before is whole.",
         drive=drive_of(place),
     )
 
