@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _run(application: type, options: argparse.Namespace) -> int:
-    from PySide6.QtCore import QTimer
+    from PySide6.QtCore import Qt, QTimer
 
     from app import background, i18n, theme
     from app.demo_tour import DemoTour
@@ -60,6 +60,9 @@ def _run(application: type, options: argparse.Namespace) -> int:
         settings.set_theme(options.theme)
     theme.apply(app, settings.theme())
     window = MainWindow(settings)
+    # Qt's own quitting after the last window is lost when the window closes while its pages
+    # are still being built.
+    window.closed.connect(app.quit, Qt.ConnectionType.QueuedConnection)
     window.show()
     if options.demo:
         tour = DemoTour(window)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from PySide6.QtCore import QEvent, QTimer
+from PySide6.QtCore import QEvent, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWidget, QWidget
 
@@ -49,6 +49,8 @@ SAVE_AFTER_MS = 500
 
 class MainWindow(QMainWindow):
     """Sidebar and pages. The pages but the first are built when the window is on screen."""
+
+    closed = Signal()
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
@@ -351,6 +353,7 @@ class MainWindow(QMainWindow):
         self.training.shutdown()
         self.exports.shutdown()
         event.accept()
+        self.closed.emit()
 
     def _stop_and_close(self) -> None:
         self._close_when_ended = True

@@ -307,3 +307,21 @@ def test_worker_can_import_the_start_script_without_qt() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("moment", [150, 300, 450])
+def test_program_ends_when_its_window_closes_while_pages_are_being_built(
+    moment: int, lorasmith_home: Path
+) -> None:
+    script = f"""
+from PySide6.QtCore import QTimer
+from app import __main__, main_window
+painted = main_window.MainWindow._on_first_paint
+def close_soon(self):
+    painted(self)
+    QTimer.singleShot({moment}, self, self.close)
+main_window.MainWindow._on_first_paint = close_soon
+__main__.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == 0
