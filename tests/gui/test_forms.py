@@ -138,9 +138,9 @@ def test_an_empty_field_stands_for_its_special_value(page: SettingsPage, draft: 
 
 def test_effective_batch_is_the_product(page: SettingsPage, draft: JobDraft) -> None:
     product = page.findChild(QLabel, "effectiveBatch")
-    assert product.text() == "2 × 2 = 4 rows"
+    assert product.text() == "4 × 1 = 4 rows"
     draft.set_value("training.gradient_accumulation_steps", 600)
-    assert product.text() == "2 × 600 = 1,200 rows"
+    assert product.text() == "4 × 600 = 2,400 rows"
     draft.set_value("training.per_device_train_batch_size", "")
     assert product.text() == "–"
 

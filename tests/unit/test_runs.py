@@ -149,7 +149,12 @@ def test_a_run_is_found_by_its_id_and_by_its_folder(
 @pytest.mark.parametrize(
     "reference", ["nothing", "", "..", "/", "~nobody-here", "x" * 10_000, "a\0b", "\udcff"]
 )
-def test_what_is_no_run_is_told_so(reference: str) -> None:
+def test_what_is_no_run_is_told_so(
+    reference: str, lorasmith_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
     with pytest.raises(UserError) as caught:
         runs.find(reference)
     assert caught.value.code == "run_missing"
