@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-Phase = Literal["loading", "quantising", "tokenising", "training", "saving", "merging", "verifying"]
+Phase = Literal[
+    "loading",
+    "quantising",
+    "tokenising",
+    "sampling",
+    "training",
+    "saving",
+    "merging",
+    "verifying",
+]
 Cause = Literal["signal", "exit_code", "vanished"]
 
 

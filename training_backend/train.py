@@ -12,50 +12,31 @@ import json
 import math
 import random
 import shutil
-import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
 from datasets import Dataset
-from peft import LoraConfig, set_peft_model_state_dict
+from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    TrainerCallback,
-)
-from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig, SFTTrainer
 
-from training_backend import checkpoints, sampling
+from training_backend import base_model, checkpoints, sampling
 from training_backend.adapters import CONFIG, WEIGHTS
-from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
 from training_backend.checkpoints import Checkpoint
 from training_backend.data import mapping, reader
 from training_backend.data.formatting import Encoded, Formatter
-from training_backend.demo_model import DemoProgress, prepare_demo_model
 from training_backend.errors import StopRequested, UserError
-from training_backend.files import fsync_tree, is_disk_full, replace
+from training_backend.files import fsync_tree, replace
 from training_backend.job import TrainingJob
 from training_backend.protocol import (
-    CheckpointSaved,
-    EvaluationLogged,
-    MetricsLogged,
     PhaseChanged,
     RunCompleted,
     RunStopped,
     SampleGenerated,
 )
+from training_backend.trainer_reports import TrainerReports
 from training_backend.worker import Reporter
-
-# On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first forward in eval
-# mode; gradients after it are wrong while the loss looks normal. Keep it from doing so.
-bnb.nn.modules.has_avx512bf16 = lambda: False
 
 
 def run(
@@ -83,9 +64,9 @@ def _run(
     shutil.rmtree(staging, ignore_errors=True)
 
     reporter.phase("loading", detail="the tokenizer and the data")
-    model_id = str(_base_model(job, reporter))
-    tokenizer = _tokenizer(job, model_id)
-    model = _model(job, model_id, reporter)
+    model_id = str(base_model.locate(job, reporter))
+    tokenizer = base_model.load_tokenizer(job, model_id)
+    model = base_model.load_model(job, model_id, reporter)
     train_rows, held_out_rows = _dataset(job, tokenizer, reporter)
 
     trainer = _Trainer(
@@ -94,14 +75,14 @@ def _run(
         train_dataset=train_rows,
         eval_dataset=held_out_rows if len(held_out_rows) else None,
         processing_class=tokenizer,
-        peft_config=_lora(job, model),
+        peft_config=base_model.lora_config(job, model),
     )
     # TRL holds 4-bit adapters in bf16, yet a resumed one comes back in fp32: a resume would
     # not be exact. Train them in fp32 from the start.
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    reports = _Reports(job, reporter, staging)
+    reports = TrainerReports(job, reporter, staging)
     trainer.add_callback(reports)
 
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
@@ -131,142 +112,6 @@ def _run(
     with contextlib.suppress(StopRequested):
         _answer_prompts(job, trainer, tokenizer, step, reporter)
     return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=loss)
-
-
-# --- loading ---------------------------------------------------------------------------
-
-
-def _base_model(job: TrainingJob, reporter: Reporter) -> str | Path:
-    if job.model.id not in DEMO_MODEL_IDS:
-        return resolve_model(job.model.id)
-
-    def report(progress: DemoProgress) -> None:
-        share = progress.done_bytes / progress.total_bytes if progress.total_bytes else None
-        reporter.phase("loading", fraction=share, detail=f"the demo model ({progress.phase})")
-
-    return prepare_demo_model(report)
-
-
-def _tokenizer(job: TrainingJob, model_id: str) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_id, revision=job.model.revision, trust_remote_code=False
-        )
-    except Exception as error:  # broken files end in errors of any kind
-        raise _cannot_load(model_id, error) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
-    asked = job.quantization
-    compute_dtype = getattr(torch, asked.bnb_4bit_compute_dtype)
-    if compute_dtype is torch.bfloat16:
-        compute_dtype = _dtype()  # older cards only emulate bfloat16
-    reporter.phase(
-        "quantising" if asked.load_in_4bit else "loading",
-        detail="the base model, to 4 bits" if asked.load_in_4bit else "the base model",
-    )
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=asked.bnb_4bit_quant_type,
-        bnb_4bit_use_double_quant=asked.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
-    try:
-        config = AutoConfig.from_pretrained(
-            model_id, revision=job.model.revision, trust_remote_code=False
-        )
-        model, report = AutoModelForCausalLM.from_pretrained(
-            model_id,
-            config=config,
-            revision=job.model.revision,
-            quantization_config=quantization if asked.load_in_4bit else None,
-            dtype=_dtype(),
-            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
-            attn_implementation="sdpa",  # whatever the config says: it could name remote code
-            use_safetensors=True,  # never a pickle
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (torch.cuda.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        raise _cannot_load(model_id, error) from error
-    _check_whole(model, model_id, report)
-    return model
-
-
-def _cannot_load(model_id: str, error: Exception) -> UserError | Exception:
-    if is_disk_full(error):  # while it was fetched
-        return error
-    traceback.print_exception(error)
-    told = isinstance(error, (OSError, ValueError)) and str(error).strip()
-    return UserError(
-        "model_unloadable",
-        "The model {model} cannot be loaded: {reason}.",
-        "Check the name, the files and the connection, or choose another model.",
-        field="model.id",
-        model=model_id,
-        reason=(told or repr(error)).splitlines()[0].rstrip(".: "),
-    )
-
-
-def _check_whole(model: Any, model_id: str, report: dict[str, Any]) -> None:
-    """Weights that are not in the files were made up; transformers says so in the log only."""
-    bad = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    for name, module in model.named_modules():
-        state = getattr(getattr(module, "weight", None), "quant_state", None)
-        if state is not None and tuple(state.shape) != (module.out_features, module.in_features):
-            bad.add(f"{name}.weight")
-    if bad:
-        raise UserError(
-            "model_incomplete",
-            "The files of the model {model} lack {name}, or have it in another shape "
-            "({count} weights in all).",
-            "Download the model again.",
-            field="model.id",
-            model=model_id,
-            name=min(bad),
-            count=len(bad),
-        )
-
-
-def _dtype() -> torch.dtype:
-    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
-
-
-def _lora(job: TrainingJob, model: Any) -> LoraConfig:
-    lora = job.lora
-    targets: str | list[str] = "all-linear"
-    if lora.target_modules != "all-linear":
-        targets = [name.strip() for name in lora.target_modules]
-        head = model.get_output_embeddings()  # TRL refuses to adapt it
-        names = [
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-        ]
-        for target in targets:
-            if not any(name == target or name.endswith(f".{target}") for name in names):
-                raise UserError(
-                    "target_unknown",
-                    "This model has no linear layer named {target}.",
-                    "Write all-linear, or names such as q_proj.",
-                    field="lora.target_modules",
-                    target=target,
-                )
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=targets,
-        use_rslora=lora.use_rslora,
-    )
 
 
 # --- data ------------------------------------------------------------------------------
@@ -389,8 +234,8 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         seed=training.seed,
-        bf16=_dtype() is torch.bfloat16,
-        fp16=_dtype() is torch.float16,
+        bf16=base_model.precision() is torch.bfloat16,
+        fp16=base_model.precision() is torch.float16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         logging_steps=training.logging_steps,
@@ -414,106 +259,12 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             return super().evaluate(*args, **kwargs)
 
 
-class _Reports(TrainerCallback):  # type: ignore[misc]
-    """Turns what the trainer says into events, and requests into what it understands."""
-
-    def __init__(self, job: TrainingJob, reporter: Reporter, staging: Path) -> None:
-        self._job = job
-        self._reporter = reporter
-        self._staging = staging
-        self.stopped = False
-        self.last_loss: float | None = None
-        self._tokens = 0.0
-        self._logged_at = self._began_at = time.monotonic()
-        self._first_step = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._first_step = state.global_step
-        self._logged_at = self._began_at = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._reporter.stop_requested() and state.global_step < state.max_steps:
-            self.stopped = True
-            control.should_save = True
-            control.should_training_stop = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise _loss_not_finite(state.global_step)
-        now = time.monotonic()
-        tokens = float(logs.get("num_tokens", 0.0))
-        done = state.global_step - self._first_step
-        self._reporter.emit(
-            MetricsLogged(
-                step=state.global_step,
-                total_steps=state.max_steps,
-                epoch=float(state.epoch or 0.0),
-                loss=loss,
-                learning_rate=logs.get("learning_rate"),
-                grad_norm=_finite(logs.get("grad_norm")),
-                tokens_per_second=(tokens - self._tokens) / (now - self._logged_at)
-                if tokens > self._tokens
-                else None,
-                seconds_left=(now - self._began_at) / done * (state.max_steps - state.global_step)
-                if done
-                else None,
-            )
-        )
-        self.last_loss, self._tokens, self._logged_at = loss, tokens, now
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
-    ) -> None:
-        if not metrics or "eval_loss" not in metrics:
-            return
-        loss = _finite(metrics["eval_loss"])
-        if loss is None:
-            self._reporter.warn(
-                "evaluation_not_finite",
-                "The loss on the held-out rows is not a number at step {step}.",
-                step=state.global_step,
-            )
-            return
-        epoch = float(state.epoch or 0.0)
-        self._reporter.emit(EvaluationLogged(step=state.global_step, epoch=epoch, loss=loss))
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The loss is looked at every `logging_steps`; what is saved in between is looked at here.
-        if not all(p.isfinite().all() for p in kwargs["model"].parameters() if p.requires_grad):
-            raise _loss_not_finite(state.global_step)
-        staged = self._staging / f"{checkpoints.PREFIX}{state.global_step}"
-        # A pickle of ours that nothing needs, and the card that PEFT writes with local paths.
-        for useless in ("training_args.bin", "README.md"):
-            (staged / useless).unlink(missing_ok=True)
-        saved = checkpoints.commit(staged, self._reporter.run.checkpoints)
-        checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
-        size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())
-        self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
-
-
-def _loss_not_finite(step: int) -> UserError:
-    return UserError(
-        "loss_not_finite",
-        "The loss is no longer a number at step {step}.",
-        "Choose a lower learning rate and start again; checkpoints saved before are sound.",
-        field="training.learning_rate",
-        step=step,
-    )
-
-
 def _restore(model: Any, checkpoint: Checkpoint) -> float | None:
     """Give the model the checkpoint's adapter; returns the last loss before it."""
     set_peft_model_state_dict(model, load_file(checkpoint.folder / WEIGHTS))
     state = json.loads((checkpoint.folder / "trainer_state.json").read_text(encoding="utf-8"))
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     return losses[-1] if losses else None
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _total_steps(trainer: Any) -> int:
@@ -537,7 +288,7 @@ def _answer_prompts(
     job: TrainingJob, trainer: Any, tokenizer: Any, step: int, reporter: Reporter
 ) -> None:
     for prompt in job.evaluation.prompts:
-        reporter.check_stop()
+        reporter.phase("sampling")
         text = sampling.answer(trainer.model, tokenizer, prompt, job.evaluation.max_new_tokens)
         reporter.emit(SampleGenerated(step=step, prompt=prompt, answer=text))
 

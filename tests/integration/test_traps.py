@@ -177,17 +177,17 @@ def saved_by_transformers(folder: str) -> list[str]:
 
     seen = []
 
-    class Spy(train._Reports):
+    class Spy(train.TrainerReports):
         def on_save(self, args, state, control, **kwargs):
             staged = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             seen.extend(path.name for path in staged.iterdir())
             return super().on_save(args, state, control, **kwargs)
 
-    kept, train._Reports = train._Reports, Spy
+    kept, train.TrainerReports = train.TrainerReports, Spy
     try:
         assert worker._work(Run(Path(folder)), queue.Queue()) == 0
     finally:
-        train._Reports = kept
+        train.TrainerReports = kept
     return seen
 
 

@@ -1,0 +1,166 @@
+"""The base model of a run: found, loaded whole, quantised, and which of its layers to adapt."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
+
+from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
+from training_backend.demo_model import DemoProgress, prepare_demo_model
+from training_backend.errors import UserError
+from training_backend.files import is_disk_full
+from training_backend.job import TrainingJob
+from training_backend.worker import Reporter
+
+# On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first forward in eval
+# mode; gradients after it are wrong while the loss looks normal. Keep it from doing so.
+bnb.nn.modules.has_avx512bf16 = lambda: False
+
+PROGRESS_SECONDS = 0.5  # each report is fsynced
+
+
+def locate(job: TrainingJob, reporter: Reporter) -> str | Path:
+    if job.model.id not in DEMO_MODEL_IDS:
+        return resolve_model(job.model.id)
+
+    told = 0.0
+
+    def report(progress: DemoProgress) -> None:
+        nonlocal told
+        if time.monotonic() - told < PROGRESS_SECONDS:
+            return
+        told = time.monotonic()
+        share = progress.done_bytes / progress.total_bytes if progress.total_bytes else None
+        reporter.phase("loading", fraction=share, detail=f"the demo model ({progress.phase})")
+
+    return prepare_demo_model(report)
+
+
+def load_tokenizer(job: TrainingJob, model_id: str) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_id, revision=job.model.revision, trust_remote_code=False
+        )
+    except Exception as error:  # broken files end in errors of any kind
+        raise _cannot_load(model_id, error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
+    asked = job.quantization
+    compute_dtype = getattr(torch, asked.bnb_4bit_compute_dtype)
+    if compute_dtype is torch.bfloat16:
+        compute_dtype = precision()  # older cards only emulate bfloat16
+    reporter.phase(
+        "quantising" if asked.load_in_4bit else "loading",
+        detail="the base model, to 4 bits" if asked.load_in_4bit else "the base model",
+    )
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=asked.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=asked.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+    try:
+        config = AutoConfig.from_pretrained(
+            model_id, revision=job.model.revision, trust_remote_code=False
+        )
+        model, report = AutoModelForCausalLM.from_pretrained(
+            model_id,
+            config=config,
+            revision=job.model.revision,
+            quantization_config=quantization if asked.load_in_4bit else None,
+            dtype=precision(),
+            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+            attn_implementation="sdpa",  # whatever the config says: it could name remote code
+            use_safetensors=True,  # never a pickle
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise _cannot_load(model_id, error) from error
+    _check_whole(model, model_id, report)
+    return model
+
+
+def _cannot_load(model_id: str, error: Exception) -> UserError | Exception:
+    if is_disk_full(error):  # while it was fetched
+        return error
+    traceback.print_exception(error)
+    told = isinstance(error, (OSError, ValueError)) and str(error).strip()
+    return UserError(
+        "model_unloadable",
+        "The model {model} cannot be loaded: {reason}.",
+        "Check the name, the files and the connection, or choose another model.",
+        field="model.id",
+        model=model_id,
+        reason=(told or repr(error)).splitlines()[0].rstrip(".: "),
+    )
+
+
+def _check_whole(model: Any, model_id: str, report: dict[str, Any]) -> None:
+    """Weights that are not in the files were made up; transformers says so in the log only."""
+    bad = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and tuple(state.shape) != (module.out_features, module.in_features):
+            bad.add(f"{name}.weight")
+    if bad:
+        raise UserError(
+            "model_incomplete",
+            "The files of the model {model} lack {name}, or have it in another shape "
+            "({count} weights in all).",
+            "Download the model again.",
+            field="model.id",
+            model=model_id,
+            name=min(bad),
+            count=len(bad),
+        )
+
+
+def precision() -> torch.dtype:
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def lora_config(job: TrainingJob, model: Any) -> LoraConfig:
+    lora = job.lora
+    targets: str | list[str] = "all-linear"
+    if lora.target_modules != "all-linear":
+        targets = [name.strip() for name in lora.target_modules]
+        head = model.get_output_embeddings()  # TRL refuses to adapt it
+        names = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
+        ]
+        for target in targets:
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                raise UserError(
+                    "target_unknown",
+                    "This model has no linear layer named {target}.",
+                    "Write all-linear, or names such as q_proj.",
+                    field="lora.target_modules",
+                    target=target,
+                )
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets,
+        use_rslora=lora.use_rslora,
+    )

@@ -1,0 +1,110 @@
+"""Between transformers' Trainer and our events."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from training_backend import checkpoints
+from training_backend.errors import UserError
+from training_backend.job import TrainingJob
+from training_backend.protocol import CheckpointSaved, EvaluationLogged, MetricsLogged
+from training_backend.worker import Reporter
+
+
+class TrainerReports(TrainerCallback):  # type: ignore[misc]
+    """Turns what the trainer says into events, and requests into what it understands."""
+
+    def __init__(self, job: TrainingJob, reporter: Reporter, staging: Path) -> None:
+        self._job = job
+        self._reporter = reporter
+        self._staging = staging
+        self.stopped = False
+        self.last_loss: float | None = None
+        self._tokens = 0.0
+        self._logged_at = self._began_at = time.monotonic()
+        self._first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._first_step = state.global_step
+        self._logged_at = self._began_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._reporter.stop_requested() and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise _loss_not_finite(state.global_step)
+        now = time.monotonic()
+        tokens = float(logs.get("num_tokens", 0.0))
+        done = state.global_step - self._first_step
+        self._reporter.emit(
+            MetricsLogged(
+                step=state.global_step,
+                total_steps=state.max_steps,
+                epoch=float(state.epoch or 0.0),
+                loss=loss,
+                learning_rate=logs.get("learning_rate"),
+                grad_norm=_finite(logs.get("grad_norm")),
+                tokens_per_second=(tokens - self._tokens) / (now - self._logged_at)
+                if tokens > self._tokens
+                else None,
+                seconds_left=(now - self._began_at) / done * (state.max_steps - state.global_step)
+                if done
+                else None,
+            )
+        )
+        self.last_loss, self._tokens, self._logged_at = loss, tokens, now
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        if not metrics or "eval_loss" not in metrics:
+            return
+        loss = _finite(metrics["eval_loss"])
+        if loss is None:
+            self._reporter.warn(
+                "evaluation_not_finite",
+                "The loss on the held-out rows is not a number at step {step}.",
+                step=state.global_step,
+            )
+            return
+        epoch = float(state.epoch or 0.0)
+        self._reporter.emit(EvaluationLogged(step=state.global_step, epoch=epoch, loss=loss))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The loss is looked at every `logging_steps`; what is saved in between is looked at here.
+        if not all(p.isfinite().all() for p in kwargs["model"].parameters() if p.requires_grad):
+            raise _loss_not_finite(state.global_step)
+        staged = self._staging / f"{checkpoints.PREFIX}{state.global_step}"
+        # A pickle of ours that nothing needs, and the card that PEFT writes with local paths.
+        for useless in ("training_args.bin", "README.md"):
+            (staged / useless).unlink(missing_ok=True)
+        saved = checkpoints.commit(staged, self._reporter.run.checkpoints)
+        checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
+        size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())
+        self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
+
+
+def _loss_not_finite(step: int) -> UserError:
+    return UserError(
+        "loss_not_finite",
+        "The loss is no longer a number at step {step}.",
+        "Choose a lower learning rate and start again; checkpoints saved before are sound.",
+        field="training.learning_rate",
+        step=step,
+    )
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
