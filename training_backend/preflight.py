@@ -42,7 +42,7 @@ def _model(job: TrainingJob) -> None:
 
 
 def _data(job: TrainingJob) -> None:
-    path = reader.resolve_dataset(job.dataset.path)
+    path = reader.resolve_dataset(job.dataset.resolved_sources()[0].path)
     rows = reader.read_rows(path)
     format = job.dataset.format
     if format == "auto":

@@ -229,7 +229,7 @@ def _lora(job: TrainingJob, model: Any) -> LoraConfig:
 def _dataset(job: TrainingJob, tokenizer: Any, reporter: Reporter) -> tuple[Dataset, Dataset]:
     """The rows to train on and the held-out ones, as `input_ids` and `labels`."""
     reporter.phase("tokenising", fraction=0.0)
-    path = reader.resolve_dataset(job.dataset.path)
+    path = reader.resolve_dataset(job.dataset.resolved_sources()[0].path)
     rows = reader.read_rows(path)
     format = mapping.detect(rows) if job.dataset.format == "auto" else job.dataset.format
     formatter = Formatter(tokenizer, job.training.max_length)
