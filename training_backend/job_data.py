@@ -76,7 +76,7 @@ class MappingSection(Section):
         learned = {"assistant", "messages", "text"}
         if not self.assistant and not learned & set(self.columns.values()):
             raise ValueError("say which column is the answer (assistant), the messages or the text")
-        if self.assistant and not _placeholders(self.assistant):
+        if self.assistant and not placeholders(self.assistant):
             raise ValueError("the answer has no {column} in it, so it would be the same everywhere")
         return self
 
@@ -119,12 +119,17 @@ class ReadingSection(Section):
 class SourceSection(ReadingSection):
     """One file, folder or Hub dataset of a mixture.
 
-    Weights are shares of the mixture's rows per epoch: with weights 3 and 1, three rows of
-    the first source come to one of the second, a source too short for that being repeated.
+    Without any weights every row is learned from once an epoch. Weights are shares of the
+    rows of an epoch: with 3 and 1, three rows of the first source come to one of the second.
+    No row is left out for that; a source too small for its share is repeated. Where only
+    some sources have one, the others weigh 1.
     """
 
     path: str = field(..., "Data", "A file, a folder, a Hub id, or demo.", form=False, min_length=1)
-    weight: float = field(1.0, "Weight", "Its share of the mixture.", form=False, gt=0, le=1000)
+    weight: float | None = field(
+        None, "Weight", "Its share of the mixture, against the other sources.", form=False,
+        gt=0, le=1_000_000,
+    )  # fmt: skip
 
 
 class DropRows(Section):
@@ -272,6 +277,6 @@ class DatasetSection(ReadingSection):
         return SourceSection(path=path, **shared)
 
 
-def _placeholders(template: str) -> list[str]:
+def placeholders(template: str) -> list[str]:
     """The columns that a template names."""
     return [match[1] for match in PLACEHOLDER.finditer(template) if match[1]]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import random
 import shutil
 import time
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import bitsandbytes as bnb
 import torch
-from datasets import Dataset
 from peft import LoraConfig
 from transformers import (
     AutoConfig,
@@ -31,8 +29,7 @@ from training_backend import checkpoints, sampling
 from training_backend.adapters import CONFIG, WEIGHTS
 from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
 from training_backend.checkpoints import Checkpoint
-from training_backend.data import mapping, reader
-from training_backend.data.formatting import Encoded, Formatter
+from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.demo_model import DemoProgress, prepare_demo_model
 from training_backend.errors import UserError
 from training_backend.files import fsync_tree, replace
@@ -79,13 +76,13 @@ def _run(
     model_id = str(_base_model(job, reporter))
     tokenizer = _tokenizer(job, model_id)
     model = _model(job, model_id, reporter)
-    train_rows, held_out_rows = _dataset(job, tokenizer, reporter)
+    data = _dataset(job, tokenizer, reporter)
 
     trainer = _Trainer(
         model=model,
-        args=_arguments(job, staging, len(held_out_rows) > 0),
-        train_dataset=train_rows,
-        eval_dataset=held_out_rows if len(held_out_rows) else None,
+        args=_arguments(job, staging, data.held_out is not None),
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
         processing_class=tokenizer,
         peft_config=_lora(job, model),
     )
@@ -105,8 +102,8 @@ def _run(
         total_steps=_total_steps(trainer),
         trainable_parameters=trainable,
         total_parameters=trainable + _base_parameters(trainer.model),
-        rows=len(train_rows),
-        trained_token_share=_trained_share(train_rows),
+        rows=len(data.train),
+        trained_token_share=data.trained_share,
     )
     trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
 
@@ -226,87 +223,18 @@ def _lora(job: TrainingJob, model: Any) -> LoraConfig:
 # --- data ------------------------------------------------------------------------------
 
 
-def _dataset(job: TrainingJob, tokenizer: Any, reporter: Reporter) -> tuple[Dataset, Dataset]:
+def _dataset(job: TrainingJob, tokenizer: Any, reporter: Reporter) -> TrainingRows:
     """The rows to train on and the held-out ones, as `input_ids` and `labels`."""
-    reporter.phase("tokenising", fraction=0.0)
-    path = reader.resolve_dataset(job.dataset.resolved_sources()[0].path)
-    rows = reader.read_rows(path)
-    format = mapping.detect(rows) if job.dataset.format == "auto" else job.dataset.format
-    formatter = Formatter(tokenizer, job.training.max_length)
-    if formatter.used_fallback:
-        reporter.warn(
-            "no_chat_template",
-            "This model has no chat template; a plain one (User: / Assistant:) is used.",
-        )
-    encoded: list[Encoded] = []
-    problems: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            encoded.append(formatter.encode(mapping.to_messages(row, format)))
-        except mapping.RowProblem as problem:
-            problems.append(f"row {number} {problem}")
-        if number % 500 == 0:
-            reporter.phase("tokenising", fraction=number / len(rows))
-    _report_rows(encoded, problems, path.name, job, reporter)
-
-    held_out = round(len(encoded) * job.evaluation.held_out_fraction)
-    if job.evaluation.held_out_fraction and not 0 < held_out < len(encoded):
-        raise UserError(
-            "nothing_held_out",
-            "{fraction} of {rows} rows leaves nothing to test on or nothing to train on.",
-            "Choose another share, or 0.",
-            field="evaluation.held_out_fraction",
-            fraction=job.evaluation.held_out_fraction,
-            rows=len(encoded),
-        )
-    random.Random(job.training.seed).shuffle(encoded)
-    return _as_dataset(encoded[held_out:]), _as_dataset(encoded[:held_out])
-
-
-def _report_rows(
-    encoded: list[Encoded], problems: list[str], name: str, job: TrainingJob, reporter: Reporter
-) -> None:
-    if not encoded:
-        raise UserError(
-            "no_usable_rows",
-            "No row of {name} can be trained on: {problem}.",
-            "Correct the file, or choose another.",
-            field=reader.FIELD,
-            name=name,
-            problem=problems[0],
-        )
-    if problems:
-        reporter.warn(
-            "rows_left_out",
-            "{count} of {total} rows are left out: {examples}.",
-            count=len(problems),
-            total=len(problems) + len(encoded),
-            examples="; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else ""),
-        )
-    cut = sum(row.truncated for row in encoded)
-    if cut:
-        reporter.warn(
-            "rows_cut",
-            "{count} of {total} rows are longer than {max_length} tokens and are cut.",
-            count=cut,
-            total=len(encoded),
-            max_length=job.training.max_length,
-        )
-
-
-def _as_dataset(rows: list[Encoded]) -> Dataset:
-    return Dataset.from_dict(
-        {
-            "input_ids": [row.input_ids for row in rows],
-            "labels": [row.labels for row in rows],
-        }
+    reporter.phase("tokenising")
+    rows = training_rows(
+        job,
+        tokenizer,
+        on_progress=lambda count: reporter.phase("tokenising", detail=f"{count:,} rows"),
+        should_stop=reporter.stop_requested,
     )
-
-
-def _trained_share(rows: Dataset) -> float:
-    tokens = sum(len(ids) for ids in rows["input_ids"])
-    trained = sum(label != -100 for labels in rows["labels"] for label in labels)
-    return trained / tokens
+    for code, template, params in rows.warnings:
+        reporter.warn(code, template, **params)
+    return rows
 
 
 # --- training --------------------------------------------------------------------------

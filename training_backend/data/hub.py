@@ -148,7 +148,7 @@ def _explained(id: str) -> Iterator[None]:
     """Turns what the Hub's libraries raise into a `UserError`."""
     try:
         yield
-    except (UserError, GeneratorExit):
+    except UserError:
         raise
     except Exception as error:
         raise _error(id, error) from None

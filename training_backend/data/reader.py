@@ -94,7 +94,9 @@ def _open_file(path: Path, name: str, source: SourceSection, skip_bad: bool) -> 
         case "xlsx":
             book = Workbook(file, source.sheet)
             details = Details("xlsx", file.size_bytes, sheet=book.sheet, sheets=book.sheets)
-            return _table(file, details, book.read, book.columns)
+            table = _table(file, details, book.read, book.columns)
+            table.head = book.head
+            return table
     return _open_text(file, source, skip_bad)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from training_backend.data.parquet import plain
 from training_backend.data.source_file import SourceFile
-from training_backend.data.table import Progress, Row
+from training_backend.data.table import HEAD_ROWS, Progress, Row
 from training_backend.errors import UserError
 
 # Unpacked; more is a bomb, or too much for a spreadsheet. Shared texts are held in memory.
@@ -27,22 +28,17 @@ class Workbook:
     def __init__(self, file: SourceFile, sheet: str | None) -> None:
         self._file = file
         self._check_size()
+        # Opening takes seconds where there are many texts: all that is needed, in one go.
         with self._opened() as book:
             self.sheets: tuple[str, ...] = tuple(sheet.title for sheet in book.worksheets)
-        if sheet is not None and sheet not in self.sheets:
-            raise UserError(
-                "sheet_missing",
-                "{name} has no sheet {sheet}.",
-                "Choose one of: {sheets}.",
-                field="dataset.sheet",
-                name=file.name,
-                sheet=sheet,
-                sheets=", ".join(self.sheets),
-            )
-        if not self.sheets:
-            raise self._damaged()
-        self.sheet = sheet or self._first_with_rows()
-        self.columns = tuple(name for name in next(self._cells(Progress()), []) if name)
+            if sheet is not None and sheet not in self.sheets:
+                raise self._no_sheet(sheet)
+            # Often the first sheet is a cover without a table.
+            for self.sheet in [sheet] if sheet else [*self.sheets, *self.sheets[:1]]:
+                self.columns = tuple(filter(None, next(self._cells(book), [])))
+                self.head = list(itertools.islice(self._rows(book), HEAD_ROWS))
+                if self.head:
+                    break
         if sheet is None and len(self.sheets) > 1:
             file.notes.add(
                 "other_sheets",
@@ -54,37 +50,31 @@ class Workbook:
 
     def read(self, progress: Progress, start: int) -> Iterator[Row]:
         """The rows below the header; columns without a name and blank rows are passed over."""
-        cells = self._cells(progress)
+        with self._opened() as book:
+            for number, row in enumerate(self._rows(book)):
+                progress.fraction = number / (number + 1000)  # a sheet does not tell its length
+                if number >= start:
+                    yield row
+
+    def _rows(self, book: Any) -> Iterator[Row]:
+        cells = self._cells(book)
         names = next(cells, [])
         for values in cells:
-            if start > 0:
-                start -= 1
-                continue
             row: Row = dict.fromkeys(self.columns)
             row.update((name, value) for name, value in zip(names, values, strict=False) if name)
             yield row
 
-    def _first_with_rows(self) -> str:
-        for name in self.sheets:
-            self.sheet = name
-            rows = self._cells(Progress())
-            if next(rows, None) and next(rows, None):
-                return name
-        return self.sheets[0]
-
-    def _cells(self, progress: Progress) -> Iterator[list[Any]]:
+    def _cells(self, book: Any) -> Iterator[list[Any]]:
         """The rows that are not blank; the first one as distinct names."""
+        sheet = book[self.sheet]
+        sheet.reset_dimensions()  # many programs write a wrong size, and rows would be lost
         is_header = True
-        with self._opened() as book:
-            sheet = book[self.sheet]
-            sheet.reset_dimensions()  # many programs write a wrong size, and rows would be lost
-            for number, cells in enumerate(sheet.iter_rows(values_only=True)):
-                progress.fraction = number / (number + 1000)  # a sheet does not tell its length
-                if all(cell is None or cell == "" for cell in cells):
-                    continue
-                values = [plain(cell) for cell in cells]
-                yield _names(values) if is_header else values
-                is_header = False
+        for cells in sheet.iter_rows(values_only=True):
+            if all(cell is None or cell == "" for cell in cells):
+                continue
+            values = [plain(cell) for cell in cells]
+            yield _names(values) if is_header else values
+            is_header = False
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -99,7 +89,7 @@ class Workbook:
                     yield book
                 finally:
                     book.close()
-        except (UserError, GeneratorExit):
+        except UserError:
             raise
         except Exception:  # openpyxl lets through whatever a damaged part makes it run into
             raise self._damaged() from None
@@ -120,6 +110,17 @@ class Workbook:
                 "{name} is too large for a spreadsheet when unpacked.",
                 "Save the sheet as CSV.",
             )
+
+    def _no_sheet(self, sheet: str) -> UserError:
+        return UserError(
+            "sheet_missing",
+            "{name} has no sheet {sheet}.",
+            "Choose one of: {sheets}.",
+            field="dataset.sheet",
+            name=self._file.name,
+            sheet=sheet,
+            sheets=", ".join(self.sheets),
+        )
 
     def _damaged(self) -> UserError:
         return self._file.error(

@@ -158,7 +158,7 @@ def with_head(table: Table) -> Table:
 
     Raises `UserError` when there is not one row.
     """
-    table.head = list(table.rows(limit=HEAD_ROWS))
+    table.head = table.head or list(table.rows(limit=HEAD_ROWS))
     if not any(table.head):
         raise UserError(
             "data_empty",

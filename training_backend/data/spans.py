@@ -1,0 +1,248 @@
+"""Which characters of a rendered conversation are an answer. Light: no torch.
+
+The chat template itself shows it. The conversation is rendered twice: as it is, and with an
+invisible marker at both ends of every text. Where the markers come out is where the texts
+are. Taking them out again must give the first rendering, character for character; so it is
+known, not guessed, whatever the template leaves out, trims, moves or rewrites. What a
+template does write otherwise when markers are there is asked about with prefixes instead:
+the text up to an answer, and the text including it, must both open the whole.
+
+An answer begins where the generation prompt ends (so that what the template writes after
+it, such as an empty <think> block, is learned) and ends with its end-of-turn token.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os.path
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from training_backend.data.mapping import Conversation, Message, RowProblem
+
+Span = tuple[int, int]
+
+# One marker for each message: characters of the last private-use planes, which no template
+# and no text holds.
+_FIRST_MARKER = 0xF0000
+_MAX_MESSAGES = 0xFFFD
+_MARKER = re.compile("([\U000f0000-\U000ffffd])")
+# Templates take answers apart at such tags, and may leave out what stands before one.
+_TAG = re.compile(r"(\s*</?(?:think|thinking|reasoning|thought)>\s*)")
+
+
+class Render(Protocol):
+    """The chat template: messages (a part of the conversation's) to text."""
+
+    def __call__(self, messages: list[Message], add_generation_prompt: bool = False) -> str: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A rendered conversation: its text and, by message, the characters of its texts.
+
+    `answers` are what is learned of each assistant turn (by the message's number); `texts`
+    what each message of any role wrote itself (None where the template leaves it out).
+    """
+
+    text: str
+    texts: tuple[Span | None, ...]
+    answers: tuple[tuple[int, Span], ...]
+    weights: tuple[float, ...]
+
+
+def lay_out(conversation: Conversation, render: Render, generation_tail: str) -> Layout:
+    """Render a conversation and find its answers.
+
+    Args:
+        generation_tail: what follows a question's text when an answer is asked for, from
+            a probe of the template; only a short cut.
+
+    Raises `RowProblem` when the template refuses the conversation, or where its answers are
+    cannot be told.
+    """
+    messages = conversation.messages
+    if len(messages) > _MAX_MESSAGES:
+        raise RowProblem("has too many messages", "extreme_length")
+    text = render(messages)
+    texts = _find_texts(messages, text, render)
+    if texts is None:
+        return _by_prefixes(messages, text, render)
+    finder = _Finder(messages, text, texts, render, generation_tail)
+    answers = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        if texts[index] is None:
+            raise RowProblem("has an answer that the chat template leaves out", "answer_left_out")
+        answers.append((index, (finder.begin(index), finder.end(index))))
+    return Layout(text, tuple(texts), tuple(answers), _weights(messages))
+
+
+def _find_texts(messages: list[Message], text: str, render: Render) -> list[Span | None] | None:
+    """Where each message's own text stands in `text`; None when it cannot be told."""
+    if _MARKER.search(text):
+        return None
+    try:
+        marked = render([_marked(message, index) for index, message in enumerate(messages)])
+    except RowProblem:
+        return None
+    pieces = _MARKER.split(marked)
+    if "".join(pieces[::2]) != text:
+        return None
+    found: list[Span | None] = [None] * len(messages)
+    place = 0
+    for piece, marker in zip(pieces[::2], pieces[1::2], strict=False):
+        place += len(piece)
+        owner = ord(marker) - _FIRST_MARKER
+        known = found[owner]
+        found[owner] = (place, place) if known is None else (known[0], place)
+    spans = sorted(span for span in found if span is not None)
+    if any(one[1] > other[0] for one, other in itertools.pairwise(spans)):
+        return None  # texts within texts: no turns
+    return found
+
+
+def _marked(message: Message, index: int) -> Message:
+    mark = chr(_FIRST_MARKER + index)
+    copy: dict[str, Any] = dict(message)
+    for key in ("content", "reasoning_content"):
+        value = copy.get(key)
+        if value:
+            copy[key] = _mark_text(value, mark, tags=message["role"] == "assistant")
+    if "tool_calls" in copy:
+        copy["tool_calls"] = [
+            {**call, "function": _mark_values(call["function"], mark)}
+            for call in copy["tool_calls"]
+        ]
+    return copy  # type: ignore[return-value]
+
+
+def _mark_text(text: str, mark: str, tags: bool) -> str:
+    """`text` with marks inside its outer white space, which templates may trim."""
+    core = text.strip()
+    if not core:
+        return text
+    lead = text[: text.index(core)]
+    trail = text[len(lead) + len(core) :]
+    if not (tags and "<" in core):
+        return f"{lead}{mark}{core}{mark}{trail}"
+    # No mark outside an outermost tag: templates ask whether a text begins with one.
+    inner = mark.join(part for part in _TAG.split(core) if part)
+    opens = "" if _TAG.match(core) else mark
+    closes = "" if inner.endswith(">") and _TAG.fullmatch(inner.rpartition(mark)[2]) else mark
+    return f"{lead}{opens}{inner}{closes}{trail}"
+
+
+def _mark_values(value: Any, mark: str) -> Any:
+    if isinstance(value, str):
+        return _mark_text(value, mark, tags=False)
+    if isinstance(value, dict):
+        return {key: _mark_values(item, mark) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mark_values(item, mark) for item in value]
+    return value
+
+
+class _Finder:
+    """Begin and end of each answer, judged by what stands right beside its text."""
+
+    def __init__(
+        self,
+        messages: list[Message],
+        text: str,
+        texts: list[Span | None],
+        render: Render,
+        generation_tail: str,
+    ) -> None:
+        self._messages = messages
+        self._text = text
+        self._texts = texts
+        self._render = render
+        self._generation_tail = generation_tail
+        self._ends = sorted(span[1] for span in texts if span is not None)
+        self._starts = sorted(span[0] for span in texts if span is not None)
+        self._last_tail = text[self._ends[-1] :].strip()
+
+    def begin(self, index: int) -> int:
+        """Right behind the generation prompt; at the answer's own text where that differs."""
+        first, _ = self._span(index)
+        before = [end for end in self._ends if end <= first]
+        if not before:
+            return first
+        gap = before[-1]
+        if self._opens(gap, self._generation_tail, first):
+            return gap + len(self._generation_tail)
+        tail = self._prompt_tail(index)
+        if self._opens(gap, tail, first):
+            return gap + len(tail)
+        return first
+
+    def end(self, index: int) -> int:
+        """Behind the end-of-turn token, without the white space that follows it."""
+        _, last = self._span(index)
+        after = [start for start in self._starts if start >= last]
+        if not after:
+            return len(self._text.rstrip())
+        gap = self._text[last : after[0]]
+        shift = len(gap) - len(gap.lstrip())
+        if self._last_tail and gap.startswith(self._last_tail, shift):
+            return last + shift + len(self._last_tail)
+        return last + len(_common_turn(gap, self._turn_tail(index)))
+
+    def _opens(self, gap: int, tail: str, first: int) -> bool:
+        return bool(tail) and self._text.startswith(tail, gap) and gap + len(tail) <= first
+
+    def _span(self, index: int) -> Span:
+        span = self._texts[index]
+        assert span is not None
+        return span
+
+    def _prompt_tail(self, index: int) -> str:
+        return self._tail(self._messages[:index], add_generation_prompt=True)
+
+    def _turn_tail(self, index: int) -> str:
+        return self._tail(self._messages[: index + 1]).strip()
+
+    def _tail(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
+        """What the template writes behind the last text of a part of the conversation."""
+        marked = [_marked(message, index) for index, message in enumerate(messages)]
+        try:
+            rendered = self._render(marked, add_generation_prompt)
+        except RowProblem:
+            return ""
+        return _MARKER.split(rendered)[-1] if _MARKER.search(rendered) else ""
+
+
+def _common_turn(gap: str, tail: str) -> str:
+    """The end of a turn: what stands behind an answer within the conversation (`gap`) and at
+    the end of one (`tail`), up to the end of a token's name, as <|end|> or [/x]."""
+    shift = len(gap) - len(gap.lstrip())
+    common = os.path.commonprefix([gap[shift:], tail])  # noqa: RUF071 - of texts, not paths
+    if common == tail:
+        return gap[: shift + len(tail)]
+    whole = re.match(r"(?s).*[>\]]", common)
+    return gap[: shift + len(whole[0])] if whole else ""
+
+
+def _by_prefixes(messages: list[Message], text: str, render: Render) -> Layout:
+    texts: list[Span | None] = [None] * len(messages)
+    answers = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = render(messages[:index], add_generation_prompt=True)
+        until = render(messages[: index + 1]).rstrip()
+        if not (text.startswith(before) and text.startswith(until) and len(before) < len(until)):
+            raise RowProblem(
+                "is rewritten by the chat template, so that its answers cannot be told apart",
+                "answers_unclear",
+            )
+        texts[index] = (len(before), len(until))
+        answers.append((index, (len(before), len(until))))
+    return Layout(text, tuple(texts), tuple(answers), _weights(messages))
+
+
+def _weights(messages: list[Message]) -> tuple[float, ...]:
+    return tuple(message.get("weight", 1.0) for message in messages)
