@@ -23,7 +23,7 @@ def check(job: Job) -> None:
     """Raises `JobError` with everything that would keep the job from starting."""
     checks: list[Callable[[], None]]
     if isinstance(job, TrainingJob):
-        checks = [lambda: _model(job), lambda: _data(job), lambda: _room(job)]
+        checks = [lambda: _model(job), lambda: check_data(job), lambda: _room(job)]
     else:
         checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
     problems = []
@@ -41,8 +41,11 @@ def _model(job: TrainingJob) -> None:
         catalog.resolve_model(job.model.id)
 
 
-def _data(job: TrainingJob) -> None:
-    """Every source must open, and some row of them must map; tokens come later."""
+def check_data(job: TrainingJob) -> None:
+    """Every source must open, and some row of them must map; tokens come later.
+
+    Raises `UserError`.
+    """
     opened = [sources.open_source(section) for section in job.dataset.resolved_sources()]
     held_out = job.dataset.held_out_source()
     if held_out is not None:

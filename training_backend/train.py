@@ -19,7 +19,6 @@ from peft import LoraConfig
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     TrainerCallback,
 )
@@ -42,6 +41,7 @@ from training_backend.protocol import (
     RunStopped,
     SampleGenerated,
 )
+from training_backend.tokenizer import load_tokenizer
 from training_backend.worker import Reporter
 
 # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first forward in eval
@@ -74,7 +74,7 @@ def _run(
 
     reporter.phase("loading", detail="the tokenizer and the data")
     model_id = str(_base_model(job, reporter))
-    tokenizer = _tokenizer(job, model_id)
+    tokenizer = load_tokenizer(job, model_id)
     model = _model(job, model_id, reporter)
     data = _dataset(job, tokenizer, reporter)
 
@@ -130,18 +130,6 @@ def _base_model(job: TrainingJob, reporter: Reporter) -> str | Path:
         reporter.phase("loading", fraction=share, detail=f"the demo model ({progress.phase})")
 
     return prepare_demo_model(report)
-
-
-def _tokenizer(job: TrainingJob, model_id: str) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_id, revision=job.model.revision, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise _cannot_load(model_id, error) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def _model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
