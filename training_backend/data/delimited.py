@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from training_backend.data.source_file import SourceFile, TextFile
-from training_backend.data.table import MAX_ROW, Progress, Row
+from training_backend.data.table import MAX_ROW, Progress, Row, distinct
 from training_backend.errors import UserError
 
 DELIMITERS = (",", ";", "\t", "|")  # ties go to the first
+MAX_COLUMNS = 10_000
 _SNIFFED_ROWS = 200
 _EXCEL_HINT = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
 
@@ -104,18 +105,18 @@ class DelimitedFile:
         )
 
     def _named(self, cells: list[str]) -> tuple[str, ...]:
-        """Column names: each of its own, and none empty."""
-        names: list[str] = []
-        for number, cell in enumerate(cells, start=1):
-            name = plain = cell.strip() or f"column_{number}"
-            copies = 1
-            while name in names:
-                copies += 1
-                name = f"{plain}_{copies}"
-            if name != cell.strip():
-                self._note("columns_renamed", "{name}: columns without a name or with the name of "
-                           "another were renamed.")  # fmt: skip
-            names.append(name)
+        if len(cells) > MAX_COLUMNS:
+            raise self._file.error(
+                "too_many_columns",
+                "{name} has {found} columns in its first line.",
+                "Check the delimiter, and that lines end.",
+                found=len(cells),
+            )
+        numbered = [cell.strip() or f"column_{n}" for n, cell in enumerate(cells, start=1)]
+        names = distinct(numbered)
+        if names != [cell.strip() for cell in cells]:
+            self._note("columns_renamed", "{name}: columns without a name or with the name of "
+                       "another were renamed.")  # fmt: skip
         return tuple(names)
 
     def _records(self, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:

@@ -372,8 +372,8 @@ class _Document:
         while True:
             try:
                 value, end = self._decoder.decode(self._buffer, self._at, max(1, self._row), "row")
-                # A number at the very end of the buffer may go on after it.
-                if end < len(self._buffer) or self._is_all:
+                # A number at the end of the buffer may go on after it: 1 of 1e-5.
+                if end + len("e-") < len(self._buffer) or self._is_all:
                     self._at = end
                     return value
                 message = ""
@@ -414,7 +414,7 @@ class _Document:
         self._line += self._buffer.count("\n", 0, self._at)
         rest = self._buffer[self._at :]
         pieces = [rest]
-        wanted = max(_CHUNK, len(rest))
+        wanted = min(max(_CHUNK, len(rest)), MAX_ROW + 1 - len(rest))
         while wanted > 0:
             piece = next(self._pieces, "")
             if not piece:

@@ -11,7 +11,7 @@ from typing import Any
 
 from training_backend.data.parquet import plain
 from training_backend.data.source_file import SourceFile
-from training_backend.data.table import HEAD_ROWS, Progress, Row
+from training_backend.data.table import HEAD_ROWS, Progress, Row, distinct
 from training_backend.errors import UserError
 
 # Unpacked; more is a bomb, or too much for a spreadsheet. Shared texts are held in memory.
@@ -33,8 +33,11 @@ class Workbook:
             self.sheets: tuple[str, ...] = tuple(sheet.title for sheet in book.worksheets)
             if sheet is not None and sheet not in self.sheets:
                 raise self._no_sheet(sheet)
+            if not self.sheets:
+                raise self._damaged()
             # Often the first sheet is a cover without a table.
-            for self.sheet in [sheet] if sheet else [*self.sheets, *self.sheets[:1]]:
+            for name in [sheet] if sheet else [*self.sheets, self.sheets[0]]:
+                self.sheet = name
                 self.columns = tuple(filter(None, next(self._cells(book), [])))
                 self.head = list(itertools.islice(self._rows(book), HEAD_ROWS))
                 if self.head:
@@ -73,8 +76,10 @@ class Workbook:
             if all(cell is None or cell == "" for cell in cells):
                 continue
             values = [plain(cell) for cell in cells]
-            yield _names(values) if is_header else values
-            is_header = False
+            if is_header:
+                values = distinct("" if value is None else str(value).strip() for value in values)
+                is_header = False
+            yield values
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -128,16 +133,3 @@ class Workbook:
             "{name} is an Excel file that is damaged, not complete or protected.",
             "Open it in Excel or LibreOffice and save it again, or save the sheet as CSV.",
         )
-
-
-def _names(cells: list[Any]) -> list[str]:
-    """Distinct names for columns; an empty one for a column without."""
-    names: list[str] = []
-    for cell in cells:
-        name = plain_name = "" if cell is None else str(cell).strip()
-        copies = 1
-        while name and name in names:
-            copies += 1
-            name = f"{plain_name}_{copies}"
-        names.append(name)
-    return names

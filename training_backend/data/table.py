@@ -7,7 +7,7 @@ hub) each turn one kind of source into a `Table`. Light: no pandas, pyarrow or d
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,3 +170,17 @@ def with_head(table: Table) -> Table:
     if not table.columns:
         table.columns = tuple(dict.fromkeys(column for row in table.head for column in row))
     return table
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names of columns, with a number behind each that was there before; empty ones stay."""
+    seen: set[str] = set()
+    found = []
+    for plain in names:
+        name, copies = plain, 1
+        while name and name in seen:
+            copies += 1
+            name = f"{plain}_{copies}"
+        seen.add(name)
+        found.append(name)
+    return found
