@@ -255,6 +255,7 @@ def large() -> ModuleType:
     [
         ("long_line", "row_too_long", "line 2"),
         ("long_first_line", "row_too_large", "row 1"),
+        ("blank_inside", "row_too_large", "row 1"),
         ("long_quote", "quote_not_closed", "line 3"),
         ("no_line_end", "too_many_columns", "first line"),
         ("bomb", "row_too_long", "line 2"),

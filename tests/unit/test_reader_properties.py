@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training_backend.data import json_rows, source_file
+from training_backend.data import json_document, source_file
 from training_backend.data.reader import Row, open_source
 from training_backend.errors import UserError
 from training_backend.job import SourceSection
@@ -53,7 +53,7 @@ def test_json_lines(tmp_path: Path, rows: list[Row], is_ascii: bool, end: str) -
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that every value lies across the border of two chunks somewhere."""
-    monkeypatch.setattr(json_rows, "_CHUNK", 3)
+    monkeypatch.setattr(json_document, "_CHUNK", 3)
 
 
 @given(rows_of_json, st.sampled_from([None, 1]), st.booleans())

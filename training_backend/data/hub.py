@@ -157,7 +157,7 @@ def _explained(id: str) -> Iterator[None]:
 def _error(id: str, error: Exception) -> UserError:
     names = {kind.__name__ for kind in type(error).__mro__}
     said = str(error)
-    if "GatedRepoError" in names or "gated" in said:
+    if "GatedRepoError" in names or "is a gated dataset" in said:
         return UserError(
             "hub_gated",
             "{id} is given only to people who agreed to its terms.",

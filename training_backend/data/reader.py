@@ -11,9 +11,11 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from training_backend.data import hub, json_rows, kinds
+from training_backend.data import hub, kinds
 from training_backend.data.delimited import DelimitedFile, check_delimiter
 from training_backend.data.folder import data_files
+from training_backend.data.json_document import read_document
+from training_backend.data.json_rows import read_lines
 from training_backend.data.parquet import ParquetFile
 from training_backend.data.plain_text import read_text
 from training_backend.data.source_file import (
@@ -111,9 +113,9 @@ def _open_text(file: SourceFile, source: SourceSection, skip_bad: bool) -> Table
         delimited = DelimitedFile(text, check_delimiter(delimiter), skip_bad)
         read, columns = delimited.read, delimited.columns
     elif kind == "jsonl":
-        read = partial(json_rows.read_lines, text, skip_bad=skip_bad)
+        read = partial(read_lines, text, skip_bad=skip_bad)
     elif kind == "json":
-        read = partial(json_rows.read_document, text, list_name=source.subset)
+        read = partial(read_document, text, list_name=source.subset)
     else:
         read, columns = partial(read_text, text), ("text",)
     encoding = text.encoding.removesuffix("-sig")

@@ -211,7 +211,8 @@ class TextFile:
                             line=number,
                             limit=MAX_ROW // 1_000_000,
                         )
-                    yield number, self._repaired(line, number)
+                    is_clean = line.isascii() and "\0" not in line
+                    yield number, line if is_clean else self._repaired(line, number)
             except UnicodeError as error:
                 raise self._does_not_fit(error, number) from None
 

@@ -28,6 +28,13 @@ def long_first_line(folder: Path) -> Path:
     return path
 
 
+def blank_inside(folder: Path) -> Path:
+    """A JSON list that begins, and then 20 MB of blanks before the file ends."""
+    path = folder / "blank_inside.json"
+    path.write_text('{"data": [' + " " * 20_000_000)
+    return path
+
+
 def long_quote(folder: Path) -> Path:
     """A CSV file whose first quote is never closed, over 20 MB."""
     path = folder / "long_quote.csv"
@@ -102,7 +109,8 @@ def fifo_in_folder(folder: Path) -> Path:
 
 
 MAKERS = (
-    long_line, long_first_line, long_quote, no_line_end, bomb, many_rows, late_latin1, link_loop,
+    long_line, long_first_line, blank_inside, long_quote, no_line_end, bomb, many_rows,
+    late_latin1, link_loop,
     folder_loop, fifo, fifo_in_folder,
 )  # fmt: skip
 
