@@ -45,8 +45,8 @@ class Abilities:
         reasoning: `reasoning_content` of an answer.
         inline_reasoning: reasoning between <think> and </think> in the answer's text.
         tools: the schemas of tools.
-        calls: how tool calls are given: (content is None, arguments are text); None where
-            they cannot be.
+        calls: how tool calls are given: (without any content, arguments as text); None
+            where they cannot be.
         results: turns of the role tool.
         own_system: the system prompt that the template writes when there is none, or "".
         generation_tail: what follows a question's text when an answer is asked for.
@@ -65,13 +65,13 @@ class Abilities:
 
 def find_abilities(template: str, variables: Mapping[str, Any]) -> Abilities:
     """Try a template out in a bounded child. Raises `UserError` when it cannot be used."""
-    variants = [(none, text) for none in (True, False) for text in (False, True)]
+    variants = [(bare, as_text) for bare in (True, False) for as_text in (False, True)]
     requests: dict[str, dict[str, Any]] = {
         "plain": {"messages": [_QUESTION, _REPLY]},
         "prompt": {"messages": [_QUESTION], "add_generation_prompt": True},
         "system": {"messages": [{"role": "system", "content": _SYSTEM}, _QUESTION, _REPLY]},
         "repeats": {"messages": [_QUESTION, {"role": "user", "content": f"{_USER}2"}, _REPLY]},
-        "reasoning": {"messages": [_QUESTION, {**_REPLY, "reasoning_content": _REASON}]},
+        "reasoning": {"messages": [_QUESTION, _with_reasoning(_REPLY, _REASON)]},
         "inline": {"messages": [_QUESTION, {**_REPLY, "content": _thought(_REASON, _ANSWER)}]},
         "tools": {"messages": [_QUESTION, _REPLY], "tools": [_SCHEMA]},
     }
@@ -127,7 +127,12 @@ def adapt(conversation: Conversation, can: Abilities) -> Conversation:
 
 def notices(conversation: Conversation, can: Abilities) -> set[str]:
     """What a person should know of how this conversation was made to fit."""
-    said = set()
+    said: set[str] = set()
+    if not any(
+        len(turn) > 2 or turn["role"] in ("system", "tool") or "</think>" in turn["content"]
+        for turn in conversation.messages
+    ):
+        return said
     roles = {turn["role"] for turn in conversation.messages}
     uses_tools = "tool" in roles or any("tool_calls" in turn for turn in conversation.messages)
     if "system" in roles and not can.system:
@@ -139,12 +144,12 @@ def notices(conversation: Conversation, can: Abilities) -> set[str]:
         )
     elif conversation.tools and not can.tools:
         said.add("The chat template leaves the descriptions of tools out.")
-    if any("reasoning_content" in turn for turn in conversation.messages) and not can.reasoning:
-        said.add(
-            "The chat template has no place for reasoning: it stands between <think> tags."
-            if can.inline_reasoning
-            else "The chat template leaves reasoning out."
-        )
+    apart = any("reasoning_content" in turn for turn in conversation.messages)
+    inline = any("</think>" in turn["content"] for turn in conversation.messages)
+    if not can.inline_reasoning and (inline or (apart and not can.reasoning)):
+        said.add("The chat template leaves reasoning out.")
+    elif apart and not can.reasoning:
+        said.add("The chat template has no place for reasoning: it stands between <think> tags.")
     if any(turn.get("weight", 0) not in (0, 1) for turn in conversation.messages):
         said.add("A weight other than 0 counts as 1: a turn is learned from or it is not.")
     return said
@@ -163,21 +168,28 @@ def _adapted(turn: Message, can: Abilities, keeps_calls: bool) -> Message:
         return turn
     turn = turn.copy()
     reasoning = turn.get("reasoning_content")
-    if reasoning and not can.reasoning:
+    if reasoning and can.reasoning:
+        turn = _with_reasoning(turn, reasoning)
+    elif reasoning:
         del turn["reasoning_content"]
         if can.inline_reasoning:
             turn["content"] = _thought(reasoning, turn["content"])
     if turn["role"] == "tool" and not keeps_calls:
         turn["role"] = "user"
     if "tool_calls" in turn and keeps_calls and can.calls is not None:
-        empty_is_none, as_text = can.calls
+        bare, as_text = can.calls
         turn["tool_calls"] = [_call_as(call, as_text) for call in turn["tool_calls"]]
-        if not turn["content"] and empty_is_none:
-            turn["content"] = None  # type: ignore[typeddict-item]
+        if bare and not turn["content"]:
+            del turn["content"]  # type: ignore[misc]
     elif "tool_calls" in turn:
         texts = [call_text(call) for call in turn.pop("tool_calls")]
         turn["content"] = "\n".join([turn["content"], *texts] if turn["content"] else texts)
     return turn
+
+
+def _with_reasoning(turn: Message, reasoning: str) -> Message:
+    """Under both names that templates know it by."""
+    return {**turn, "reasoning_content": reasoning, "thinking": reasoning}
 
 
 def _call_as(call: dict[str, Any], as_text: bool) -> dict[str, Any]:
@@ -226,21 +238,16 @@ def _thought(reasoning: str, answer: str) -> str:
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{answer}"
 
 
-def _call_turn(content_is_none: bool, arguments_are_text: bool) -> dict[str, Any]:
-    arguments: Any = {"key": _VALUE}
-    if arguments_are_text:
-        arguments = json.dumps(arguments)
-    function = {"name": _TOOL, "arguments": arguments}
-    return {
-        "role": "assistant",
-        "content": None if content_is_none else "",
-        "tool_calls": [{"type": "function", "id": _CALL_ID, "function": function}],
-    }
+def _call_turn(bare: bool, as_text: bool) -> dict[str, Any]:
+    function = {"name": _TOOL, "arguments": {"key": _VALUE}}
+    call = {"type": "function", "id": _CALL_ID, "function": function}
+    turn = {"role": "assistant", "tool_calls": [_call_as(call, as_text)]}
+    return turn if bare else {**turn, "content": ""}
 
 
-def _with_result(content_is_none: bool, arguments_are_text: bool) -> list[Any]:
+def _with_result(bare: bool, as_text: bool) -> list[Any]:
     result = {"role": "tool", "name": _TOOL, "content": _RESULT, "tool_call_id": _CALL_ID}
-    return [_QUESTION, _call_turn(content_is_none, arguments_are_text), result, _REPLY]
+    return [_QUESTION, _call_turn(bare, as_text), result, _REPLY]
 
 
 def _holds(rendering: Rendering, *words: str) -> bool:

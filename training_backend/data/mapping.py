@@ -52,6 +52,7 @@ class Message(TypedDict, total=False):
     role: Required[str]  # system, user, assistant, tool or text
     content: Required[str]
     reasoning_content: str  # of an assistant
+    thinking: str  # the same, under the name that some templates read
     tool_calls: list[dict[str, Any]]  # {"type": "function", "function": {name, arguments}}
     name: str  # of a tool
     tool_call_id: str

@@ -155,9 +155,8 @@ class Preparation:
                 text.encode("utf-8", "surrogatepass"), digest_size=16
             ).digest()
         for conversation in conversations:
-            if any(len(m) > 2 or m["role"] in ("system", "tool") for m in conversation.messages):
-                for sentence in sorted(notices(conversation, self.formatter.abilities)):
-                    self._note(sentence)
+            for sentence in sorted(notices(conversation, self.formatter.abilities)):
+                self._note(sentence)
         if checked:
             for row in usable:
                 assert row.conversation is not None

@@ -107,14 +107,13 @@ def _find_texts(messages: list[Message], text: str, render: Render) -> list[Span
 def _marked(message: Message, index: int) -> Message:
     mark = chr(_FIRST_MARKER + index)
     copy: dict[str, Any] = dict(message)
-    for key in ("content", "reasoning_content"):
+    for key in ("content", "reasoning_content", "thinking"):
         value = copy.get(key)
         if value:
             copy[key] = _mark_text(value, mark, tags=message["role"] == "assistant")
     if "tool_calls" in copy:
         copy["tool_calls"] = [
-            {**call, "function": _mark_values(call["function"], mark)}
-            for call in copy["tool_calls"]
+            {**call, "function": _mark_call(call["function"], mark)} for call in copy["tool_calls"]
         ]
     return copy  # type: ignore[return-value]
 
@@ -135,11 +134,21 @@ def _mark_text(text: str, mark: str, tags: bool) -> str:
     return f"{lead}{opens}{inner}{closes}{trail}"
 
 
+def _mark_call(function: dict[str, Any], mark: str) -> dict[str, Any]:
+    # Not the name, if it can be helped: templates repeat it where they show the result.
+    if function["arguments"]:
+        return {**function, "arguments": _mark_values(function["arguments"], mark)}
+    return {**function, "name": _mark_text(function["name"], mark, tags=False)}
+
+
 def _mark_values(value: Any, mark: str) -> Any:
     if isinstance(value, str):
         return _mark_text(value, mark, tags=False)
     if isinstance(value, dict):
-        return {key: _mark_values(item, mark) for key, item in value.items()}
+        return {
+            _mark_text(key, mark, tags=False): _mark_values(item, mark)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_mark_values(item, mark) for item in value]
     return value
@@ -166,18 +175,17 @@ class _Finder:
         self._last_tail = text[self._ends[-1] :].strip()
 
     def begin(self, index: int) -> int:
-        """Right behind the generation prompt; at the answer's own text where that differs."""
+        """Right behind the generation prompt; where that adds more than the text has (as a
+        <think>), behind what both have; at the answer's own text where there is no prompt."""
         first, _ = self._span(index)
         before = [end for end in self._ends if end <= first]
         if not before:
             return first
         gap = before[-1]
-        if self._opens(gap, self._generation_tail, first):
-            return gap + len(self._generation_tail)
-        tail = self._prompt_tail(index)
-        if self._opens(gap, tail, first):
-            return gap + len(tail)
-        return first
+        tail = self._generation_tail
+        if not (tail and self._text.startswith(tail, gap) and gap + len(tail) <= first):
+            tail = _common(self._text[gap:first], self._prompt_tail(index))
+        return gap + len(tail) if tail else first
 
     def end(self, index: int) -> int:
         """Behind the end-of-turn token, without the white space that follows it."""
@@ -189,10 +197,7 @@ class _Finder:
         shift = len(gap) - len(gap.lstrip())
         if self._last_tail and gap.startswith(self._last_tail, shift):
             return last + shift + len(self._last_tail)
-        return last + len(_common_turn(gap, self._turn_tail(index)))
-
-    def _opens(self, gap: int, tail: str, first: int) -> bool:
-        return bool(tail) and self._text.startswith(tail, gap) and gap + len(tail) <= first
+        return last + len((gap[:shift] + _common(gap[shift:], self._turn_tail(index))).rstrip())
 
     def _span(self, index: int) -> Span:
         span = self._texts[index]
@@ -215,15 +220,13 @@ class _Finder:
         return _MARKER.split(rendered)[-1] if _MARKER.search(rendered) else ""
 
 
-def _common_turn(gap: str, tail: str) -> str:
-    """The end of a turn: what stands behind an answer within the conversation (`gap`) and at
-    the end of one (`tail`), up to the end of a token's name, as <|end|> or [/x]."""
-    shift = len(gap) - len(gap.lstrip())
-    common = os.path.commonprefix([gap[shift:], tail])  # noqa: RUF071 - of texts, not paths
-    if common == tail:
-        return gap[: shift + len(tail)]
-    whole = re.match(r"(?s).*[>\]]", common)
-    return gap[: shift + len(whole[0])] if whole else ""
+def _common(one: str, other: str) -> str:
+    """What both begin with: either of them whole, or as far as a token's name or a word goes."""
+    common = os.path.commonprefix([one, other])  # noqa: RUF071 - of texts, not paths
+    if common in (one, other):
+        return common
+    whole = re.match(r"(?s).*[>\]\s]", common)
+    return whole[0] if whole else ""
 
 
 def _by_prefixes(messages: list[Message], text: str, render: Render) -> Layout:
