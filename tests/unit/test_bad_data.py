@@ -51,7 +51,7 @@ REFUSED = {
     "nested_unclosed.json": ("nested_too_deep", "row 1"),
     "not_a_workbook.xlsx": ("data_foreign_kind", "train.csv"),
     "null_row.json": ("row_not_object", "row 2"),
-    "one_scalar.json": ("row_not_object", "line 1"),
+    "one_scalar.json": ("row_not_object", "row 1"),
     "only_bom.csv": ("data_empty", "no rows"),
     "only_newlines.jsonl": ("data_empty", "no rows"),
     "only_nul.jsonl": ("data_empty", "no rows"),

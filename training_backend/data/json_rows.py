@@ -155,7 +155,8 @@ def is_json_lines(head: str, suffix: str) -> bool:
     """
     start = head.lstrip().replace("\r\n", "\n").replace("\r", "\n")
     if not start.startswith("{"):
-        return not start.startswith("[")  # by lines, so that the message names one
+        # Neither form: by lines, so that the message names one.
+        return not start.startswith("[") and suffix != ".json"
     lines = start.split("\n", 20)
     if len(lines) == 1 and suffix == ".json":
         return False  # might be wrapped
@@ -229,10 +230,9 @@ def checked(file: SourceFile, row: Any, word: str, place: int) -> Row:
         return row
     raise file.error(
         "row_not_object",
-        "{name}, {word} {place}: a row must be a JSON object with named columns, not {kind}.",
+        "{name}, {place}: a row must be a JSON object with named columns, not {kind}.",
         "Correct that row and choose the file again.",
-        word=word,
-        place=place,
+        place=f"{word} {place}",
         kind=type(row).__name__,
     )
 

@@ -82,8 +82,6 @@ def find_text_kind(file: SourceFile, head: str) -> str:
     if suffix in (".md", ".markdown"):
         return "markdown"
     if suffix in JSON:
-        if start not in ("{", "["):
-            return "jsonl"
         kind = "jsonl" if is_json_lines(head, suffix) else "json"
         if suffix != ".json" and start == "[":
             _note_kind(file, "a JSON list rather than one object a line")

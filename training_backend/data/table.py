@@ -154,11 +154,17 @@ class Table:
 
 
 def with_head(table: Table) -> Table:
-    """Reads the first rows of a new table: its columns, and the errors that show at once.
+    """Reads the first rows of a new table, and with them its columns.
 
-    Raises `UserError` when there is not one row.
+    Raises `UserError` when there is not one row. A mistake after the first row is left for
+    whoever reads that far.
     """
-    table.head = table.head or list(table.rows(limit=HEAD_ROWS))
+    try:
+        for row in [] if table.head else table.rows(limit=HEAD_ROWS):
+            table.head.append(row)
+    except UserError:
+        if not table.head:
+            raise
     if not any(table.head):
         raise UserError(
             "data_empty",
