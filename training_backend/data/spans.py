@@ -13,6 +13,7 @@ it, such as an empty <think> block, is learned) and ends with its end-of-turn to
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os.path
 import re
@@ -23,11 +24,10 @@ from training_backend.data.mapping import Conversation, Message, RowProblem
 
 Span = tuple[int, int]
 
-# One marker for each message: characters of the last private-use planes, which no template
-# and no text holds.
-_FIRST_MARKER = 0xF0000
-_MAX_MESSAGES = 0xFFFD
-_MARKER = re.compile("([\U000f0000-\U000ffffd])")
+# A message's marker is one character of the last, private-use planes, in a block of them that
+# the text does not use.
+_BLOCKS = [*range(0xF0000, 0xFF000, 0x1000), *range(0x100000, 0x10F000, 0x1000)]
+_MAX_MESSAGES = 0x1000
 # Templates take answers apart at such tags, and may leave out what stands before one.
 _TAG = re.compile(r"(\s*</?(?:think|thinking|reasoning|thought)>\s*)")
 
@@ -82,20 +82,21 @@ def lay_out(conversation: Conversation, render: Render, generation_tail: str) ->
 
 def _find_texts(messages: list[Message], text: str, render: Render) -> list[Span | None] | None:
     """Where each message's own text stands in `text`; None when it cannot be told."""
-    if _MARKER.search(text):
+    marker = _Marker.unused_in(text)
+    if marker is None:
         return None
     try:
-        marked = render([_marked(message, index) for index, message in enumerate(messages)])
+        marked = render(marker.mark(messages))
     except RowProblem:
         return None
-    pieces = _MARKER.split(marked)
+    pieces = marker.split(marked)
     if "".join(pieces[::2]) != text:
         return None
     found: list[Span | None] = [None] * len(messages)
     place = 0
-    for piece, marker in zip(pieces[::2], pieces[1::2], strict=False):
+    for piece, sign in zip(pieces[::2], pieces[1::2], strict=False):
         place += len(piece)
-        owner = ord(marker) - _FIRST_MARKER
+        owner = ord(sign) - marker.first
         known = found[owner]
         found[owner] = (place, place) if known is None else (known[0], place)
     spans = sorted(span for span in found if span is not None)
@@ -104,8 +105,34 @@ def _find_texts(messages: list[Message], text: str, render: Render) -> list[Span
     return found
 
 
-def _marked(message: Message, index: int) -> Message:
-    mark = chr(_FIRST_MARKER + index)
+@dataclass(frozen=True)
+class _Marker:
+    """Marks messages with the characters from number `first` on."""
+
+    first: int
+
+    @classmethod
+    def unused_in(cls, text: str) -> _Marker | None:
+        """None for a text that uses all of them."""
+        if text.isascii() or max(text) < chr(_BLOCKS[0]):
+            return cls(_BLOCKS[0])
+        used = {ord(character) & ~(_MAX_MESSAGES - 1) for character in set(text)}
+        return next((cls(block) for block in _BLOCKS if block not in used), None)
+
+    def mark(self, messages: list[Message]) -> list[Message]:
+        return [_marked(message, chr(self.first + index)) for index, message in enumerate(messages)]
+
+    def split(self, text: str) -> list[str]:
+        """Text, marker, text, marker, ..., text."""
+        return _marks(self.first).split(text)
+
+
+@functools.cache
+def _marks(first: int) -> re.Pattern[str]:
+    return re.compile(f"([{chr(first)}-{chr(first + _MAX_MESSAGES - 1)}])")
+
+
+def _marked(message: Message, mark: str) -> Message:
     copy: dict[str, Any] = dict(message)
     for key in ("content", "reasoning_content", "thinking"):
         value = copy.get(key)
@@ -182,10 +209,13 @@ class _Finder:
         if not before:
             return first
         gap = before[-1]
+        header = self._text[gap:first]
         tail = self._generation_tail
-        if not (tail and self._text.startswith(tail, gap) and gap + len(tail) <= first):
-            tail = _common(self._text[gap:first], self._prompt_tail(index))
-        return gap + len(tail) if tail else first
+        if tail and header.startswith(tail):
+            return gap + len(tail)
+        asked = _common(header, self._tail(self._messages[:index], add_generation_prompt=True))
+        unasked = _common(header, self._tail(self._messages[:index]))
+        return gap + len(asked) if len(asked) > len(unasked) else first
 
     def end(self, index: int) -> int:
         """Behind the end-of-turn token, without the white space that follows it."""
@@ -204,20 +234,20 @@ class _Finder:
         assert span is not None
         return span
 
-    def _prompt_tail(self, index: int) -> str:
-        return self._tail(self._messages[:index], add_generation_prompt=True)
-
     def _turn_tail(self, index: int) -> str:
         return self._tail(self._messages[: index + 1]).strip()
 
     def _tail(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
         """What the template writes behind the last text of a part of the conversation."""
-        marked = [_marked(message, index) for index, message in enumerate(messages)]
+        marker = _Marker.unused_in(self._text)
+        if marker is None:
+            return ""
         try:
-            rendered = self._render(marked, add_generation_prompt)
+            rendered = self._render(marker.mark(messages), add_generation_prompt)
         except RowProblem:
             return ""
-        return _MARKER.split(rendered)[-1] if _MARKER.search(rendered) else ""
+        pieces = marker.split(rendered)
+        return pieces[-1] if len(pieces) > 1 else ""
 
 
 def _common(one: str, other: str) -> str:
