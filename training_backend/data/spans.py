@@ -202,19 +202,22 @@ class _Finder:
         self._last_tail = text[self._ends[-1] :].strip()
 
     def begin(self, index: int) -> int:
-        """Right behind the generation prompt; where that adds more than the text has (as a
-        <think>), behind what both have; at the answer's own text where there is no prompt."""
+        """Right behind the generation prompt; at the answer's own text where there is none."""
         first, _ = self._span(index)
         before = [end for end in self._ends if end <= first]
         if not before:
             return first
         gap = before[-1]
         header = self._text[gap:first]
-        tail = self._generation_tail
-        if tail and header.startswith(tail):
-            return gap + len(tail)
-        asked = _common(header, self._tail(self._messages[:index], add_generation_prompt=True))
-        unasked = _common(header, self._tail(self._messages[:index]))
+        if self._generation_tail and header.startswith(self._generation_tail):
+            return gap + len(self._generation_tail)
+        so_far = self._messages[:index]
+        prompt = self._tail(so_far, add_generation_prompt=True)
+        if prompt and header.startswith(prompt):
+            return gap + len(prompt)
+        # The prompt says more than the text has, as a <think>: its part that both have, if it
+        # goes beyond the end of the turn before.
+        asked, unasked = _common(header, prompt), _common(header, self._tail(so_far))
         return gap + len(asked) if len(asked) > len(unasked) else first
 
     def end(self, index: int) -> int:
