@@ -71,9 +71,7 @@ def demo_model(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    job = load_job(options.job)
-    if not isinstance(job, TrainingJob):
-        raise UserError("not_a_training_job", "{path} is not a training job.", path=options.job)
+    job = _training_job(options)
     preflight.check(job)
     run = runs.create(job)
     terminal = _follow(run, options)
@@ -126,6 +124,73 @@ def list_runs(options: argparse.Namespace) -> int:
     ]
     _result(options, document, "\n".join(line.rstrip() for line in lines) or "No runs yet.")
     return 0
+
+
+def preview(options: argparse.Namespace) -> int:
+    from training_backend.data.preview import preview as shown
+
+    job = _training_job(options)
+    document = shown(job, _tokenizer(job, options), options.rows)
+    lines = [f"Format: {document['format']}", *document["notices"]]
+    for row in document["rows"]:
+        counts = f"{row['n_tokens']} of {row['n_tokens_full']} tokens, {row['n_trained']} learned"
+        lines += ["", f"Row {row['index'] + 1}: {counts} (in brackets)"]
+        lines.append(row.get("problem") or _bracketed(row["tokens"]))
+    _result(options, document, "\n".join(lines))
+    return 0
+
+
+def _bracketed(tokens: list[dict[str, Any]]) -> str:
+    """The text with what is learned from in brackets that no text holds."""
+    text, inside = "", False
+    for token in tokens:
+        if token["trained"] != inside:
+            text += "\u27e6" if token["trained"] else "\u27e7"
+            inside = token["trained"]
+        text += token["text"]
+    return text + ("\u27e7" if inside else "")
+
+
+def lint(options: argparse.Namespace) -> int:
+    from training_backend.data.lint import lint as examined
+
+    job = _training_job(options)
+    tokenizer = _tokenizer(job, options)
+    with _report(options) as report:
+
+        def tell(rows: int) -> None:
+            if isinstance(report, ConsoleReport):
+                report.bar(f"{rows:,} rows", 0, None)
+            elif rows % 50_000 == 0:
+                report.say(f"{rows} rows")
+
+        found = examined(job, tokenizer, near_duplicates=options.near_duplicates, on_progress=tell)
+    numbers = found.numbers
+    lines = [
+        f"{numbers.rows:,} rows, {numbers.tokens:,} tokens, "
+        f"{numbers.trained_share:.1%} of them learned from",
+        *found.notices,
+        *(f"{f.severity:8} {f.code}: {f.message}" for f in found.findings),
+    ]
+    _result(options, found.document(job), "\n".join(lines))
+    return 0
+
+
+def _training_job(options: argparse.Namespace) -> TrainingJob:
+    job = load_job(options.job)
+    if not isinstance(job, TrainingJob):
+        raise UserError("not_a_training_job", "{path} is not a training job.", path=options.job)
+    return job
+
+
+def _tokenizer(job: TrainingJob, options: argparse.Namespace) -> Any:
+    """The tokenizer of the job's model; the demo model is prepared first."""
+    from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
+    from training_backend.demo_model import prepare_demo_model
+    from training_backend.tokenizer import load_tokenizer
+
+    demo = job.model.id in DEMO_MODEL_IDS
+    return load_tokenizer(job, prepare_demo_model() if demo else resolve_model(job.model.id))
 
 
 def export(options: argparse.Namespace) -> int:
@@ -254,6 +319,14 @@ def _parser() -> argparse.ArgumentParser:
         "run", metavar="RUN"
     )
     add("stop", stop, "ask a live run to save and stop").add_argument("run", metavar="RUN")
+    command = add("preview", preview, "what the model sees: tokens, text, loss mask")
+    command.add_argument("job", type=Path, metavar="JOB.json")
+    command.add_argument("--rows", type=_positive, default=5, metavar="N", help="5 by default")
+    command = add("lint", lint, "problems in the data, by row")
+    command.add_argument("job", type=Path, metavar="JOB.json")
+    command.add_argument(
+        "--near-duplicates", action="store_true", help="look for rows that are nearly the same"
+    )
     add("runs", list_runs, "list the runs")
     command = add("export", export, "write what a run learned as a folder")
     command.add_argument("run", metavar="RUN", help="a run's id or folder, or an adapter folder")
@@ -264,6 +337,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--checkpoint", metavar="NAME", help="such as checkpoint-40")
     add("doctor", doctor, "hardware, versions, what would work here")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 if __name__ == "__main__":

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 import bitsandbytes as bnb
 import torch
 from peft import LoraConfig
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
 from training_backend.demo_model import DemoProgress, prepare_demo_model
 from training_backend.errors import UserError
-from training_backend.files import is_disk_full
 from training_backend.job import TrainingJob
+from training_backend.tokenizer import cannot_load
 from training_backend.worker import Reporter
 
 # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first forward in eval
@@ -42,18 +41,6 @@ def locate(job: TrainingJob, reporter: Reporter) -> str | Path:
         reporter.phase("loading", fraction=share, detail=f"the demo model ({progress.phase})")
 
     return prepare_demo_model(report)
-
-
-def load_tokenizer(job: TrainingJob, model_id: str) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_id, revision=job.model.revision, trust_remote_code=False
-        )
-    except Exception as error:  # broken files end in errors of any kind
-        raise _cannot_load(model_id, error) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
@@ -90,24 +77,9 @@ def load_model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        raise _cannot_load(model_id, error) from error
+        raise cannot_load(model_id, error) from error
     _check_whole(model, model_id, report)
     return model
-
-
-def _cannot_load(model_id: str, error: Exception) -> UserError | Exception:
-    if is_disk_full(error):  # while it was fetched
-        return error
-    traceback.print_exception(error)
-    told = isinstance(error, (OSError, ValueError)) and str(error).strip()
-    return UserError(
-        "model_unloadable",
-        "The model {model} cannot be loaded: {reason}.",
-        "Check the name, the files and the connection, or choose another model.",
-        field="model.id",
-        model=model_id,
-        reason=(told or repr(error)).splitlines()[0].rstrip(".: "),
-    )
 
 
 def _check_whole(model: Any, model_id: str, report: dict[str, Any]) -> None:

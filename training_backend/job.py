@@ -13,81 +13,53 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic.config import JsonDict
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from training_backend.errors import JobError, Problem, UserError
+from training_backend.job_data import DataFormat as DataFormat
+from training_backend.job_data import DatasetSection as DatasetSection
+from training_backend.job_data import Fix as Fix
+from training_backend.job_data import LossOn as LossOn
+from training_backend.job_data import MappingSection as MappingSection
+from training_backend.job_data import ReadingSection as ReadingSection
+from training_backend.job_data import SourceSection as SourceSection
+from training_backend.job_fields import Section, field
 
 DEMO_MODEL_IDS = ("demo", "smollm2-demo")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-def _field(
-    default: Any,
-    title: str,
-    help: str,
-    *,
-    unit: str = "",
-    advanced: bool = False,
-    special: str = "",
-    form: bool = True,
-    **bounds: Any,
-) -> Any:
-    """A pydantic field that also says how a form shows it.
-
-    Args:
-        special: what the form writes instead of the field's lowest value.
-        form: False for fields that another page chooses (model and data).
-    """
-    extra: JsonDict = {"unit": unit, "advanced": advanced, "special": special, "form": form}
-    return Field(default, title=title, description=help, json_schema_extra=extra, **bounds)
-
-
-class ModelSection(_Section):
-    id: str = _field(
+class ModelSection(Section):
+    id: str = field(
         ..., "Base model", "A model folder, a Hub id such as owner/name, or demo.", form=False,
         min_length=1,
     )  # fmt: skip
-    revision: str | None = _field(
+    revision: str | None = field(
         None, "Revision", "Branch, tag or commit on the Hub.", advanced=True, form=False
     )
 
 
-DataFormat = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"]
-
-
-class DatasetSection(_Section):
-    path: str = _field(..., "Data file", "A JSON or JSONL file, or demo.", form=False, min_length=1)
-    format: DataFormat = _field(
-        "auto", "Format", "How the rows are written. Auto finds out by itself.", form=False
-    )
-
-
-class QuantizationSection(_Section):
-    load_in_4bit: bool = _field(
+class QuantizationSection(Section):
+    load_in_4bit: bool = field(
         True,
         "Load in 4-bit (QLoRA)",
         "Holds the base model in 4 bits: about a quarter of the memory, a little slower. "
         "Off is LoRA on the 16-bit model.",
     )
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = _field(
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = field(
         "nf4",
         "4-bit type",
         "NF4 spaces its 16 levels as trained weights are spread; it is the better choice.",
         advanced=True,
     )
-    bnb_4bit_use_double_quant: bool = _field(
+    bnb_4bit_use_double_quant: bool = field(
         True,
         "Double quantisation",
         "Quantises the scaling constants too: saves about 0.4 bit a parameter.",
         advanced=True,
     )
-    bnb_4bit_compute_dtype: Literal["bfloat16", "float16", "float32"] = _field(
+    bnb_4bit_compute_dtype: Literal["bfloat16", "float16", "float32"] = field(
         "bfloat16",
         "Compute type",
         "What the 4-bit weights are unpacked to for arithmetic.",
@@ -95,22 +67,22 @@ class QuantizationSection(_Section):
     )
 
 
-class LoraSection(_Section):
-    r: int = _field(
+class LoraSection(Section):
+    r: int = field(
         16,
         "Rank",
         "Size of the adapter. 8 serves most tasks, 16 is a good start, beyond 64 little is won.",
         ge=1,
         le=1024,
     )
-    lora_alpha: int = _field(
+    lora_alpha: int = field(
         32,
         "Alpha",
         "Strength of the adapter; it counts as alpha / rank. Twice the rank is a good start.",
         ge=1,
         le=4096,
     )
-    lora_dropout: float = _field(
+    lora_dropout: float = field(
         0.0,
         "Dropout",
         "Share of adapter inputs left out at random while training. 0 is fastest; 0.05 helps "
@@ -119,14 +91,14 @@ class LoraSection(_Section):
         le=0.9,
         advanced=True,
     )
-    target_modules: Literal["all-linear"] | tuple[str, ...] = _field(
+    target_modules: Literal["all-linear"] | tuple[str, ...] = field(
         "all-linear",
         "Layers",
         "all-linear adapts every linear layer; or name the layers, separated by commas "
         "(q_proj, v_proj).",
         advanced=True,
     )
-    use_rslora: bool = _field(
+    use_rslora: bool = field(
         False,
         "Rank-stabilised scaling",
         "Scales by alpha / sqrt(rank), which keeps high ranks effective (rsLoRA).",
@@ -147,11 +119,11 @@ Scheduler = Literal[
 Optimizer = Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 
 
-class TrainingSection(_Section):
-    num_train_epochs: float = _field(
+class TrainingSection(Section):
+    num_train_epochs: float = field(
         3.0, "Epochs", "How often the whole data is gone through.", gt=0, le=1000
     )
-    max_steps: int = _field(
+    max_steps: int = field(
         -1,
         "Stop after steps",
         "Ends after so many steps, whatever the epochs say.",
@@ -159,24 +131,24 @@ class TrainingSection(_Section):
         ge=-1,
         le=10_000_000,
     )
-    learning_rate: float = _field(
+    learning_rate: float = field(
         2e-4,
         "Learning rate",
         "How far each step goes. 2e-4 suits LoRA; a small model and a new style take up to 1e-3.",
         gt=0,
         le=1.0,
     )
-    per_device_train_batch_size: int = _field(
+    per_device_train_batch_size: int = field(
         2, "Batch size", "Rows at once on the card. The main lever for memory.", ge=1, le=1024
     )
-    gradient_accumulation_steps: int = _field(
+    gradient_accumulation_steps: int = field(
         4,
         "Gradient accumulation",
         "Batches summed up before each step: a larger batch without more memory.",
         ge=1,
         le=4096,
     )
-    max_length: int = _field(
+    max_length: int = field(
         1024,
         "Longest row",
         "Rows longer than this are cut at the end.",
@@ -184,23 +156,23 @@ class TrainingSection(_Section):
         ge=8,
         le=1_000_000,
     )
-    packing: bool = _field(
+    packing: bool = field(
         False,
         "Pack short rows together",
         "Fills each sequence with several rows, kept apart from one another: faster on short rows.",
         advanced=True,
     )
-    activation_checkpointing: bool = _field(
+    activation_checkpointing: bool = field(
         True,
         "Activation checkpointing",
         "Computes activations twice instead of keeping them: much less memory, about a third "
         "slower.",
         advanced=True,
     )
-    lr_scheduler_type: Scheduler = _field(
+    lr_scheduler_type: Scheduler = field(
         "cosine", "Schedule", "How the learning rate falls over the run.", advanced=True
     )
-    warmup_steps: float = _field(
+    warmup_steps: float = field(
         0.03,
         "Warm-up",
         "Steps in which the learning rate rises; below 1 a share of the run.",
@@ -208,60 +180,60 @@ class TrainingSection(_Section):
         le=1_000_000,
         advanced=True,
     )
-    optim: Optimizer = _field(
+    optim: Optimizer = field(
         "auto",
         "Optimizer",
         "Auto takes paged 8-bit AdamW on a GPU and plain AdamW on the CPU.",
         advanced=True,
     )
-    weight_decay: float = _field(
+    weight_decay: float = field(
         0.0, "Weight decay", "Pulls the adapter's weights towards zero.", ge=0, le=1, advanced=True
     )
-    max_grad_norm: float = _field(
+    max_grad_norm: float = field(
         1.0, "Gradient clipping", "Longest gradient that a step may use.", gt=0, le=1000,
         advanced=True,
     )  # fmt: skip
-    save_steps: int = _field(
+    save_steps: int = field(
         50, "Checkpoint every", "Steps between checkpoints.", unit="steps", ge=1, le=1_000_000,
         advanced=True,
     )  # fmt: skip
-    save_total_limit: int = _field(
+    save_total_limit: int = field(
         3, "Checkpoints kept", "Older ones are removed. At least two stay.", ge=2, le=1000,
         advanced=True,
     )  # fmt: skip
-    logging_steps: int = _field(
+    logging_steps: int = field(
         1, "Report every", "Steps between points on the chart.", unit="steps", ge=1, le=10_000,
         advanced=True,
     )  # fmt: skip
-    seed: int = _field(
+    seed: int = field(
         42, "Seed", "The same seed and settings give the same run.", ge=0, le=2**31 - 1,
         advanced=True,
     )  # fmt: skip
 
 
-class EvaluationSection(_Section):
-    held_out_fraction: float = _field(
+class EvaluationSection(Section):
+    held_out_fraction: float = field(
         0.0,
         "Held-out share",
         "Share of the rows that is not trained on but used to test. 0.05 is a good choice.",
         ge=0.0,
         le=0.5,
     )
-    eval_steps: int = _field(
+    eval_steps: int = field(
         50, "Test every", "Steps between tests on the held-out rows.", unit="steps", ge=1,
         le=1_000_000, advanced=True,
     )  # fmt: skip
-    prompts: tuple[str, ...] = _field(
+    prompts: tuple[str, ...] = field(
         (),
         "Questions to try",
         "One a line. The model answers them before the first step and after the last.",
     )
-    max_new_tokens: int = _field(
+    max_new_tokens: int = field(
         96, "Longest answer", "To those questions.", unit="tokens", ge=1, le=4096, advanced=True
     )
 
 
-class TrainingJob(_Section):
+class TrainingJob(Section):
     """Fine-tune one base model on one dataset."""
 
     kind: Literal["training"] = "training"
@@ -278,7 +250,7 @@ class TrainingJob(_Section):
 ExportFormat = Literal["safetensors", "adapter"]
 
 
-class ExportJob(_Section):
+class ExportJob(Section):
     """Write what a run learned as a folder that other programs load.
 
     `run` is a run's folder or a plain PEFT adapter folder; `checkpoint` one of the run's
@@ -353,15 +325,17 @@ def _anchored(job: Job, folder: Path) -> Job:
     if isinstance(job, ExportJob):
         return job
     model = job.model.model_copy(update={"id": absolute(job.model.id)})
-    dataset = job.dataset.model_copy(update={"path": absolute(job.dataset.path)})
+    dataset = job.dataset.with_paths(absolute)
     return job.model_copy(update={"model": model, "dataset": dataset})
 
 
 def _problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     problems: dict[str, Problem] = {}  # a union reports once per member: the first one is enough
     for item in error.errors(include_url=False):
-        place = [str(part) for part in item["loc"]][:2]
-        name = ".".join(place)
+        place = item["loc"]
+        name = ".".join(str(part) for part in place[:2])
+        if name == "dataset":  # a mistake of the section as a whole
+            name = "dataset.path"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = _unknown_key(place, model)
@@ -369,17 +343,36 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
             message = "is missing"
         elif item["type"] not in {"value_error", "json_invalid"}:
             message = f"{message[0].lower()}{message[1:]}, not {_shown(item['input'])}"
-        problems.setdefault(name, Problem(name, message))
+        inner = ""
+        if place[:1] == ("dataset",):  # the one section that holds others
+            inner = ", ".join(
+                f"number {part + 1}" if isinstance(part, int) else part for part in place[2:]
+            )
+        problems.setdefault(
+            f"{name}, {inner}", Problem(name, f"{inner}: {message}" if inner else message)
+        )
     return list(problems.values())
 
 
-def _unknown_key(place: list[str], model: type[BaseModel]) -> str:
-    for section in place[:-1]:
-        annotation = model.model_fields[section].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    close = difflib.get_close_matches(place[-1], model.model_fields, n=1, cutoff=0.5)
+def _unknown_key(place: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    sections = [model]
+    for part in place[:-1]:
+        inner = [
+            found
+            for section in sections
+            if part in section.model_fields
+            for found in _sections_in(section.model_fields[str(part)].annotation)
+        ]
+        sections = inner or sections  # a position in a list, or the tag of a union
+    keys = {key for section in sections for key in section.model_fields}
+    close = difflib.get_close_matches(str(place[-1]), sorted(keys), n=1, cutoff=0.5)
     return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _sections_in(part)]
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training_backend import adapters, catalog
-from training_backend.data import mapping, reader
+from training_backend.data import mapping, sources
 from training_backend.demo_model import demo_model_ready
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob, Job, TrainingJob
@@ -23,7 +23,7 @@ def check(job: Job) -> None:
     """Raises `JobError` with everything that would keep the job from starting."""
     checks: list[Callable[[], None]]
     if isinstance(job, TrainingJob):
-        checks = [lambda: _model(job), lambda: _data(job), lambda: _room(job)]
+        checks = [lambda: _model(job), lambda: check_data(job), lambda: _room(job)]
     else:
         checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
     problems = []
@@ -41,27 +41,28 @@ def _model(job: TrainingJob) -> None:
         catalog.resolve_model(job.model.id)
 
 
-def _data(job: TrainingJob) -> None:
-    path = reader.resolve_dataset(job.dataset.path)
-    rows = reader.read_rows(path)
-    format = job.dataset.format
-    if format == "auto":
-        format = mapping.detect(rows)
-    first_problem = ""
-    for number, row in enumerate(rows, start=1):
+def check_data(job: TrainingJob) -> None:
+    """Every source must open, and some row of them must map; tokens come later.
+
+    Raises `UserError`.
+    """
+    opened = [sources.open_source(section) for section in job.dataset.resolved_sources()]
+    held_out = job.dataset.held_out_source()
+    if held_out is not None:
         try:
-            mapping.to_messages(row, format)
-            return
-        except mapping.RowProblem as problem:
-            first_problem = first_problem or f"row {number} {problem}"
-    raise UserError(
-        "no_usable_rows",
-        "No row of {name} can be trained on: {problem}.",
-        "Correct the file, or choose another.",
-        field=reader.FIELD,
-        name=path.name,
-        problem=first_problem,
-    )
+            sources.open_source(held_out)
+        except UserError as error:
+            error.field = "dataset.held_out_path"
+            raise
+    first_problem = ""
+    for source in opened:
+        for number, row in enumerate(source.table.rows(), start=1):
+            try:
+                mapping.to_conversation(row, source.format, source.section.mapping)
+                return
+            except mapping.RowProblem as problem:
+                first_problem = first_problem or f"row {number} {problem}"
+    raise sources.no_usable_rows(opened[0].table.name, first_problem)
 
 
 def _room(job: TrainingJob) -> None:

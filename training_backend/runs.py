@@ -227,7 +227,7 @@ def summary(run: Run) -> RunSummary:
         state=_state(run, events[-1] if events else None),
         created=(run.folder / "job.json").stat().st_mtime,
         model=job.model.id,
-        dataset=job.dataset.path,
+        dataset=job.dataset.title,
         step=metrics.step if metrics else None,
         total_steps=metrics.total_steps if metrics else None,
         loss=metrics.loss if metrics else None,

@@ -10,13 +10,11 @@ import contextlib
 import inspect
 import json
 import math
-import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from trl import SFTConfig, SFTTrainer
@@ -24,8 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from training_backend import base_model, checkpoints, sampling
 from training_backend.adapters import CONFIG, WEIGHTS
 from training_backend.checkpoints import Checkpoint
-from training_backend.data import mapping, reader
-from training_backend.data.formatting import Encoded, Formatter
+from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.errors import StopRequested, UserError
 from training_backend.files import fsync_tree, replace
 from training_backend.job import TrainingJob
@@ -35,6 +32,7 @@ from training_backend.protocol import (
     RunStopped,
     SampleGenerated,
 )
+from training_backend.tokenizer import load_tokenizer
 from training_backend.trainer_reports import TrainerReports
 from training_backend.worker import Reporter
 
@@ -65,15 +63,15 @@ def _run(
 
     reporter.phase("loading", detail="the tokenizer and the data")
     model_id = str(base_model.locate(job, reporter))
-    tokenizer = base_model.load_tokenizer(job, model_id)
+    tokenizer = load_tokenizer(job, model_id)
     model = base_model.load_model(job, model_id, reporter)
-    train_rows, held_out_rows = _dataset(job, tokenizer, reporter)
+    data = _dataset(job, tokenizer, reporter)
 
     trainer = _Trainer(
         model=model,
-        args=_arguments(job, staging, len(held_out_rows) > 0),
-        train_dataset=train_rows,
-        eval_dataset=held_out_rows if len(held_out_rows) else None,
+        args=_arguments(job, staging, data.held_out is not None),
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
         processing_class=tokenizer,
         peft_config=base_model.lora_config(job, model),
     )
@@ -94,8 +92,8 @@ def _run(
         total_steps=total_steps,
         trainable_parameters=trainable,
         total_parameters=trainable + _base_parameters(trainer.model),
-        rows=len(train_rows),
-        trained_token_share=_trained_share(train_rows),
+        rows=len(data.train),
+        trained_token_share=data.trained_share,
     )
     if resume_from is not None and resume_from.step >= total_steps:
         # Cut off between its last step and its adapter: the trainer would do a step too many.
@@ -117,87 +115,18 @@ def _run(
 # --- data ------------------------------------------------------------------------------
 
 
-def _dataset(job: TrainingJob, tokenizer: Any, reporter: Reporter) -> tuple[Dataset, Dataset]:
+def _dataset(job: TrainingJob, tokenizer: Any, reporter: Reporter) -> TrainingRows:
     """The rows to train on and the held-out ones, as `input_ids` and `labels`."""
-    reporter.phase("tokenising", fraction=0.0)
-    path = reader.resolve_dataset(job.dataset.path)
-    rows = reader.read_rows(path)
-    format = mapping.detect(rows) if job.dataset.format == "auto" else job.dataset.format
-    formatter = Formatter(tokenizer, job.training.max_length)
-    if formatter.used_fallback:
-        reporter.warn(
-            "no_chat_template",
-            "This model has no chat template; a plain one (User: / Assistant:) is used.",
-        )
-    encoded: list[Encoded] = []
-    problems: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            encoded.append(formatter.encode(mapping.to_messages(row, format)))
-        except mapping.RowProblem as problem:
-            problems.append(f"row {number} {problem}")
-        if number % 500 == 0:
-            reporter.phase("tokenising", fraction=number / len(rows))
-    _report_rows(encoded, problems, path.name, job, reporter)
-
-    held_out = round(len(encoded) * job.evaluation.held_out_fraction)
-    if job.evaluation.held_out_fraction and not 0 < held_out < len(encoded):
-        raise UserError(
-            "nothing_held_out",
-            "{fraction} of {rows} rows leaves nothing to test on or nothing to train on.",
-            "Choose another share, or 0.",
-            field="evaluation.held_out_fraction",
-            fraction=job.evaluation.held_out_fraction,
-            rows=len(encoded),
-        )
-    random.Random(job.training.seed).shuffle(encoded)
-    return _as_dataset(encoded[held_out:]), _as_dataset(encoded[:held_out])
-
-
-def _report_rows(
-    encoded: list[Encoded], problems: list[str], name: str, job: TrainingJob, reporter: Reporter
-) -> None:
-    if not encoded:
-        raise UserError(
-            "no_usable_rows",
-            "No row of {name} can be trained on: {problem}.",
-            "Correct the file, or choose another.",
-            field=reader.FIELD,
-            name=name,
-            problem=problems[0],
-        )
-    if problems:
-        reporter.warn(
-            "rows_left_out",
-            "{count} of {total} rows are left out: {examples}.",
-            count=len(problems),
-            total=len(problems) + len(encoded),
-            examples="; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else ""),
-        )
-    cut = sum(row.truncated for row in encoded)
-    if cut:
-        reporter.warn(
-            "rows_cut",
-            "{count} of {total} rows are longer than {max_length} tokens and are cut.",
-            count=cut,
-            total=len(encoded),
-            max_length=job.training.max_length,
-        )
-
-
-def _as_dataset(rows: list[Encoded]) -> Dataset:
-    return Dataset.from_dict(
-        {
-            "input_ids": [row.input_ids for row in rows],
-            "labels": [row.labels for row in rows],
-        }
+    reporter.phase("tokenising")
+    rows = training_rows(
+        job,
+        tokenizer,
+        on_progress=lambda count: reporter.phase("tokenising", detail=f"{count:,} rows"),
+        should_stop=reporter.stop_requested,
     )
-
-
-def _trained_share(rows: Dataset) -> float:
-    tokens = sum(len(ids) for ids in rows["input_ids"])
-    trained = sum(label != -100 for labels in rows["labels"] for label in labels)
-    return trained / tokens
+    for code, template, params in rows.warnings:
+        reporter.warn(code, template, **params)
+    return rows
 
 
 # --- training --------------------------------------------------------------------------

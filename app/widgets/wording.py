@@ -61,7 +61,7 @@ def describe(job: TrainingJob) -> str:
     """One line: what is trained on what, and how."""
     return _tr("{model} on {data}, {method} r {rank}").format(
         model=model_name(job.model.id),
-        data=data_name(job.dataset.path),
+        data=" + ".join(data_name(source.path) for source in job.dataset.resolved_sources()),
         method="QLoRA" if job.quantization.load_in_4bit else "LoRA",
         rank=job.lora.r,
     )

@@ -1,228 +1,269 @@
-"""Rows of every known form become the same messages; a row that cannot is named as one."""
+"""Rows of every form become conversations, and what cannot says why."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import contextlib
+import json
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from training_backend.data import mapping, reader
-from training_backend.data.mapping import RowProblem, detect, to_messages
-from training_backend.errors import UserError
-from training_backend.job import DataFormat
-
-
-def turns(*texts: str, system: str = "") -> list[dict[str, str]]:
-    """Messages, taking turns from the user's on."""
-    roles = ("user", "assistant")
-    found = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
-    return [{"role": "system", "content": system}, *found] if system else found
-
-
-def problem(row: dict[str, Any], format: DataFormat) -> str:
-    with pytest.raises(RowProblem) as caught:
-        to_messages(row, format)
-    return str(caught.value)
-
-
-ROWS: list[tuple[dict[str, Any], DataFormat, list[dict[str, str]]]] = [
-    ({"messages": turns("q", "a")}, "messages", turns("q", "a")),
-    (
-        {"messages": turns("q", "a", "r", "b", system="s")},
-        "messages",
-        turns("q", "a", "r", "b", system="s"),
-    ),
-    (
-        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-        "sharegpt",
-        turns("q", "a"),
-    ),
-    ({"conversations": turns("q", "a")}, "sharegpt", turns("q", "a")),
-    (
-        {"messages": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-        "messages",
-        turns("q", "a"),
-    ),
-    ({"instruction": "q", "input": "", "output": "a"}, "alpaca", turns("q", "a")),
-    ({"instruction": "q", "output": "a"}, "alpaca", turns("q", "a")),
-    ({"instruction": "q", "input": None, "output": "a"}, "alpaca", turns("q", "a")),
-    ({"instruction": "q", "input": "more", "output": "a"}, "alpaca", turns("q\n\nmore", "a")),
-    (
-        {"instruction": "q", "output": "a", "system": "s"},
-        "alpaca",
-        turns("q", "a", system="s"),
-    ),
-    ({"prompt": "q", "completion": "a"}, "prompt_completion", turns("q", "a")),
-    ({"prompt": "q", "response": "a"}, "prompt_completion", turns("q", "a")),
-    (
-        {"prompt": turns("q", "a", "r"), "completion": [{"role": "assistant", "content": "b"}]},
-        "prompt_completion",
-        turns("q", "a", "r", "b"),
-    ),
-    ({"text": " as it is\n"}, "text", [{"role": "text", "content": " as it is\n"}]),
-]
-
-
-@pytest.mark.parametrize(("row", "format", "messages"), ROWS)
-def test_every_form_is_recognised_and_mapped(
-    row: dict[str, Any], format: DataFormat, messages: list[dict[str, str]]
-) -> None:
-    assert detect([row]) == format
-    assert to_messages(row, format) == messages
-    assert to_messages(row, "auto") == messages
-
-
-def test_every_form_of_a_job_is_tested() -> None:
-    assert {format for _, format, _ in ROWS} == set(get_args(DataFormat)) - {"auto"}
-
-
-@pytest.mark.parametrize(
-    ("role", "known"),
-    [
-        ("human", "user"),
-        ("user", "user"),
-        ("prompter", "user"),
-        ("Human", "user"),
-        ("gpt", "assistant"),
-        ("GPT", "assistant"),
-        ("chatgpt", "assistant"),
-        ("model", "assistant"),
-        ("bot", "assistant"),
-        ("assistant", "assistant"),
-        ("system", "system"),
-        ("developer", "system"),
-    ],
+from training_backend.data.mapping import (
+    ROLES,
+    TEXT,
+    Message,
+    RowProblem,
+    check_columns,
+    detect,
+    fill,
+    notice,
+    to_conversation,
+    to_messages,
 )
-def test_sharegpt_roles_are_mapped(role: str, known: str) -> None:
-    conversation = [
-        {"from": "human", "value": "q"},
-        {"from": role, "value": "x"},
-        {"from": "gpt", "value": "a"},
+from training_backend.errors import UserError
+from training_backend.job import DataFormat, MappingSection
+
+ASKED = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+
+FORMS: list[tuple[DataFormat, dict[str, Any]]] = [
+    ("messages", {"messages": ASKED}),
+    ("messages", {"conversation": ASKED}),
+    ("sharegpt", {"conversations": [{"from": "human", "value": "Hi?"},
+                                    {"from": "gpt", "value": "Hello."}]}),
+    ("alpaca", {"instruction": "Hi?", "input": "", "output": "Hello."}),
+    ("prompt_completion", {"prompt": "Hi?", "completion": "Hello."}),
+    ("prompt_completion", {"prompt": ASKED[:1], "completion": ASKED[1:]}),
+    ("question_answer", {"Question": "Hi?", "Answer": "Hello."}),
+    ("question_answer", {"input": "Hi?", "output": "Hello."}),
+    ("preference", {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}),
+    ("preference", {"chosen": ASKED, "rejected": ASKED}),
+    ("kto", {"prompt": "Hi?", "completion": "Hello.", "label": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "row"), FORMS)
+def test_each_form_is_detected_and_becomes_the_same_conversation(
+    form: DataFormat, row: dict[str, Any]
+) -> None:
+    assert detect([row]) == form
+    assert to_messages(row, form) == ASKED
+    assert to_messages(row, "auto") == ASKED
+
+
+def test_plain_text_is_one_message_of_its_own_role() -> None:
+    assert detect([{"text": "Once upon a time"}]) == "text"
+    assert to_messages({"text": "Once"}, "text") == [{"role": TEXT, "content": "Once"}]
+
+
+def test_unknown_columns_are_named() -> None:
+    with pytest.raises(UserError, match=r"alpha, beta.*no known form"):
+        detect([{"beta": 1, "alpha": 2}])
+
+
+def test_alpaca_input_follows_the_instruction() -> None:
+    row = {"instruction": "Add.", "input": "2 and 2", "output": "4", "system": "Be brief."}
+    assert [m["content"] for m in to_messages(row, "alpaca")] == [
+        "Be brief.",
+        "Add.\n\n2 and 2",
+        "4",
     ]
-    found = to_messages({"conversations": conversation}, "sharegpt")
-    assert [message["role"] for message in found] == ["user", known, "assistant"]
-
-
-@pytest.mark.parametrize("role", ["tool", "function", "", None, 5, ["user"], {"a": 1}, "x" * 900])
-def test_an_unknown_role_is_the_rows_problem(role: Any) -> None:
-    found = problem({"messages": [{"role": role, "content": "x"}]}, "messages")
-    assert found.startswith("has the unknown role ")
-    assert len(found) < 100
 
 
 def test_what_follows_the_last_answer_is_dropped() -> None:
-    assert to_messages({"messages": turns("q", "a", "thanks")}, "messages") == turns("q", "a")
+    assert to_messages({"messages": [*ASKED, ASKED[0]]}, "messages") == ASKED
 
 
-def test_a_greeting_before_the_first_question_is_dropped() -> None:
-    """ShareGPT conversations often begin so, and chat templates do not know it."""
-    conversation = [
-        {"from": "gpt", "value": "Hello!"},
-        {"from": "human", "value": "q"},
-        {"from": "gpt", "value": "a"},
+def test_bad_labels_are_left_out_and_it_is_said() -> None:
+    with pytest.raises(RowProblem, match="labelled as a bad answer") as caught:
+        to_messages({"prompt": "Hi?", "completion": "No.", "label": False}, "kto")
+    assert caught.value.code == "labelled_bad"
+    assert "left out" in notice("kto") and "rejected" in notice("preference")
+
+
+def test_typed_parts_become_text_reasoning_and_calls() -> None:
+    parts = [
+        {"type": "reasoning", "value": "1 + 1"},
+        {"type": "text", "text": "I will "},
+        {"type": "text", "value": "add."},
+        {"type": "tool_call", "tool_call": {"name": "add", "arguments": '{"a": 1}'}},
     ]
-    assert to_messages({"conversations": conversation}, "sharegpt") == turns("q", "a")
-    found = problem({"conversations": conversation[:1]}, "sharegpt")
-    assert found == "has an answer but no question"
+    row = {"messages": [ASKED[0], {"role": "assistant", "content": parts}]}
+    answer = to_messages(row, "messages")[1]
+    assert answer == {
+        "role": "assistant", "content": "I will add.", "reasoning_content": "1 + 1",
+        "tool_calls": [CALL],
+    }  # fmt: skip
+
+
+def test_tool_calls_tools_and_results_are_kept() -> None:
+    row = {
+        "messages": [
+            ASKED[0],
+            {"role": "assistant", "content": None, "tool_calls": [
+                {"id": "x1", "function": {"name": "add", "arguments": '{"a": 1}'}}]},
+            {"role": "tool", "tool_call_id": "x1", "content": "1"},
+            ASKED[1],
+        ],
+        "tools": json.dumps([{"type": "function", "function": {"name": "add"}}]),
+    }  # fmt: skip
+    conversation = to_conversation(row, "messages")
+    assert conversation.messages[1]["tool_calls"] == [{**CALL, "id": "x1"}]
+    assert conversation.messages[2] == {"role": "tool", "content": "1", "tool_call_id": "x1"}
+    assert conversation.tools == [{"type": "function", "function": {"name": "add"}}]
+
+
+def test_sharegpt_function_calls_are_tool_calls() -> None:
+    row = {"conversations": [
+        {"from": "human", "value": "Hi?"},
+        {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+        {"from": "observation", "value": "1"},
+        {"from": "gpt", "value": "Hello."},
+    ]}  # fmt: skip
+    messages = to_messages(row, "sharegpt")
+    assert messages[1]["tool_calls"] == [CALL]
+    assert [m["role"] for m in messages] == ["user", "assistant", "tool", "assistant"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("weight", 0), ("loss_weight", 0.0), ("train", False)])
+def test_weights_of_messages_are_kept(key: str, value: Any) -> None:
+    row = {"messages": [ASKED[0], {**ASKED[1], key: value}, *ASKED]}
+    assert to_messages(row, "messages")[1]["weight"] == 0
 
 
 @pytest.mark.parametrize(
-    "messages",
-    [[], turns("q"), [{"role": "system", "content": "s"}], turns("q", system="s")],
-)
-def test_a_conversation_without_an_answer_is_the_rows_problem(messages: Any) -> None:
-    assert problem({"messages": messages}, "messages") == "has no answer"
+    ("row", "form", "code"),
+    [
+        ({"messages": []}, "messages", "no_answer"),
+        ({"messages": None}, "messages", "no_messages"),
+        ({"messages": ["x"]}, "messages", "no_messages"),
+        ({"messages": ASKED[:1]}, "messages", "no_answer"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages", "unknown_role"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages", "null_content"),
+        ({"messages": [{"role": "user", "content": 3.5}, {"role": "assistant", "content": " "}]},
+         "messages", "empty_answer"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]},
+         "messages", "not_text"),
+        ({"prompt": "Hi?", "completion": ""}, "prompt_completion", "empty_answer"),
+        ({"prompt": "Hi?", "completion": None}, "prompt_completion", "no_answer"),
+        ({"prompt": "", "completion": "x"}, "prompt_completion", "empty_turn"),
+        ({"prompt": "Hi?", "completion": {"a": 1}}, "prompt_completion", "wrong_type"),
+        ({"question": "Hi?", "answer": float("nan")}, "question_answer", "null_content"),
+        ({"text": "  "}, "text", "empty_turn"),
+    ],
+)  # fmt: skip
+def test_bad_rows_say_what_is_wrong(row: dict[str, Any], form: DataFormat, code: str) -> None:
+    with pytest.raises(RowProblem) as caught:
+        to_messages(row, form)
+    assert caught.value.code == code
 
 
-@pytest.mark.parametrize("answer", ["", "  \n\t", None, 5, True, ["a"], {"text": "a"}, []])
-def test_an_answer_that_is_no_text_is_the_rows_problem(answer: Any) -> None:
-    rows: list[tuple[dict[str, Any], DataFormat]] = [
-        ({"messages": [*turns("q"), {"role": "assistant", "content": answer}]}, "messages"),
-        (
-            {
-                "conversations": [
-                    {"from": "human", "value": "q"},
-                    {"from": "gpt", "value": answer},
-                ]
-            },
-            "sharegpt",
-        ),
-        ({"instruction": "q", "output": answer}, "alpaca"),
-        ({"prompt": "q", "completion": answer}, "prompt_completion"),
-        ({"text": answer}, "text"),
+def test_lone_surrogates_are_replaced() -> None:
+    row = {"prompt": "Hi \ud83d", "completion": "\ud83d\ude42 ok"}
+    question, answer = to_messages(row, "prompt_completion")
+    assert (question["content"], answer["content"]) == ("Hi \ufffd", "🙂 ok")
+
+
+def test_custom_columns_become_roles() -> None:
+    mapping = MappingSection(
+        columns={"topic": "user", "ask": "user", "why": "reasoning", "say": "assistant"},
+        system_prompt="Be kind.",
+    )
+    row = {"topic": "Sums", "ask": "2 + 2?", "why": "count", "say": 4, "other": "x"}
+    assert to_messages(row, "custom", mapping) == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Sums\n\n2 + 2?"},
+        {"role": "assistant", "content": "4", "reasoning_content": "count"},
     ]
-    for row, format in rows:
-        found = problem(row, format)
-        assert found.startswith(("has an empty ", "has no text in ", "has no plain ")), found
-        assert found.endswith(("assistant", "output", "completion", "text"))
 
 
-def test_a_missing_column_is_the_rows_problem() -> None:
-    for format in get_args(DataFormat):
-        if format != "auto":
-            assert problem({"other": 1}, format).startswith("has no ")
+def test_custom_templates_are_filled_from_columns() -> None:
+    mapping = MappingSection(user="{a} and {b c}: {{x}}", assistant="{d}", system="{a}")
+    row = {"a": "one", "b c": "two", "d": "three"}
+    assert [m["content"] for m in to_messages(row, "custom", mapping)] == [
+        "one", "one and two: {x}", "three",
+    ]  # fmt: skip
+    with pytest.raises(RowProblem, match="no column d"):
+        to_messages({"a": "", "b c": ""}, "custom", mapping)
 
 
-def test_an_empty_question_is_the_rows_problem_but_an_empty_system_prompt_is_not() -> None:
-    assert problem({"messages": turns(" ", "a")}, "messages") == "has an empty user"
-    assert problem({"instruction": "", "output": "a"}, "alpaca") == "has an empty instruction"
-    messages = [{"role": "system", "content": ""}, *turns("q", "a")]
-    assert to_messages({"messages": messages}, "messages") == messages
+def test_a_mapping_of_missing_columns_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UserError, match="names nope, but the columns are a, b") as caught:
+        check_columns(MappingSection(user="{nope}", assistant="{a}"), ["a", "b"])
+    assert caught.value.field == "dataset.mapping"
 
 
-@pytest.mark.parametrize("value", [None, "text", {"role": "user"}, 5])
-def test_messages_that_are_no_list_are_the_rows_problem(value: Any) -> None:
-    assert problem({"messages": value}, "messages") == "has no list of messages"
+def test_placeholders_read_columns_and_nothing_else() -> None:
+    assert fill("{a.__class__} {a}", {"a.__class__": "safe", "a": "x"}) == "safe x"
 
 
-@pytest.mark.parametrize("turn", [None, "text", 5, ["user", "text"]])
-def test_a_message_that_is_no_object_is_the_rows_problem(turn: Any) -> None:
-    assert problem({"messages": [turn]}, "messages") == "holds a message that is no object"
+texts = st.text(min_size=1).filter(lambda text: text.strip())
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
 
 
-def test_half_a_character_is_the_rows_problem() -> None:
-    """A text cut within an emoji: no tokenizer takes it, nor does the journal."""
-    half = "👋".encode("utf-16-be", "surrogatepass")[:2].decode("utf-16-be", "surrogatepass")
-    assert problem({"text": f"Hi {half}"}, "text") == "has half a character in text"
-    found = problem({"messages": [{"role": half, "content": "a"}]}, "messages")
-    assert found.encode()
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6), st.data())
+def test_no_text_is_lost_or_changed_in_any_form(
+    pairs: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    user = data.draw(st.sampled_from([role for role, known in ROLES.items() if known == "user"]))
+    gpt = data.draw(st.sampled_from([r for r, known in ROLES.items() if known == "assistant"]))
+    role, content = data.draw(st.sampled_from([("role", "content"), ("from", "value")]))
+    turns = [
+        {role: name, content: text}
+        for pair in pairs
+        for name, text in zip((user, gpt), pair, strict=True)
+    ]
+    expected = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                for pair in pairs for text in pair]  # fmt: skip
+    for row in ({"messages": turns}, {"conversations": turns}):
+        messages = to_messages(row, detect([row]))
+        assert [m["content"] for m in messages] == expected
+        assert [m["role"] for m in messages] == ["user", "assistant"] * len(pairs)
+    question, answer = expected[:2]
+    for row in (
+        {"instruction": pairs[0][0], "output": pairs[0][1]},
+        {"prompt": pairs[0][0], "completion": pairs[0][1]},
+        {"question": pairs[0][0], "answer": pairs[0][1]},
+        {"prompt": pairs[0][0], "chosen": pairs[0][1], "rejected": "x"},
+    ):
+        assert [m["content"] for m in to_messages(row, detect([row]))] == [question, answer]
 
 
-def test_whole_characters_of_every_kind_are_kept_as_they_are() -> None:
-    text = "é e\u0301 👩\u200d👩\u200d👧 日本 \u202e \x00 \ufffd \ufeff <|im_end|> {{ x }} ?"
-    assert to_messages({"text": text}, "text")[0]["content"] == text
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["messages", "conversations", "instruction", "output", "prompt", "completion", "label",
+             "question", "answer", "chosen", "rejected", "text", "system", "tools", "history"]
+        ),
+        json_values,
+        min_size=1,
+    ),
+    st.sampled_from(["auto", "messages", "sharegpt", "alpaca", "prompt_completion",
+                     "question_answer", "text", "preference", "kto"]),
+)  # fmt: skip
+def test_any_row_maps_or_says_why_not(row: dict[str, Any], form: DataFormat) -> None:
+    with contextlib.suppress(RowProblem, UserError):
+        check(to_messages(row, form))
 
 
-# --------------------------------------------------------------------------------- detection
+def check(messages: list[Message]) -> None:
+    assert messages and all(isinstance(m["content"], str) for m in messages)
+    assert messages[-1]["role"] in ("assistant", TEXT)
+    for message in messages:
+        message["content"].encode("utf-8")  # no lone surrogates
 
 
-def test_rows_of_no_known_form_name_their_columns() -> None:
-    with pytest.raises(UserError) as caught:
-        detect([{"frage": "q", "antwort": "a"}])
-    assert caught.value.code == "format_unknown"
-    assert caught.value.field == "dataset.path"
-    assert "antwort, frage" in str(caught.value)
-    with pytest.raises(UserError) as caught:
-        detect([{f"column {n} " + "x" * 50: 1 for n in range(1_000)}])
-    assert len(str(caught.value)) < 1_500
-
-
-@pytest.mark.parametrize("row", [{}, {"output": "a"}, {"prompt": "q"}, {"instruction": "q"}])
-def test_half_a_form_is_no_form(row: dict[str, Any]) -> None:
-    with pytest.raises(UserError):
-        detect([row])
-
-
-def test_the_form_may_show_only_after_the_first_row() -> None:
-    assert detect([{}, {"prompt": "q"}, {"prompt": "q", "completion": "a"}]) == "prompt_completion"
-
-
-def test_conversations_win_over_plain_text() -> None:
-    assert detect([{"text": "x", "messages": turns("q", "a")}]) == "messages"
-
-
-def test_every_row_of_the_demo_is_usable() -> None:
-    rows = reader.read_rows(reader.resolve_dataset("demo"))
-    assert detect(rows) == "messages"
-    for row in rows:
-        assert mapping.to_messages(row, "messages") == row["messages"]
+@given(st.lists(json_values, max_size=4))
+def test_any_list_of_turns_maps_or_says_why_not(turns: list[Any]) -> None:
+    keyed = [
+        {"role": "assistant", "content": turn, "tool_calls": turn, "weight": turn} for turn in turns
+    ]
+    for given_turns in (turns, keyed):
+        with contextlib.suppress(RowProblem):
+            check(to_messages({"messages": given_turns}, "messages"))

@@ -1,21 +1,184 @@
-"""Rows from a data file. Light: no torch, no datasets."""
+"""Rows from a source: a file of any known kind, a folder of them, or a dataset on the Hub.
+
+Light: no torch; pyarrow, openpyxl and datasets only once a source needs them.
+"""
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from training_backend.data import hub, kinds
+from training_backend.data.delimited import DelimitedFile, check_delimiter
+from training_backend.data.folder import data_files
+from training_backend.data.json_document import read_document
+from training_backend.data.json_rows import read_lines
+from training_backend.data.parquet import ParquetFile
+from training_backend.data.plain_text import read_text
+from training_backend.data.source_file import (
+    SourceFile,
+    check_unchanged,
+    identity_of,
+    open_file,
+    open_text,
+)
+from training_backend.data.spreadsheet import Workbook
+from training_backend.data.table import FIELD as FIELD
+from training_backend.data.table import Details, Notices, Progress, Table, with_head
+from training_backend.data.table import Notice as Notice
+from training_backend.data.table import Row as Row
 from training_backend.errors import UserError
+from training_backend.job import SourceSection
 
-Row = dict[str, Any]
-
-FIELD = "dataset.path"
 DEMO = "demo"
+
+Read = Callable[[Progress, int], Iterator[Row]]
+
+
+def open_source(source: SourceSection, *, skip_bad: bool = False) -> Table:
+    """Open what a source names, find out how it is written, and read its first rows.
+
+    Args:
+        skip_bad: leave out lines of JSON lines and CSV files that cannot be read, with a
+            notice, rather than raise.
+
+    Raises:
+        UserError: it is not there, of no known kind, damaged or empty; with the file, the
+            line or row, and what to do.
+    """
+    path = source_path(source.path)
+    if isinstance(path, str):
+        return with_head(hub.open_hub(path, source.subset, source.split))
+    if not path.is_dir():
+        return with_head(_open_file(path, path.name, source, skip_bad))
+    if hub.is_saved_dataset(path):
+        return with_head(hub.open_saved(path, source.split))
+    return with_head(_open_folder(path, source, skip_bad))
+
+
+def source_path(path: str) -> Path | str:
+    """The file or folder that a source's `path` names, or an id on the Hub (as text)."""
+    if path == DEMO:
+        return Path(str(resources.files("resources") / "demo" / "support.jsonl"))
+    # os.path answers False where Path raises: a name too long, an unknown user's home.
+    local = os.path.expanduser(path)
+    if not os.path.lexists(local) and kinds.plain_suffix(path) not in kinds.KNOWN:
+        id = hub.hub_id(path)
+        if id is not None:
+            return id
+    if not os.path.lexists(local):
+        raise _missing(path)
+    return Path(local)
+
+
+def _missing(path: str) -> UserError:
+    return UserError(
+        "data_missing",
+        "There is no data file {path}.",
+        "Check the path, or choose another file.",
+        field=FIELD,
+        path=path,
+    )
+
+
+def _open_file(path: Path, name: str, source: SourceSection, skip_bad: bool) -> Table:
+    file = open_file(path, name)
+    match kinds.find_binary_kind(file):
+        case "parquet":
+            parquet = ParquetFile(file)
+            details = Details("parquet", file.size_bytes)
+            table = _table(file, details, parquet.read, parquet.columns)
+            table.known_count = parquet.n_rows
+            return table
+        case "xlsx":
+            book = Workbook(file, source.sheet)
+            details = Details("xlsx", file.size_bytes, sheet=book.sheet, sheets=book.sheets)
+            table = _table(file, details, book.read, book.columns)
+            table.head = book.head
+            return table
+    return _open_text(file, source, skip_bad)
+
+
+def _open_text(file: SourceFile, source: SourceSection, skip_bad: bool) -> Table:
+    text = open_text(file, source.encoding)
+    kind = kinds.find_text_kind(file, text.head)
+    columns: tuple[str, ...] = ()
+    delimiter = None
+    read: Read
+    if kind == "csv":
+        delimiter = source.delimiter or kinds.delimiter_of(file, text.head)
+        delimited = DelimitedFile(text, check_delimiter(delimiter), skip_bad)
+        read, columns = delimited.read, delimited.columns
+    elif kind == "jsonl":
+        read = partial(read_lines, text, skip_bad=skip_bad)
+    elif kind == "json":
+        read = partial(read_document, text, list_name=source.subset)
+    else:
+        read, columns = partial(read_text, text), ("text",)
+    encoding = text.encoding.removesuffix("-sig")
+    details = Details(kind, file.size_bytes, encoding, delimiter, compressed=file.compressed)
+    return _table(file, details, read, columns)
+
+
+def _table(file: SourceFile, details: Details, read: Read, columns: tuple[str, ...]) -> Table:
+    """A table of one file, which is checked to stay the same from opening to the last row."""
+
+    def checked(progress: Progress, start: int) -> Iterator[Row]:
+        file.check_unchanged()
+        try:
+            yield from read(progress, start)
+        except UserError:
+            file.check_unchanged()  # the better reason, if it is the reason
+            raise
+        file.check_unchanged()
+
+    return Table(file.name, details, checked, file.notes, columns)
+
+
+def _open_folder(folder: Path, source: SourceSection, skip_bad: bool) -> Table:
+    """The rows of all files of a folder, one file after the other."""
+    notes = Notices()
+    paths, splits = data_files(folder, source.split, notes)
+    names = {path: str(path.relative_to(folder)) for path in paths}
+    identities = {path: identity_of(path, name) for path, name in names.items()}
+    total = sum(size for size, *_ in identities.values())
+
+    def read(progress: Progress, start: int) -> Iterator[Row]:
+        done = 0
+        for path, name in names.items():
+            check_unchanged(path, name, identities[path])
+            table = _open_unless_empty(path, name)
+            if table is None:
+                continue
+            inner = Progress()
+            if table.known_count is not None and table.known_count <= start:
+                start -= table.known_count
+            else:
+                for row in table.read(inner, 0):
+                    progress.fraction = (done + inner.fraction * identities[path][0]) / total
+                    if start > 0:
+                        start -= 1
+                    else:
+                        yield row
+            done += identities[path][0]
+            notes.include(table.notes)
+
+    def _open_unless_empty(path: Path, name: str) -> Table | None:
+        try:
+            return _open_file(path, name, source, skip_bad)
+        except UserError as error:
+            if error.code != "data_empty":
+                raise
+        notes.add("empty_file", "{name} is empty; it was passed over.", name=name)
+        return None
+
+    split = source.split if splits else None
+    files = tuple(names.values())
+    details = Details("folder", total, split=split, splits=splits, files=files)
+    return Table(folder.name, details, read, notes)
 
 
 def resolve_dataset(path: str) -> Path:
@@ -23,11 +186,10 @@ def resolve_dataset(path: str) -> Path:
 
     Raises `UserError` when there is no such file.
     """
-    if path == DEMO:
-        return Path(str(resources.files("resources") / "demo" / "support.jsonl"))
-    # os.path answers False where Path raises: a name too long, an unknown user's home.
-    file = os.path.expanduser(path)
-    if os.path.isdir(file):
+    found = source_path(path)
+    if isinstance(found, str) or not found.exists():
+        raise _missing(path)
+    if found.is_dir():
         raise UserError(
             "data_is_folder",
             "{path} is a folder.",
@@ -35,132 +197,9 @@ def resolve_dataset(path: str) -> Path:
             field=FIELD,
             path=path,
         )
-    if not os.path.isfile(file):
-        raise UserError(
-            "data_missing",
-            "There is no data file {path}.",
-            "Check the path, or choose another file.",
-            field=FIELD,
-            path=path,
-        )
-    return Path(file)
-
-
-def read_rows(path: Path, limit: int | None = None) -> list[Row]:
-    """The first `limit` rows (all by default) of a JSON or JSONL file.
-
-    A JSON file holds a list of objects, or an object with exactly one list of objects in it
-    (as `{"data": [...]}`). JSON lines in a file named .json are understood too.
-
-    Raises `UserError` that names the file and the line or row at fault; a file without a
-    row is an error too.
-    """
-    try:
-        rows = _json_rows(path) if path.suffix.lower() == ".json" else _line_rows(path)
-        found = list(itertools.islice(rows, limit))
-    except UnicodeDecodeError:
-        raise UserError(
-            "data_not_utf8",
-            "{name} is not UTF-8 text.",
-            "Save it as UTF-8 and choose it again.",
-            field=FIELD,
-            name=path.name,
-        ) from None
-    except OSError as error:
-        raise UserError(
-            "data_unreadable",
-            "{name} cannot be read: {reason}.",
-            field=FIELD,
-            name=path.name,
-            reason=error.strerror or str(error),
-        ) from None
-    if not found:
-        raise UserError(
-            "data_empty",
-            "{name} holds no rows.",
-            "Choose a file with at least one row.",
-            field=FIELD,
-            name=path.name,
-        )
     return found
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    text = path.read_text(encoding="utf-8-sig")
-    if not text.strip():
-        return
-    try:
-        document = _loads(text, path, 1)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and "\n" not in text[: error.pos].strip():
-            yield from _line_rows(path)  # the first line is a whole document: JSON lines
-            return
-        raise _bad_json(path, error.msg, error.lineno, error.colno) from None
-    for number, row in enumerate(_list_in(document), start=1):
-        yield _checked(row, path, f"row {number}")
-
-
-def _list_in(document: Any) -> list[Any]:
-    if isinstance(document, list):
-        return document
-    if not isinstance(document, dict):
-        return [document]
-    lists = [value for value in document.values() if _is_table(value)]
-    return lists[0] if len(lists) == 1 and len(document) <= 4 else [document]
-
-
-def _is_table(value: Any) -> bool:
-    # A conversation is a list of objects too, but it is part of a row.
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(row, dict) and not {"role", "from"} & row.keys() for row in value)
-    )
-
-
-def _line_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = _loads(line, path, number)
-            except json.JSONDecodeError as error:
-                raise _bad_json(path, error.msg, number, error.colno) from None
-            yield _checked(row, path, f"line {number}")
-
-
-def _loads(text: str, path: Path, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; too deep
-        raise _bad_json(path, str(error), line, 1) from None
-
-
-def _checked(row: Any, path: Path, place: str) -> Row:
-    if isinstance(row, dict):
-        return row
-    raise UserError(
-        "row_not_object",
-        "{name}, {place}: a row must be a JSON object with named columns, not {kind}.",
-        "Correct that row and choose the file again.",
-        field=FIELD,
-        name=path.name,
-        place=place,
-        kind=type(row).__name__,
-    )
-
-
-def _bad_json(path: Path, reason: str, line: int, column: int) -> UserError:
-    return UserError(
-        "data_bad_json",
-        "{name}, line {line}: not valid JSON ({reason}, column {column}).",
-        "Correct that line and choose the file again.",
-        field=FIELD,
-        name=path.name,
-        line=line,
-        reason=reason,
-        column=column,
-    )
+def read_rows(path: Path, limit: int | None = None) -> list[Row]:
+    """The first `limit` rows (all by default) of a file, as `open_source` reads it."""
+    return list(open_source(SourceSection(path=str(path))).rows(limit=limit))

@@ -1,0 +1,1 @@
+"""Standard chat templates, for models that come without one of their own."""

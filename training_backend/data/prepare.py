@@ -1,0 +1,184 @@
+"""From a job and a tokenizer to encoded rows: the one path of training, preview and lint.
+
+    sources -> rows -> conversations -> fixes -> template and tokens -> `PreparedRow`
+
+Rows are numbered from 0 over all sources in their order, as `preview` and `lint` show them;
+those of a test file of its own are numbered apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from training_backend.data import mapping
+from training_backend.data.abilities import notices
+from training_backend.data.checks import TextChecks
+from training_backend.data.fixes import Fixes
+from training_backend.data.formatting import Encoded, Formatter
+from training_backend.data.mapping import Conversation, RowProblem
+from training_backend.data.sources import OpenSource, open_source
+from training_backend.data.table import Row
+from training_backend.errors import StopRequested, UserError
+from training_backend.job import DataFormat, TrainingJob
+
+BATCH_ROWS = 1000
+
+
+@dataclass(slots=True)
+class PreparedRow:
+    """One row of the data and what became of it.
+
+    Attributes:
+        index: its number over all sources, from 0.
+        place: where a person finds it: "data.jsonl, row 7", counted from 1.
+        source: the number of its source.
+        conversation: None when the row could not be mapped.
+        sequences: what is trained on; none when there is a problem.
+        problem: what keeps the row from being trained on.
+        key: equal for rows that become the same text.
+        codes: what the text checks found.
+    """
+
+    index: int
+    place: str
+    source: int
+    raw: Row
+    conversation: Conversation | None = None
+    sequences: list[Encoded] = field(default_factory=list)
+    problem: RowProblem | None = None
+    key: bytes = b""
+    codes: list[str] = field(default_factory=list)
+
+
+class Preparation:
+    """Reads, maps, mends and encodes the rows of one job.
+
+    `notices` grows while rows go by: what a person should know of how they were used, each
+    sentence once. Raises `UserError` for whatever is wrong with the job's data as a whole.
+    """
+
+    def __init__(self, job: TrainingJob, tokenizer: Any) -> None:
+        dataset = job.dataset
+        self.sources = [open_source(section) for section in dataset.resolved_sources()]
+        held_out = dataset.held_out_source()
+        self.held_out = open_source(held_out) if held_out else None
+        self.formatter = Formatter(
+            tokenizer,
+            job.training.max_length,
+            dataset.loss_on,
+            dataset.chat_template,
+            dataset.chunk_length,
+        )
+        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
+        self.fixes = Fixes(dataset.fixes, special)
+        self.checks = TextChecks.against(special)
+        self.notices: list[str] = []
+        if self.formatter.used_fallback:
+            self._note("This model has no chat template; a plain one (User: / Assistant:) is used.")
+        for source in self.sources:
+            self._note(mapping.notice(source.format))
+
+    @property
+    def format(self) -> DataFormat:
+        """The form of the first source."""
+        return self.sources[0].format
+
+    def rows(
+        self,
+        *,
+        held_out: bool = False,
+        limit: int | None = None,
+        checked: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[PreparedRow]:
+        """The rows in order, those of fixes that drop left out.
+
+        Args:
+            held_out: those of the test file instead.
+            limit: rows read at most.
+            checked: whether to run the text checks too.
+            should_stop: asked between batches; True ends with `StopRequested`.
+        """
+        sources = [self.held_out] if held_out and self.held_out else self.sources
+        seen: set[bytes] = set()
+        read = itertools.islice(self._read(sources), limit)
+        checked = checked or bool(self.fixes.findings)
+        # Small first batches, so that the first rows are there at once.
+        for size in itertools.chain((50, 250), itertools.repeat(BATCH_ROWS)):
+            batch = list(itertools.islice(read, size))
+            if not batch:
+                return
+            if should_stop and should_stop():
+                raise StopRequested
+            for row in self._encoded(batch, checked):
+                if self._is_dropped(row, held_out):
+                    continue
+                if self.fixes.deduplicate and row.key:
+                    if row.key in seen:
+                        continue
+                    seen.add(row.key)
+                yield row
+
+    def _read(self, sources: list[OpenSource]) -> Iterator[PreparedRow]:
+        index = 0
+        for number, source in enumerate(sources):
+            for position, raw in enumerate(source.table.rows(), start=1):
+                row = PreparedRow(index, f"{source.table.name}, row {position}", number, raw)
+                index += 1
+                try:
+                    conversation = mapping.to_conversation(
+                        raw, source.format, source.section.mapping
+                    )
+                    row.conversation = self.fixes.apply(conversation)
+                    if row.conversation is not conversation:
+                        mapping.require_answers(row.conversation.messages)
+                except RowProblem as problem:
+                    row.problem = problem
+                except UserError as error:  # of a row that is of another form than the rest
+                    row.problem = RowProblem("is of no known form", error.code)
+                yield row
+
+    def _encoded(self, batch: list[PreparedRow], checked: bool) -> list[PreparedRow]:
+        usable = [row for row in batch if row.problem is None]
+        conversations = [row.conversation for row in usable if row.conversation is not None]
+        for row, result in zip(usable, self.formatter.encode(conversations), strict=True):
+            if isinstance(result, RowProblem):
+                row.problem = result
+                continue
+            row.sequences = result
+            text = result[0].text
+            row.key = hashlib.blake2b(
+                text.encode("utf-8", "surrogatepass"), digest_size=16
+            ).digest()
+        for conversation in conversations:
+            for sentence in sorted(notices(conversation, self.formatter.abilities)):
+                self._note(sentence)
+        if checked:
+            for row in usable:
+                assert row.conversation is not None
+                row.codes = self._codes(row, row.conversation)
+        return batch
+
+    def _codes(self, row: PreparedRow, conversation: Conversation) -> list[str]:
+        codes = self.checks.codes(conversation)
+        if any(sequence.truncated for sequence in row.sequences):
+            codes.append("truncated")
+        if any(not sequence.ends for sequence in row.sequences):
+            codes.append("no_end_token")
+        return codes
+
+    def _is_dropped(self, row: PreparedRow, held_out: bool) -> bool:
+        if not held_out and row.index in self.fixes.rows:
+            return True
+        if not self.fixes.findings:
+            return False
+        codes = [*row.codes, row.problem.code] if row.problem else row.codes
+        return not self.fixes.findings.isdisjoint(codes)
+
+    def _note(self, sentence: str) -> None:
+        if sentence and sentence not in self.notices:
+            self.notices.append(sentence)

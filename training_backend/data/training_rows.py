@@ -1,0 +1,237 @@
+"""The rows of a run: prepared, split, mixed, and packed tightly for the trainer.
+
+Needs pyarrow and datasets, so it is for the worker alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from training_backend.data import split
+from training_backend.data.formatting import IGNORED
+from training_backend.data.prepare import Preparation, PreparedRow
+from training_backend.data.sources import no_usable_rows
+from training_backend.errors import UserError
+from training_backend.job import TrainingJob
+
+_EXAMPLES = 5
+
+Warned = tuple[str, str, dict[str, Any]]  # code, template and its values
+
+
+@dataclass
+class TrainingRows:
+    """What goes to the trainer: datasets of `input_ids` and `labels`.
+
+    `trained_share` is the share of the tokens of `train` that are learned from.
+    """
+
+    train: Any
+    held_out: Any | None
+    trained_share: float
+    warnings: list[Warned] = field(default_factory=list)
+
+
+def training_rows(
+    job: TrainingJob,
+    tokenizer: Any,
+    on_progress: Callable[[int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainingRows:
+    """Prepare all rows of a job.
+
+    Args:
+        on_progress: is given the rows done so far, now and then.
+
+    Raises `UserError` when there is nothing to train on or nothing to test on.
+    """
+    preparation = Preparation(job, tokenizer)
+    rows = _collect(preparation, False, on_progress, should_stop)
+    rows.require_some(preparation.sources[0].table.name, len(preparation.sources))
+    warnings: list[Warned] = [
+        ("data_notice", "{notice}", {"notice": text}) for text in _notices(preparation)
+    ]
+    warnings += rows.warnings(job)
+    held_out: Any | None = None
+    if preparation.held_out is not None:
+        test = _collect(preparation, True, on_progress, should_stop)
+        test.require_some(preparation.held_out.table.name, 1)
+        known = set(rows.keys)
+        overlap = [place for place, key in enumerate(test.keys) if key in known]
+        places = list(range(len(test.keys)))
+        if overlap and preparation.fixes.drop_overlap:
+            places = [place for place in places if place not in set(overlap)]
+        elif overlap:
+            warnings.append(
+                ("held_out_overlap", "{count} of the rows to test on are trained on too.",
+                 {"count": len(overlap)})
+            )  # fmt: skip
+        if not places:
+            raise UserError(
+                "nothing_held_out",
+                "All rows of the test file are trained on too.",
+                "Choose another test file.",
+                field="dataset.held_out_path",
+            )
+        held_out = test.dataset(places)
+        held: list[int] = []
+    else:
+        held = _held_out(rows, job)
+        held_out = rows.dataset(held) if held else None
+    chosen = rows.epoch(set(held), job)
+    return TrainingRows(rows.dataset(chosen), held_out, rows.trained_share(chosen), warnings)
+
+
+def _notices(preparation: Preparation) -> list[str]:
+    sources = [*preparation.sources, *([preparation.held_out] if preparation.held_out else [])]
+    read = [str(notice) for source in sources for notice in source.table.notices]
+    return list(dict.fromkeys([*preparation.notices, *read]))
+
+
+def _held_out(rows: _Rows, job: TrainingJob) -> list[int]:
+    fraction = job.evaluation.held_out_fraction
+    if not fraction:
+        return []
+    held = split.hold_out(rows.keys, fraction, job.training.seed)
+    if not 0 < len(held) < len(rows.keys):
+        raise UserError(
+            "nothing_held_out",
+            "{fraction} of {rows} rows leaves nothing to test on or nothing to train on.",
+            "Choose another share, or 0.",
+            field="evaluation.held_out_fraction",
+            fraction=fraction,
+            rows=len(rows.keys),
+        )
+    return held
+
+
+@dataclass
+class _Rows:
+    """Rows by their place; the tokens of all in one array, four bytes each."""
+
+    keys: list[bytes] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    labels: array[int] = field(default_factory=lambda: array("i"))
+    ends: array[int] = field(default_factory=lambda: array("q", [0]))  # of each sequence
+    sequences: array[int] = field(default_factory=lambda: array("q", [0]))  # of each row
+    cut: int = 0
+    problems: int = 0
+    examples: list[str] = field(default_factory=list)
+    left_out_on_purpose: int = 0
+
+    def add(self, row: PreparedRow) -> None:
+        if row.problem is not None:
+            if row.problem.code == "labelled_bad":
+                self.left_out_on_purpose += 1
+                return
+            self.problems += 1
+            if len(self.examples) < _EXAMPLES:
+                self.examples.append(f"{row.place} {row.problem}")
+            return
+        self.keys.append(row.key)
+        self.sources.append(row.source)
+        for sequence in row.sequences:
+            self.tokens.extend(sequence.input_ids)
+            self.labels.extend(sequence.labels)
+            self.ends.append(len(self.tokens))
+        self.sequences.append(len(self.ends) - 1)
+        self.cut += any(sequence.truncated for sequence in row.sequences)
+
+    def require_some(self, name: str, sources: int) -> None:
+        if not self.keys:
+            reason = self.examples[0] if self.examples else "all are left out"
+            raise no_usable_rows(name if sources == 1 else "the sources", reason)
+
+    def warnings(self, job: TrainingJob) -> list[Warned]:
+        found: list[Warned] = []
+        if self.problems:
+            examples = "; ".join(self.examples) + ("; ..." if self.problems > _EXAMPLES else "")
+            found.append(
+                ("rows_left_out", "{count} of {total} rows are left out: {examples}.",
+                 {"count": self.problems, "total": self.problems + len(self.keys),
+                  "examples": examples})
+            )  # fmt: skip
+        if self.left_out_on_purpose:
+            found.append(
+                ("bad_left_out", "{count} rows are labelled as bad answers and left out.",
+                 {"count": self.left_out_on_purpose})
+            )  # fmt: skip
+        if self.cut:
+            found.append(
+                ("rows_cut",
+                 "{count} of {total} rows are longer than {max_length} tokens and are cut.",
+                 {"count": self.cut, "total": len(self.keys),
+                  "max_length": job.training.max_length})
+            )  # fmt: skip
+        return found
+
+    def epoch(self, held: set[int], job: TrainingJob) -> list[int]:
+        """The places of the rows of one epoch, those held out left out."""
+        sources = job.dataset.resolved_sources()
+        places: list[list[int]] = [[] for _ in sources]
+        for place, source in enumerate(self.sources):
+            if place not in held:
+                places[source].append(place)
+        return split.mix(places, [source.weight for source in sources], job.training.seed)
+
+    def dataset(self, places: list[int]) -> Any:
+        import numpy
+        import pyarrow
+        from datasets import Dataset
+
+        ends = numpy.frombuffer(self.ends, dtype=numpy.int64)
+        chosen = [
+            number
+            for place in places
+            for number in range(self.sequences[place], self.sequences[place + 1])
+        ]
+        bounds = [(ends[number], ends[number + 1]) for number in chosen]
+        offsets = numpy.cumsum([0, *(end - begin for begin, end in bounds)])
+
+        def column(values: array[int]) -> Any:
+            flat = numpy.frombuffer(values, dtype=numpy.int32)
+            parts = [flat[begin:end] for begin, end in bounds]
+            return pyarrow.LargeListArray.from_arrays(
+                pyarrow.array(offsets, pyarrow.int64()), pyarrow.array(numpy.concatenate(parts))
+            )
+
+        return Dataset(
+            pyarrow.table({"input_ids": column(self.tokens), "labels": column(self.labels)})
+        )
+
+    def trained_share(self, places: list[int]) -> float:
+        """Raises `UserError` when nothing is learned from."""
+        import numpy
+
+        ends = numpy.frombuffer(self.ends, dtype=numpy.int64)
+        learned = numpy.frombuffer(self.labels, dtype=numpy.int32) != IGNORED
+        before = numpy.concatenate(([0], numpy.cumsum(learned)))
+        rows = numpy.frombuffer(self.sequences, dtype=numpy.int64)
+        begin, end = ends[rows[places]], ends[rows[numpy.array(places) + 1]]
+        share = float((before[end] - before[begin]).sum() / max(1, (end - begin).sum()))
+        if not share:
+            raise UserError(
+                "nothing_to_learn",
+                "Not one token of the data is learned from.",
+                "Look at the data: which turns are the answers, and how much they weigh.",
+                field="dataset.path",
+            )
+        return share
+
+
+def _collect(
+    preparation: Preparation,
+    held_out: bool,
+    on_progress: Callable[[int], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> _Rows:
+    rows = _Rows()
+    for row in preparation.rows(held_out=held_out, should_stop=should_stop):
+        rows.add(row)
+        if on_progress and row.index % 1000 == 999:
+            on_progress(row.index + 1)
+    return rows
