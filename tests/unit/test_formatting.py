@@ -24,7 +24,7 @@ SERVER = """
 import itertools, json, sys, traceback
 from transformers import AutoTokenizer
 from training_backend.data.formatting import IGNORED, Formatter
-from training_backend.data.mapping import RowProblem
+from training_backend.data.mapping import Conversation, RowProblem
 from training_backend.errors import UserError
 
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
@@ -34,7 +34,10 @@ for line in sys.stdin:
     tokenizer.chat_template = question.get("template", own_template)
     try:
         formatter = Formatter(tokenizer, question["max_length"])
-        encoded = formatter.encode(question["messages"])
+        [result] = formatter.encode([Conversation(question["messages"])])
+        if isinstance(result, RowProblem):
+            raise result
+        [encoded] = result
         pairs = list(zip(encoded.input_ids, encoded.labels, strict=True))
         assert all(label in (token, IGNORED) for token, label in pairs)
         assert encoded.n_trained == sum(label != IGNORED for label in encoded.labels)
