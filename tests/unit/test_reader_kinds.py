@@ -143,6 +143,13 @@ def test_a_file_packed_with_gzip_is_read_as_the_file_in_it(tmp_path: Path) -> No
     assert table.details.compressed and table.notices == ()
 
 
+def test_a_text_is_a_table_once_a_delimiter_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "table.txt"
+    path.write_text("a|b\n1|2\n")
+    assert list(opened(path).rows()) == [{"text": "a|b\n1|2\n"}]
+    assert list(opened(path, delimiter="|").rows()) == [{"a": "1", "b": "2"}]
+
+
 # -------------------------------------------------------------------------------------- JSON
 
 

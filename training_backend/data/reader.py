@@ -105,6 +105,8 @@ def _open_file(path: Path, name: str, source: SourceSection, skip_bad: bool) -> 
 def _open_text(file: SourceFile, source: SourceSection, skip_bad: bool) -> Table:
     text = open_text(file, source.encoding)
     kind = kinds.find_text_kind(file, text.head)
+    if kind == "text" and source.delimiter is not None:
+        kind = "csv"  # whoever names a delimiter sees columns in it
     columns: tuple[str, ...] = ()
     delimiter = None
     read: Read
