@@ -130,7 +130,7 @@ def preview(options: argparse.Namespace) -> int:
     from training_backend.data.preview import preview as shown
 
     job = _training_job(options)
-    document = shown(job, _tokenizer(job, options), options.rows)
+    document = shown(job, _tokenizer(job), options.rows, options.start)
     lines = [f"Format: {document['format']}", *document["notices"]]
     for row in document["rows"]:
         counts = f"{row['n_tokens']} of {row['n_tokens_full']} tokens, {row['n_trained']} learned"
@@ -155,7 +155,7 @@ def lint(options: argparse.Namespace) -> int:
     from training_backend.data.lint import lint as examined
 
     job = _training_job(options)
-    tokenizer = _tokenizer(job, options)
+    tokenizer = _tokenizer(job)
     with _report(options) as report:
 
         def tell(rows: int) -> None:
@@ -183,7 +183,7 @@ def _training_job(options: argparse.Namespace) -> TrainingJob:
     return job
 
 
-def _tokenizer(job: TrainingJob, options: argparse.Namespace) -> Any:
+def _tokenizer(job: TrainingJob) -> Any:
     """The tokenizer of the job's model; the demo model is prepared first."""
     from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
     from training_backend.demo_model import prepare_demo_model
@@ -322,6 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("preview", preview, "what the model sees: tokens, text, loss mask")
     command.add_argument("job", type=Path, metavar="JOB.json")
     command.add_argument("--rows", type=_positive, default=5, metavar="N", help="5 by default")
+    command.add_argument("--start", type=int, default=0, metavar="ROW", help="counted from 0")
     command = add("lint", lint, "problems in the data, by row")
     command.add_argument("job", type=Path, metavar="JOB.json")
     command.add_argument(

@@ -63,8 +63,9 @@ def test_a_dataset_is_streamed_with_its_subsets_and_splits_told(repository: str)
 
 def test_a_subset_and_a_split_can_be_chosen(repository: str) -> None:
     assert hub.stream(repository, NAME, "alpha", "test").count() == 20
-    # There is no train in this one, and nobody asked for it.
-    assert hub.stream(repository, NAME, "beta", "train").details.split == "validation"
+    without_train = hub.stream(repository, NAME, "beta", "train")
+    assert without_train.details.split == "validation"
+    assert "no split train" in str(without_train.notices[0])
 
 
 @pytest.mark.parametrize(

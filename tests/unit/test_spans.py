@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from training_backend.data.abilities import Abilities, adapt, find_abilities
 from training_backend.data.mapping import Conversation, Message, RowProblem
+from training_backend.data.shapes import Shapes
 from training_backend.data.spans import Layout, lay_out
 
 TEMPLATES = Path(__file__).parents[1] / "assets" / "chat_templates"
@@ -27,6 +28,7 @@ class Template:
     def __init__(self, source: str) -> None:
         self.source = source
         self.can: Abilities = find_abilities(source, VARIABLES)
+        self.shapes = Shapes(self.can.generation_tail)
 
     def render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -76,6 +78,8 @@ def test_answers_and_nothing_else_are_found_whatever_the_texts(
     layout = template.lay_out(messages)
     answers = [layout.text[first:last] for _, (first, last) in layout.answers]
     assert len(answers) == len(pairs)
+    quick = template.shapes.lay_out(adapt(Conversation(messages), template.can), template.render)
+    assert (quick.text, quick.answers) == (layout.text, layout.answers)
     for number, (answer, (_, _, lead, trail)) in enumerate(zip(answers, pairs, strict=True)):
         assert answer.count(f"{lead}answer{number}x{trail}".strip()) == 1
         assert "question" not in answer and "sysx" not in answer

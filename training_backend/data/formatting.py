@@ -16,7 +16,8 @@ from typing import Any
 
 from training_backend.data.abilities import Abilities, adapt, find_abilities
 from training_backend.data.mapping import TEXT, Conversation, Message, RowProblem
-from training_backend.data.spans import Layout, Span, lay_out
+from training_backend.data.shapes import Shapes
+from training_backend.data.spans import Layout, Span
 from training_backend.errors import UserError
 from training_backend.job import LossOn
 
@@ -106,6 +107,7 @@ class Formatter:
             tokenizer.chat_template = tokenizer.get_chat_template()
         self.special_ids = frozenset(tokenizer.added_tokens_decoder) | {tokenizer.eos_token_id}
         self._abilities: Abilities | None = None
+        self._shapes: Shapes | None = None
 
     @property
     def abilities(self) -> Abilities:
@@ -184,7 +186,9 @@ class Formatter:
         def render(messages: list[Message], add_generation_prompt: bool = False) -> str:
             return self.render(messages, add_generation_prompt, fitting.tools)
 
-        return lay_out(fitting, render, self.abilities.generation_tail)
+        if self._shapes is None:
+            self._shapes = Shapes(self.abilities.generation_tail)
+        return self._shapes.lay_out(fitting, render)
 
     def _tokenize(self, texts: list[str], special: bool) -> Sequence[Any]:
         if not texts:

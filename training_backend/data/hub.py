@@ -51,6 +51,12 @@ def stream(source: str, name: str, subset: str | None, split: str) -> Table:
         splits = tuple(datasets.get_dataset_split_names(source, chosen))
         if split == "train" and splits and split not in splits:
             split = splits[0]
+            notes.add(
+                "split_without_train",
+                "{name} has no split train; {split} is read.",
+                name=name,
+                split=split,
+            )
         _check_choice(name, "split", split, splits)
         opened = datasets.load_dataset(source, chosen, split=split, streaming=True)
         if opened.features:

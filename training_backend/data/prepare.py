@@ -91,6 +91,7 @@ class Preparation:
         self,
         *,
         held_out: bool = False,
+        start: int = 0,
         limit: int | None = None,
         checked: bool = False,
         should_stop: Callable[[], bool] | None = None,
@@ -99,13 +100,14 @@ class Preparation:
 
         Args:
             held_out: those of the test file instead.
+            start: the number of the first row.
             limit: rows read at most.
             checked: whether to run the text checks too.
             should_stop: asked between batches; True ends with `StopRequested`.
         """
         sources = [self.held_out] if held_out and self.held_out else self.sources
         seen: set[bytes] = set()
-        read = itertools.islice(self._read(sources), limit)
+        read = itertools.islice(self._read(sources, start), limit)
         checked = checked or bool(self.fixes.findings)
         # Small first batches, so that the first rows are there at once.
         for size in itertools.chain((50, 250), itertools.repeat(BATCH_ROWS)):
@@ -123,24 +125,19 @@ class Preparation:
                     seen.add(row.key)
                 yield row
 
-    def _read(self, sources: list[OpenSource]) -> Iterator[PreparedRow]:
-        index = 0
-        for number, source in enumerate(sources):
-            for position, raw in enumerate(source.table.rows(), start=1):
-                row = PreparedRow(index, f"{source.table.name}, row {position}", number, raw)
-                index += 1
-                try:
-                    conversation = mapping.to_conversation(
-                        raw, source.format, source.section.mapping
-                    )
-                    row.conversation = self.fixes.apply(conversation)
-                    if row.conversation is not conversation:
-                        mapping.require_answers(row.conversation.messages)
-                except RowProblem as problem:
-                    row.problem = problem
-                except UserError as error:  # of a row that is of another form than the rest
-                    row.problem = RowProblem("is of no known form", error.code)
-                yield row
+    def _read(self, sources: list[OpenSource], start: int) -> Iterator[PreparedRow]:
+        for number, source, index, position, raw in _raw_rows(sources, start):
+            row = PreparedRow(index, f"{source.table.name}, row {position + 1}", number, raw)
+            try:
+                conversation = mapping.to_conversation(raw, source.format, source.section.mapping)
+                row.conversation = self.fixes.apply(conversation)
+                if row.conversation is not conversation:
+                    mapping.require_answers(row.conversation.messages)
+            except RowProblem as problem:
+                row.problem = problem
+            except UserError as error:  # of a row that is of another form than the rest
+                row.problem = RowProblem("is of no known form", error.code)
+            yield row
 
     def _encoded(self, batch: list[PreparedRow], checked: bool) -> list[PreparedRow]:
         usable = [row for row in batch if row.problem is None]
@@ -182,3 +179,19 @@ class Preparation:
     def _note(self, sentence: str) -> None:
         if sentence and sentence not in self.notices:
             self.notices.append(sentence)
+
+
+def _raw_rows(
+    sources: list[OpenSource], start: int
+) -> Iterator[tuple[int, OpenSource, int, int, Row]]:
+    """(number of the source, source, number of the row, its place in the source, row)."""
+    if len(sources) == 1:
+        rows = enumerate(sources[0].table.rows(start), start)
+        yield from ((0, sources[0], place, place, row) for place, row in rows)
+        return
+    index = 0
+    for number, source in enumerate(sources):
+        for place, row in enumerate(source.table.rows()):
+            if index >= start:
+                yield number, source, index, place, row
+            index += 1

@@ -1,4 +1,4 @@
-"""What the model sees of the first rows: text, tokens and what is learned from."""
+"""What the model sees of some rows: text, tokens and what is learned from."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from training_backend.data.prepare import Preparation, PreparedRow
 from training_backend.job import TrainingJob
 
 
-def preview(job: TrainingJob, tokenizer: Any, rows: int) -> dict[str, Any]:
-    """The first rows of a job's data, by the code that training uses.
+def preview(job: TrainingJob, tokenizer: Any, rows: int, start: int = 0) -> dict[str, Any]:
+    """Some rows of a job's data, by the code that training uses.
 
     Args:
         rows: sequences shown at most; a row that cannot be trained on counts as one, and
             says why under `problem`.
+        start: the number of the first row, from 0.
 
     Raises `UserError` for what is wrong with the data as a whole.
     """
     preparation = Preparation(job, tokenizer)
     shown: list[dict[str, Any]] = []
-    for row in preparation.rows():
+    for row in preparation.rows(start=start):
         shown += _shown(row, preparation.formatter)
         if len(shown) >= rows:
             break

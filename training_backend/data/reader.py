@@ -27,7 +27,7 @@ from training_backend.data.source_file import (
 )
 from training_backend.data.spreadsheet import Workbook
 from training_backend.data.table import FIELD as FIELD
-from training_backend.data.table import Details, Notices, Progress, Table, with_head
+from training_backend.data.table import Details, Notices, Progress, Table, shown, with_head
 from training_backend.data.table import Notice as Notice
 from training_backend.data.table import Row as Row
 from training_backend.errors import UserError
@@ -105,6 +105,8 @@ def _open_file(path: Path, name: str, source: SourceSection, skip_bad: bool) -> 
 def _open_text(file: SourceFile, source: SourceSection, skip_bad: bool) -> Table:
     text = open_text(file, source.encoding)
     kind = kinds.find_text_kind(file, text.head)
+    if kind == "text" and source.delimiter is not None:
+        kind = "csv"  # whoever names a delimiter sees columns in it
     columns: tuple[str, ...] = ()
     delimiter = None
     read: Read
@@ -142,7 +144,7 @@ def _open_folder(folder: Path, source: SourceSection, skip_bad: bool) -> Table:
     """The rows of all files of a folder, one file after the other."""
     notes = Notices()
     paths, splits = data_files(folder, source.split, notes)
-    names = {path: str(path.relative_to(folder)) for path in paths}
+    names = {path: shown(path.relative_to(folder)) for path in paths}
     identities = {path: identity_of(path, name) for path, name in names.items()}
     total = sum(size for size, *_ in identities.values())
 
@@ -178,7 +180,7 @@ def _open_folder(folder: Path, source: SourceSection, skip_bad: bool) -> Table:
     split = source.split if splits else None
     files = tuple(names.values())
     details = Details("folder", total, split=split, splits=splits, files=files)
-    return Table(folder.name, details, read, notes)
+    return Table(shown(folder.name), details, read, notes)
 
 
 def resolve_dataset(path: str) -> Path:

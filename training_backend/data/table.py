@@ -7,8 +7,10 @@ hub) each turn one kind of source into a `Table`. Light: no pandas, pyarrow or d
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from training_backend.errors import StopRequested, UserError
@@ -24,7 +26,7 @@ MAX_ROW = 16 * 1024 * 1024
 HEAD_ROWS = 50  # the columns are those of so many rows, where the file has no header
 _MAX_NOTICES = 100  # a folder can have thousands of files
 _MAX_PLACES = 10_000  # of one notice; beyond that it says "more than"
-_REPORT_EVERY = 1000  # rows between two reports of progress
+_REPORT_EVERY = 0.1  # seconds between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -133,18 +135,22 @@ class Table:
         """The number of rows. Goes through the whole source where that does not tell it.
 
         Args:
-            on_progress: is given the rows so far and the share of the source gone through.
-            should_stop: asked now and then; True ends the count with `StopRequested`.
+            on_progress: is given the rows so far and the share of the source gone through,
+                about ten times a second and at the end.
+            should_stop: asked as often; True ends the count with `StopRequested`.
         """
         if self.known_count is not None:
             return self.known_count
-        progress, number = Progress(), 0
+        progress, number, due = Progress(), 0, 0.0
         for number, _ in enumerate(self.read(progress, 0), start=1):
-            if number % _REPORT_EVERY == 0:
+            if time.monotonic() >= due:
                 if should_stop and should_stop():
                     raise StopRequested
                 if on_progress:
                     on_progress(number, progress.fraction)
+                due = time.monotonic() + _REPORT_EVERY
+        if on_progress:
+            on_progress(number, 1.0)
         return number
 
     @property
@@ -176,6 +182,11 @@ def with_head(table: Table) -> Table:
     if not table.columns:
         table.columns = tuple(dict.fromkeys(column for row in table.head for column in row))
     return table
+
+
+def shown(path: Path | str) -> str:
+    """A path as messages name it: without the bytes that are no text in some file names."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")
 
 
 def distinct(names: Iterable[str]) -> list[str]:
