@@ -13,9 +13,13 @@ from app.widgets import wording
 from training_backend.demo import DEMO_JOB
 from training_backend.errors import JobError
 from training_backend.job import TrainingJob, parse_job
+from training_backend.job_data import ReadingSection
 
 # Changes of one field that follow one another as fast as this are one step of undo.
 MERGE_SECONDS = 1.5
+
+# How a source is read, each with what it is for a file that was just chosen.
+READING: dict[str, Any] = {name: info.default for name, info in ReadingSection.model_fields.items()}
 
 
 @dataclass(frozen=True)
@@ -46,25 +50,32 @@ class JobDraft(QObject):
 
     def set_value(self, field: str, value: Any) -> None:
         """Change one field; quick changes of the same field are one step of undo."""
-        before = self.value(field)
-        if _same(before, value):
-            return
-        now = time.monotonic()
-        last = self._done[-1] if self._done else None
-        if last is not None and list(last.changes) == [field] and now - last.time < MERGE_SECONDS:
-            self._done.pop()
-            before = last.changes[field][0]
-        self._do(_Step({field: (before, value)}, now))
+        self.set_values({field: value}, merge=True)
 
-    def set_values(self, values: dict[str, Any]) -> None:
-        """Change several fields in one step of undo."""
+    def set_values(self, values: dict[str, Any], *, merge: bool = False) -> None:
+        """Change several fields in one step of undo.
+
+        Args:
+            merge: quick changes of the same fields are one step, as while a text is typed.
+        """
         changes = {
             field: (self.value(field), value)
             for field, value in values.items()
             if not _same(self.value(field), value)
         }
-        if changes:
-            self._do(_Step(changes, 0.0))
+        if not changes:
+            return
+        now = time.monotonic() if merge else 0.0
+        last = self._done[-1] if self._done else None
+        if (
+            merge
+            and last is not None
+            and last.changes.keys() == changes.keys()
+            and now - last.time < MERGE_SECONDS
+        ):
+            self._done.pop()
+            changes = {field: (last.changes[field][0], new) for field, (_, new) in changes.items()}
+        self._do(_Step(changes, now))
 
     def undo(self) -> str:
         """Take back the last change; returns a field of it, "" when there is none."""
@@ -72,8 +83,7 @@ class JobDraft(QObject):
             return ""
         step = self._done.pop()
         self._undone.append(step)
-        for field, (before, _) in step.changes.items():
-            self._put(field, before)
+        self._put({field: before for field, (before, _) in step.changes.items()})
         return next(iter(step.changes))
 
     def redo(self) -> str:
@@ -82,8 +92,7 @@ class JobDraft(QObject):
             return ""
         step = self._undone.pop()
         self._done.append(step)
-        for field, (_, after) in step.changes.items():
-            self._put(field, after)
+        self._put({field: after for field, (_, after) in step.changes.items()})
         return next(iter(step.changes))
 
     def can_undo(self) -> bool:
@@ -105,13 +114,55 @@ class JobDraft(QObject):
         """The values as they stand, right or wrong, for the settings file."""
         return copy.deepcopy(self._values)
 
+    # -------------------------------------------------------------------- the sources of data
+
+    def sources(self) -> list[dict[str, Any]]:
+        """What is learned from, with every field of `SourceSection`; mostly there is one."""
+        several = self.value("dataset.sources")
+        if several:
+            return [{"weight": None, **READING, **source} for source in several]
+        short = {name: self.value(f"dataset.{name}") for name in ("path", *READING)}
+        return [{**short, "weight": None}]
+
+    def set_source(self, index: int, changes: dict[str, Any], *, merge: bool = False) -> None:
+        """Change how one source is read, or its path or weight, in one step of undo."""
+        if not self.value("dataset.sources"):
+            self.set_values({f"dataset.{key}": changes[key] for key in changes}, merge=merge)
+            return
+        sources = self.sources()
+        sources[index] |= changes
+        self.set_values({"dataset.sources": sources}, merge=merge)
+
+    def choose_data(self, path: str) -> None:
+        """Learn from this alone. How the data before was read and mended does not fit it."""
+        self._set_sources([{"path": path, "weight": None, **READING}], keep_fixes=False)
+
+    def add_source(self, path: str) -> None:
+        """Learn from this too."""
+        new = {"path": path, "weight": None, **READING}
+        self._set_sources([*self.sources(), new], keep_fixes=True)
+
+    def remove_source(self, index: int) -> None:
+        """Learn from the others only; the last one stays."""
+        sources = self.sources()
+        if len(sources) > 1:
+            self._set_sources(sources[:index] + sources[index + 1 :], keep_fixes=False)
+
+    def _set_sources(self, sources: list[dict[str, Any]], *, keep_fixes: bool) -> None:
+        """One source is written in the short form. Fixes may name rows by their number."""
+        first = sources[0] if len(sources) == 1 else {"path": None, **READING}
+        short = {f"dataset.{name}": first[name] for name in ("path", *READING)}
+        several = sources if len(sources) > 1 else []
+        fixes = self.value("dataset.fixes") if keep_fixes else []
+        self.set_values({**short, "dataset.sources": several, "dataset.fixes": fixes})
+
     # ------------------------------------------------------------------- short texts about it
 
     def model_text(self) -> str:
         return wording.model_name(str(self.value("model.id")))
 
     def dataset_text(self) -> str:
-        return wording.data_name(str(self.value("dataset.path")))
+        return " + ".join(wording.data_name(str(source["path"])) for source in self.sources())
 
     def settings_text(self) -> str:
         method = "QLoRA" if self.value("quantization.load_in_4bit") else "LoRA"
@@ -126,16 +177,17 @@ class JobDraft(QObject):
     def _do(self, step: _Step) -> None:
         self._done.append(step)
         self._undone.clear()
-        for field, (_, after) in step.changes.items():
-            self._put(field, after)
+        self._put({field: after for field, (_, after) in step.changes.items()})
 
-    def _put(self, field: str, value: Any) -> None:
-        section, _, key = field.partition(".")
-        if key:
-            self._values[section][key] = value
-        else:
-            self._values[section] = value
-        self.changed.emit(field)
+    def _put(self, values: dict[str, Any]) -> None:
+        for field, value in values.items():
+            section, _, key = field.partition(".")
+            if key:
+                self._values[section][key] = value
+            else:
+                self._values[section] = value
+        for field in values:  # only now: whoever listens finds all of them changed
+            self.changed.emit(field)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -157,6 +209,8 @@ def _filled(document: dict[str, Any] | None) -> dict[str, Any] | None:
         given = document.get(section)
         if isinstance(default, dict) and isinstance(given, dict):
             default.update({key: given[key] for key in given if key in default})
+            if section == "dataset" and given.get("sources") and "path" not in given:
+                default["path"] = None
         elif given is not None and not isinstance(default, dict):
             values[section] = given
     values["kind"] = "training"

@@ -95,3 +95,60 @@ def test_sidebar_texts(qapp: QApplication) -> None:
     draft.set_value("dataset.path", "/data/my rows.jsonl")
     draft.set_value("quantization.load_in_4bit", False)
     assert draft.summary() == "some-model on my rows.jsonl, LoRA r 16"
+
+
+def test_other_data_are_read_afresh(qapp: QApplication) -> None:
+    draft = JobDraft()
+    draft.set_source(0, {"format": "custom", "mapping": {"columns": {"a": "text"}}})
+    draft.set_value("dataset.fixes", [{"code": "drop_rows", "rows": [3]}])
+    draft.choose_data("other.csv")
+    dataset = draft.job().dataset
+    assert (dataset.path, dataset.format, dataset.mapping) == ("other.csv", "auto", None)
+    assert not dataset.fixes  # they named rows of the file before
+    draft.undo()
+    dataset = draft.job().dataset
+    assert (dataset.path, dataset.format, len(dataset.fixes)) == ("demo", "custom", 1)
+
+
+def test_several_sources_and_back_to_one(qapp: QApplication) -> None:
+    draft = JobDraft()
+    draft.set_source(0, {"format": "messages"})
+    draft.add_source("more.csv")
+    draft.set_source(1, {"weight": 3, "delimiter": ";"})
+    first, second = draft.job().dataset.resolved_sources()
+    assert (first.path, first.format, first.weight) == ("demo", "messages", None)
+    assert (second.path, second.delimiter, second.weight) == ("more.csv", ";", 3)
+    assert draft.dataset_text() == "support.jsonl + more.csv"
+    draft.remove_source(0)
+    assert draft.job().dataset.path == "more.csv"
+    assert draft.job().dataset.delimiter == ";"
+    draft.remove_source(0)  # the last one stays
+    assert draft.value("dataset.path") == "more.csv"
+    for _ in range(3):
+        draft.undo()
+    assert draft.job().dataset.path == "demo"
+
+
+def test_fields_of_one_change_arrive_together(qapp: QApplication) -> None:
+    draft = JobDraft()
+    seen = []
+    draft.changed.connect(lambda _: seen.append(problems_of(draft)))
+    draft.set_source(0, {"format": "custom", "mapping": {"columns": {"a": "text"}}})
+    draft.undo()
+    assert seen == [{}, {}, {}, {}]
+
+
+def test_a_saved_mixture_is_taken_up(qapp: QApplication) -> None:
+    saved = {"model": {"id": "demo"}, "dataset": {"sources": [{"path": "a"}, {"path": "b"}]}}
+    assert [s.path for s in JobDraft(saved).job().dataset.resolved_sources()] == ["a", "b"]
+
+
+def test_a_choice_is_no_part_of_what_was_typed(
+    qapp: QApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draft_module, "MERGE_SECONDS", 10.0)
+    draft = JobDraft()
+    draft.set_value("lora.r", 8)
+    draft.set_values({"lora.r": 64})
+    draft.undo()
+    assert draft.value("lora.r") == 8
