@@ -11,13 +11,20 @@ from training_backend.files import is_disk_full
 from training_backend.job import TrainingJob
 
 
-def load_tokenizer(job: TrainingJob, model: str | Path) -> Any:
-    """The tokenizer of a model (a folder or Hub id). Raises `UserError` when it has none."""
+def load_tokenizer(job: TrainingJob, model: str | Path, *, local_only: bool = False) -> Any:
+    """The tokenizer of a model (a folder or Hub id). Raises `UserError` when it has none.
+
+    Args:
+        local_only: take it from this computer or not at all.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(model), revision=job.model.revision, trust_remote_code=False
+            str(model),
+            revision=job.model.revision,
+            trust_remote_code=False,
+            local_files_only=local_only,
         )
     except Exception as error:  # broken files end in errors of any kind
         raise cannot_load(model, error) from error

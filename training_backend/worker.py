@@ -7,10 +7,8 @@ wrong becomes exactly one terminal event; a traceback goes to `worker.log` and n
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -19,11 +17,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import Timeout
 
 from training_backend import __version__, checkpoints, runs
 from training_backend.checkpoints import Checkpoint
+from training_backend.child_process import detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
 from training_backend.files import is_disk_full
 from training_backend.job import ExportJob, Job, TrainingJob
@@ -110,18 +108,18 @@ def main(feed: Any, pipe: Connection) -> None:
     # A window that was killed no longer empties the queue; without this we would hang at
     # exit on what it did not read, and hold on to the card.
     feed.cancel_join_thread()
-    _detach()
-    _set_environment()
+    detach()
+    set_environment()
     idle_log = home() / "logs" / "idle-worker.log"
     idle_log.parent.mkdir(exist_ok=True)
-    _redirect_output(idle_log, append=False)
+    redirect_output(idle_log, append=False)
     if not pipe.poll(0):
         _import_ahead()
     try:
         run = Run(Path(pipe.recv()))
     except EOFError:
         return
-    _redirect_output(run.log_path, append=True)
+    redirect_output(run.log_path, append=True)
     sys.exit(_work(run, feed))
 
 
@@ -242,38 +240,3 @@ def _pulse(reporter: Reporter, ended: threading.Event) -> None:
 def _import_ahead() -> None:
     """Do the slow imports (5-9 s) before there is a run, so that its first step comes sooner."""
     import training_backend.train  # noqa: F401
-
-
-def _detach() -> None:
-    """Leave the terminal, so that its Ctrl+C and its closing do not end a training, and yield
-    the processor to the window."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    process = psutil.Process()
-    if sys.platform == "win32":
-        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
-    else:
-        os.setsid()
-        process.nice(10)
-
-
-def _set_environment() -> None:
-    """What the libraries read from the environment when they are imported."""
-    # Idle threads sleep instead of spinning: on few cores they would take the window's turn.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # TRL refuses several cards in one process; count them as NVML does.
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-
-
-def _redirect_output(path: Path, *, append: bool) -> None:
-    """Send stdout, stderr and crash dumps, also those of C libraries, to a file."""
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
-    handle = os.open(path, flags, 0o600)
-    for standard in (1, 2):
-        os.dup2(handle, standard)
-    os.close(handle)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
-    faulthandler.enable(sys.stderr)

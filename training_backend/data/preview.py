@@ -34,6 +34,19 @@ def preview(job: TrainingJob, tokenizer: Any, rows: int, start: int = 0) -> dict
     }
 
 
+def lengths(job: TrainingJob, tokenizer: Any, rows: int, start: int = 0) -> dict[int, int]:
+    """The tokens before any cut of each of `rows` rows from `start` on; by row number.
+
+    Rows that cannot be trained on, or that a fix leaves out, are missing.
+    """
+    prepared = Preparation(job, tokenizer).rows(start=start, limit=rows)
+    return {
+        row.index: sum(sequence.n_full for sequence in row.sequences)
+        for row in prepared
+        if row.problem is None
+    }
+
+
 def _shown(row: PreparedRow, formatter: Formatter) -> list[dict[str, Any]]:
     if row.problem is not None:
         nothing = {"text": "", "n_tokens": 0, "n_tokens_full": 0, "n_trained": 0}

@@ -1,0 +1,119 @@
+"""The helper process: it answers, several kinds at once, and ends with its pipe."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from training_backend import helper
+
+
+class Helper:
+    """A helper of the test's own, asked without a window."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        theirs, self.commands = context.Pipe(duplex=False)
+        self.answers: Connection
+        self.answers, their_answers = context.Pipe(duplex=False)
+        self.process = context.Process(target=helper.main, args=(theirs, their_answers, False))
+        self.process.start()
+        theirs.close()
+        their_answers.close()
+
+    def ask(self, id: int, kind: str, **document: Any) -> None:
+        self.commands.send({"id": id, "kind": kind, **document})
+
+    def answer(self) -> tuple[int, str, dict[str, Any]]:
+        assert self.answers.poll(60)
+        answer: tuple[int, str, dict[str, Any]] = self.answers.recv()
+        return answer
+
+    def result(self) -> tuple[int, str, dict[str, Any]]:
+        while True:
+            answer = self.answer()
+            if answer[1] != "progress":
+                return answer
+
+
+@pytest.fixture
+def asked(home_with_demo_model: Path) -> Iterator[Helper]:
+    found = Helper()
+    yield found
+    found.commands.close()
+    found.process.join(20)
+    assert found.process.exitcode == 0  # it went by itself
+    found.answers.close()
+
+
+def job(**dataset: Any) -> dict[str, Any]:
+    return {
+        "model": {"id": "demo"},
+        "dataset": {"path": "demo", **dataset},
+        "training": {"max_length": 40},
+    }
+
+
+def test_rows_their_lengths_and_findings(asked: Helper) -> None:
+    asked.ask(1, "preview", job=job(), start=2)
+    id, kind, found = asked.result()
+    assert (id, kind) == (1, "done")
+    (row,) = found["rows"]
+    assert row["index"] == 2
+    assert row["truncated"]
+    assert row["cut_text"]
+    assert "text" not in row
+
+    asked.ask(2, "lengths", job=job(), start=0, rows=4)
+    _, _, lengths = asked.result()
+    assert lengths["lengths"].keys() == {2, 3}
+    assert lengths["lengths"][2] == row["n_tokens_full"]
+
+    asked.ask(3, "lint", job=job())
+    _, _, report = asked.result()
+    assert report["rows"] == 240
+    assert {finding["code"] for finding in report["findings"]} >= {"truncated"}
+
+    # A template that one job asks for does not stick to the next.
+    asked.ask(4, "preview", job=job(chat_template="alpaca"), start=2)
+    assert asked.result()[2]["rows"][0]["tokens"] != row["tokens"]
+    asked.ask(5, "preview", job=job(), start=2)
+    assert asked.result()[2]["rows"][0]["tokens"] == row["tokens"]
+
+
+def test_mistakes_come_back_as_sentences(asked: Helper, tmp_path: Path) -> None:
+    asked.ask(1, "preview", job=job(path=str(tmp_path / "no.jsonl")), start=0)
+    _, kind, error = asked.result()
+    assert kind == "failed"
+    assert (error["code"], error["field"]) == ("data_missing", "dataset.path")
+    asked.ask(2, "preview", job={**job(), "model": {"id": "nobody/nothing"}}, start=0)
+    _, kind, error = asked.result()
+    assert (kind, error["code"]) == ("failed", "model_not_here")
+
+
+def test_a_row_is_shown_while_all_are_gone_through(asked: Helper, tmp_path: Path) -> None:
+    file = tmp_path / "many.jsonl"
+    row = json.dumps({"prompt": "How far is it? " * 20, "completion": "Not far. " * 20})
+    file.write_text(f"{row}\n" * 60_000)
+    asked.ask(1, "lint", job=job(path=str(file)))
+    while asked.answer()[1] != "progress":
+        pass
+    asked.ask(2, "preview", job=job(path=str(file)), start=3)
+    assert asked.result()[0] == 2  # before the first is done
+    asked.ask(1, "cancel")
+    assert asked.result()[:2] == (1, "stopped")
+
+
+def test_it_does_without_torch(asked: Helper) -> None:
+    asked.ask(1, "preview", job=job(), start=0)
+    assert asked.result()[1] == "done"
+    if hasattr(psutil.Process, "memory_maps"):
+        maps = psutil.Process(asked.process.pid).memory_maps()
+        assert not any("libtorch" in place.path for place in maps)

@@ -1,0 +1,46 @@
+"""What every child process of the program does first. Light."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+
+
+def detach() -> None:
+    """Leave the terminal, so that its Ctrl+C and its closing do not end a training, and yield
+    the processor to the window."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = psutil.Process()
+    if sys.platform == "win32":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        os.setsid()
+        process.nice(10)
+
+
+def set_environment() -> None:
+    """What the libraries read from the environment when they are imported."""
+    # Idle threads sleep instead of spinning: on few cores they would take the window's turn.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # TRL refuses several cards in one process; count them as NVML does.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+
+
+def redirect_output(path: Path, *, append: bool) -> None:
+    """Send stdout, stderr and crash dumps, also those of C libraries, to a file."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+    handle = os.open(path, flags, 0o600)
+    for standard in (1, 2):
+        os.dup2(handle, standard)
+    os.close(handle)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    faulthandler.enable(sys.stderr)

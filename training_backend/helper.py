@@ -1,0 +1,302 @@
+"""The window's helper: a child process that does what needs a tokenizer, for as long as asked.
+
+Light at module level: the parent imports this module as its spawn target. Requests come over
+one pipe and answers go back over another, each with the number of its request:
+
+    {"id": 3, "kind": "preview", "job": {…}, "start": 0}      a request
+    {"id": 3, "kind": "cancel"}                               the request 3 is not wanted any more
+    (3, "progress", {…})  (3, "done", {…})  (3, "failed", {…})  (3, "stopped", {})
+
+Each kind has a thread of its own, so that a row is shown while all rows are gone through. The
+helper ends when its pipe closes, so it never outlives the window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from training_backend.catalog import DEMO_MODEL_IDS, describe_model, resolve_model
+from training_backend.child_process import detach, redirect_output, set_environment
+from training_backend.errors import StopRequested, UserError
+from training_backend.job import TrainingJob, parse_job
+from training_backend.paths import home
+
+if TYPE_CHECKING:
+    from training_backend.demo_model import DemoProgress
+
+SHOWN_TOKENS = 4_000  # of one row
+SHOWN_CHARACTERS = 30_000
+SHOWN_CUT_CHARACTERS = 2_000  # of what `max_length` cuts off
+PROGRESS_SECONDS = 0.1
+
+Answer = dict[str, Any]
+_loading = threading.Lock()  # transformers imports its parts lazily, and not from two threads
+
+
+class Request:
+    """One request with its way back; stops when it is cancelled."""
+
+    def __init__(self, document: Answer, send: Callable[[tuple[int, str, Answer]], None]) -> None:
+        self.id: int = document["id"]
+        self.document = document
+        self.cancelled = threading.Event()
+        self._send = send
+        self._told = 0.0
+
+    def job(self) -> TrainingJob:
+        """The job that it is about. Raises `UserError`."""
+        job = parse_job(self.document["job"])
+        assert isinstance(job, TrainingJob)
+        return job
+
+    def answer(self, kind: str, document: Answer) -> None:
+        self._send((self.id, kind, document))
+
+    def progress(self, document: Answer) -> None:
+        """Say how far it is, now and then."""
+        now = time.monotonic()
+        if now - self._told >= PROGRESS_SECONDS:
+            self._told = now
+            self.answer("progress", document)
+
+
+def main(commands: Connection, answers: Connection, needs_torch: bool) -> None:
+    """Spawn target. Serves until `commands` closes.
+
+    Args:
+        needs_torch: whether what will be asked needs torch. Without it transformers is there
+            in one second rather than in four, and takes a fourth of the memory.
+    """
+    detach()
+    set_environment()
+    log = home() / "logs" / "helper.log"
+    log.parent.mkdir(exist_ok=True)
+    redirect_output(log, append=True)
+    if not needs_torch:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # makes importing it fail
+        _import_ahead()
+    with contextlib.suppress(EOFError, OSError):
+        _Server(commands, answers).serve()
+    # The threads are in the middle of things that nobody waits for any more.
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(0)
+
+
+class _Server:
+    """Reads requests and hands each to the thread of its kind."""
+
+    def __init__(self, commands: Connection, answers: Connection) -> None:
+        self._commands = commands
+        self._answers = answers
+        self._sending = threading.Lock()
+        self._requests: dict[int, Request] = {}
+        self._queues: dict[str, queue.SimpleQueue[Request]] = {}
+
+    def serve(self) -> None:
+        """Returns never; raises `EOFError` when the parent has gone."""
+        while True:
+            document = self._commands.recv()
+            if document["kind"] == "cancel":
+                request = self._requests.get(document["id"])
+                if request is not None:
+                    request.cancelled.set()
+                continue
+            request = Request(document, self._send)
+            self._requests[request.id] = request
+            self._queue(document["kind"]).put(request)
+
+    def _queue(self, kind: str) -> queue.SimpleQueue[Request]:
+        if kind not in self._queues:
+            self._queues[kind] = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(kind,), name=kind, daemon=True).start()
+        return self._queues[kind]
+
+    def _work(self, kind: str) -> None:
+        tokenizers = Tokenizers()  # not shared: tokenizers do not bear several threads
+        while True:
+            request = self._queues[kind].get()
+            try:
+                if request.cancelled.is_set():
+                    raise StopRequested
+                request.answer("done", HANDLERS[kind](request, tokenizers))
+            except StopRequested:
+                request.answer("stopped", {})
+            except UserError as error:
+                request.answer("failed", _as_document(error))
+            except Exception as error:
+                traceback.print_exc()
+                request.answer("failed", _as_document(_unexpected(error)))
+            finally:
+                self._requests.pop(request.id, None)
+
+    def _send(self, answer: tuple[int, str, Answer]) -> None:
+        with self._sending:
+            try:
+                self._answers.send(answer)
+            except OSError:  # the window has gone
+                os._exit(0)
+
+
+class Tokenizers:
+    """Keeps the tokenizer that was asked for last."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str | None] | None = None
+        self._tokenizer: Any = None
+        self._own_template: Any = None
+
+    def of(self, job: TrainingJob) -> Any:
+        """The tokenizer of a job's model, if that is on this computer. Raises `UserError`."""
+        key = (job.model.id, job.model.revision)
+        if key != self._key:
+            self._key = None
+            with _loading:
+                self._tokenizer = _local_tokenizer(job)
+            self._own_template = self._tokenizer.chat_template
+            self._key = key
+        self._tokenizer.chat_template = self._own_template  # a job may have set another
+        return self._tokenizer
+
+
+# ------------------------------------------------------------------------- what can be asked
+
+
+def _preview(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Row `start` as the model sees it, as much of it as can be shown."""
+    from training_backend.data.preview import preview
+
+    job = request.job()
+    found = preview(job, tokenizers.of(job), 1, request.document["start"])
+    found["rows"] = [_shown(row) for row in found["rows"]]
+    return found
+
+
+def _lengths(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Tokens of `rows` rows from `start` on."""
+    from training_backend.data.preview import lengths
+
+    job, asked = request.job(), request.document
+    return {"lengths": lengths(job, tokenizers.of(job), asked["rows"], asked["start"])}
+
+
+def _lint(request: Request, tokenizers: Tokenizers) -> Answer:
+    from training_backend.data.lint import lint
+
+    job = request.job()
+    report = lint(
+        job,
+        tokenizers.of(job),
+        near_duplicates=request.document.get("near_duplicates", False),
+        on_progress=lambda rows: request.progress({"rows": rows}),
+        should_stop=request.cancelled.is_set,
+    )
+    return report.document(job)
+
+
+def _fetch_tokenizer(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Download the tokenizer of a model on the Hub; the weights stay where they are."""
+    from training_backend.tokenizer import load_tokenizer
+
+    job = request.job()
+    load_tokenizer(job, resolve_model(job.model.id))
+    return {}
+
+
+def _prepare_demo(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Download and convert the demo model; needs torch."""
+    from training_backend.demo_model import prepare_demo_model
+
+    def report(progress: DemoProgress) -> None:
+        if request.cancelled.is_set():
+            raise StopRequested
+        total = progress.total_bytes
+        share = progress.done_bytes / total if total else None
+        request.progress({"phase": progress.phase, "share": share})
+
+    return {"folder": str(prepare_demo_model(report))}
+
+
+HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
+    "preview": _preview,
+    "lengths": _lengths,
+    "lint": _lint,
+    "fetch_tokenizer": _fetch_tokenizer,
+    "prepare_demo": _prepare_demo,
+}
+NEED_TORCH = frozenset({"prepare_demo"})
+
+
+def _local_tokenizer(job: TrainingJob) -> Any:
+    from training_backend.tokenizer import load_tokenizer
+
+    if job.model.id in DEMO_MODEL_IDS:
+        return load_tokenizer(job, resolve_model(job.model.id))
+    location = describe_model(job.model.id).location
+    if location is not None and job.model.revision is None:
+        return load_tokenizer(job, location)
+    try:
+        return load_tokenizer(job, resolve_model(job.model.id), local_only=True)
+    except UserError as error:
+        if location is not None:
+            raise
+        raise UserError(
+            "model_not_here",
+            "The model {model} is not on this computer yet.",
+            "Download its tokenizer to see the rows as tokens.",
+            field="model.id",
+            model=job.model.id,
+        ) from error
+
+
+def _shown(row: Answer) -> Answer:
+    """A row without what no screen holds: the first tokens, and some of what is cut off."""
+    text, tokens = row.pop("text"), row["tokens"]
+    if row["truncated"]:
+        kept = sum(len(token["text"]) for token in tokens)
+        row["cut_text"] = text[kept : kept + SHOWN_CUT_CHARACTERS]
+    shown, characters = [], 0
+    for token in tokens[:SHOWN_TOKENS]:
+        characters += len(token["text"])
+        if characters > SHOWN_CHARACTERS:
+            break
+        shown.append(token)
+    row["tokens"] = shown
+    return row
+
+
+def _as_document(error: UserError) -> Answer:
+    return {
+        "code": error.code,
+        "message": error.message,
+        "remedy": error.remedy,
+        "field": error.field,
+        "params": {key: str(value) for key, value in error.params.items()},
+    }
+
+
+def _unexpected(error: Exception) -> UserError:
+    return UserError(
+        "helper_unexpected",
+        "Something unexpected went wrong ({kind}: {reason}).",
+        "The details are in {log}.",
+        kind=type(error).__name__,
+        reason=(str(error).splitlines() or ["no reason given"])[0][:300],
+        log=home() / "logs" / "helper.log",
+    )
+
+
+def _import_ahead() -> None:
+    """Do the slow imports before the first request, in the one thread there is by then."""
+    with contextlib.suppress(Exception):  # the request that needs them will tell
+        from transformers import AutoTokenizer  # noqa: F401
