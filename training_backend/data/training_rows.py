@@ -54,7 +54,7 @@ def training_rows(
     rows = _collect(preparation, False, on_progress, should_stop)
     rows.require_some(preparation.sources[0].table.name, len(preparation.sources))
     warnings: list[Warned] = [
-        ("data_notice", "{notice}", {"notice": text}) for text in _notices(preparation)
+        ("data_notice", "{notice}", {"notice": text}) for text in preparation.notices
     ]
     warnings += rows.warnings(job)
     held_out: Any | None = None
@@ -86,12 +86,6 @@ def training_rows(
     chosen = rows.epoch(set(held), job)
     warnings += _repeats(rows, chosen, preparation)
     return TrainingRows(rows.dataset(chosen), held_out, rows.trained_share(chosen), warnings)
-
-
-def _notices(preparation: Preparation) -> list[str]:
-    sources = [*preparation.sources, *([preparation.held_out] if preparation.held_out else [])]
-    read = [str(notice) for source in sources for notice in source.table.notices]
-    return list(dict.fromkeys([*preparation.notices, *read]))
 
 
 def _repeats(rows: _Rows, chosen: list[int], preparation: Preparation) -> list[Warned]:
