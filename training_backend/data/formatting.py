@@ -18,6 +18,7 @@ from training_backend.data.abilities import Abilities, adapt, find_abilities
 from training_backend.data.mapping import TEXT, Conversation, Message, RowProblem
 from training_backend.data.shapes import Shapes
 from training_backend.data.spans import Layout, Span
+from training_backend.data.turns import healed
 from training_backend.errors import UserError
 from training_backend.job import LossOn
 
@@ -163,7 +164,7 @@ class Formatter:
                 f"is refused by the chat template ({reason[0][:200]})", "template_refuses"
             ) from None
         assert isinstance(text, str)
-        return text
+        return healed(text)  # the arguments of a tool call are as they came
 
     def token_texts(self, encoded: Encoded) -> list[str]:
         """The part of `encoded.text` that each of its tokens stands for, nothing left out."""
