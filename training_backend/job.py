@@ -215,7 +215,8 @@ class EvaluationSection(Section):
     held_out_fraction: float = field(
         0.0,
         "Held-out share",
-        "Share of the rows that is not trained on but used to test. 0.05 is a good choice.",
+        "Share of the rows that is not trained on but used to test. 0.05 is a good choice. A test "
+        "file of its own goes before it.",
         ge=0.0,
         le=0.5,
     )

@@ -149,8 +149,7 @@ def test_preview_is_what_the_first_batch_holds(
         assert row["truncated"] == (row["n_tokens_full"] > row["n_tokens"])
         assert row["n_trained"] == sum(token["trained"] for token in row["tokens"]) > 0
         text = "".join(token["text"] for token in row["tokens"])
-        if not row["truncated"] and "\ufffd" not in text:
-            assert row["text"].rstrip() == text.rstrip()
+        assert row["text"].startswith(text) and (row["truncated"] or row["text"] == text)
     assert shown[-1]["truncated"]
 
 

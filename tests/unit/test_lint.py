@@ -271,6 +271,15 @@ def test_a_hostile_template_is_refused_before_it_is_used(tmp_path: Path) -> None
     assert "standard chat template" in caught.value.remedy
 
 
+def test_half_characters_anywhere_in_a_row_break_nothing(tmp_path: Path) -> None:
+    half = "x \ud83d"
+    call = {"function": {"name": "look", "arguments": {half: half}}}
+    answer = {"role": "assistant", "content": half, "reasoning": half, "tool_calls": [call]}
+    report = examine(tmp_path, [{"messages": [{"role": "user", "content": half}, answer]}])
+    assert report.numbers.rows == 1
+    assert [finding.code for finding in report.findings] == ["encoding_damage"]
+
+
 # --- numbers and repairs -----------------------------------------------------------------
 
 

@@ -164,6 +164,8 @@ def test_lone_surrogates_are_replaced() -> None:
     row = {"prompt": "Hi \ud83d", "completion": "\ud83d\ude42 ok"}
     question, answer = to_messages(row, "prompt_completion")
     assert (question["content"], answer["content"]) == ("Hi \ufffd", "🙂 ok")
+    chat = {"messages": [{"role": "user", "content": "Hi \ud83d"}, ASKED[1]]}
+    assert to_messages(chat, "messages")[0]["content"] == "Hi \ufffd"
 
 
 def test_custom_columns_become_roles() -> None:
@@ -199,10 +201,11 @@ def test_placeholders_read_columns_and_nothing_else() -> None:
     assert fill("{a.__class__} {a}", {"a.__class__": "safe", "a": "x"}) == "safe x"
 
 
-texts = st.text(min_size=1).filter(lambda text: text.strip())
+any_text = st.text(alphabet=st.characters())  # lone surrogates too, as JSON can hold them
+texts = st.text(alphabet=st.characters(), min_size=1).filter(lambda text: text.strip())
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
     max_leaves=12,
 )
 

@@ -18,6 +18,7 @@ from training_backend.data.abilities import Abilities, adapt, find_abilities
 from training_backend.data.mapping import TEXT, Conversation, Message, RowProblem
 from training_backend.data.shapes import Shapes
 from training_backend.data.spans import Layout, Span
+from training_backend.data.turns import healed
 from training_backend.errors import UserError
 from training_backend.job import LossOn
 
@@ -163,21 +164,27 @@ class Formatter:
                 f"is refused by the chat template ({reason[0][:200]})", "template_refuses"
             ) from None
         assert isinstance(text, str)
-        return text
+        return healed(text)  # the arguments of a tool call are as they came
 
     def token_texts(self, encoded: Encoded) -> list[str]:
-        """The part of `encoded.text` that each of its tokens stands for, nothing left out."""
+        """The part of `encoded.text` that each of its tokens stands for; joined, all of it.
+
+        Where several tokens make one character the last of them has it, the others "".
+        Tokens that are not of the text, as the BOS and EOS of a plain text, have their own.
+        """
         (encoding,) = self._tokenize([encoded.text], special=not encoded.is_chat)
-        offsets = encoding.offsets[encoded.first :]
+        offsets = encoding.offsets
+        place = offsets[encoded.first - 1][1] if encoded.first else 0
         texts: list[str] = []
-        place = encoding.offsets[encoded.first - 1][1] if encoded.first else 0
-        for token, (_, end) in zip(encoded.input_ids, offsets, strict=False):
-            # One character can be several tokens; special tokens of a plain text none.
-            text = encoded.text[place:end] or self.tokenizer.decode([token])
-            texts.append(text)
-            place = max(place, end)
-        for token in encoded.input_ids[len(texts) :]:
-            texts.append(self.tokenizer.decode([token]))
+        for number, token in enumerate(encoded.input_ids, start=encoded.first):
+            start, end = offsets[number] if number < len(offsets) else (0, 0)
+            if start == end and token in self.special_ids:
+                texts.append(self.tokenizer.decode([token]))
+            elif number + 1 < len(offsets) and offsets[number + 1] == (start, end):
+                texts.append("")
+            else:
+                texts.append(encoded.text[place:end])
+                place = max(place, end)
         return texts
 
     def _lay_out(self, conversation: Conversation) -> Layout:

@@ -272,16 +272,16 @@ class _Collector:
                 self._note("own_system_prompt", row.index, own)
 
     def _judge_types(self) -> None:
+        rows: set[int] = set()
+        example = ""
         for column, kinds in self._types.items():
-            if len(kinds) < 2:
-                continue
             usual = max(kinds, key=lambda name: kinds[name].count)
             for name, found in kinds.items():
                 if name != usual:
-                    mixed = self._found.setdefault("mixed_types", _Found())
-                    mixed.first = mixed.first or f"{column}: {name} beside {usual}"[:200]
-                    mixed.count += found.count
-                    mixed.rows = sorted({*mixed.rows, *found.rows})[:LISTED_ROWS]
+                    example = example or f"{column}: {name} beside {usual}"
+                    rows.update(found.rows)
+        for row in sorted(rows):
+            self._note("mixed_types", row, example)
 
     def _judge_lengths(self) -> None:
         median = self.numbers.percentile(0.5)

@@ -1,39 +1,33 @@
 """From rows of any known form to one: a conversation. Light: no torch.
 
 A plain text (`format` "text") is one message of the pseudo-role "text". What a model's chat
-template cannot hold is dealt with later (`adapting.py`); here nothing is lost.
+template cannot hold is dealt with later (`abilities.py`); here nothing is lost.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Required, TypedDict
+from typing import Any
 
 from training_backend.data.reader import FIELD, Row
+from training_backend.data.turns import ROLES as ROLES
+from training_backend.data.turns import TEXT as TEXT
+from training_backend.data.turns import Conversation as Conversation
+from training_backend.data.turns import Message as Message
+from training_backend.data.turns import RowProblem as RowProblem
+from training_backend.data.turns import (
+    as_answer,
+    as_filled,
+    as_text,
+    as_weight,
+    parsed,
+    read_tools,
+    read_turns,
+)
+from training_backend.data.turns import require_answers as require_answers
 from training_backend.errors import UserError
 from training_backend.job import DataFormat, MappingSection
 from training_backend.job_data import PLACEHOLDER, placeholders
-
-TEXT = "text"
-CALL = "call"  # a role of its own in some files: an assistant that calls a tool
-
-ROLES = {
-    **dict.fromkeys(("system", "developer", "context", "system_prompt"), "system"),
-    **dict.fromkeys(("user", "human", "prompter", "customer", "question", "instruction"), "user"),
-    **dict.fromkeys(
-        ("assistant", "gpt", "chatgpt", "gpt4", "bard", "bing", "claude", "gemini", "model", "bot",
-         "chatbot", "ai", "llm", "answer", "response"),
-        "assistant",
-    ),
-    **dict.fromkeys(
-        ("tool", "function", "observation", "ipython", "tool_response", "function_response",
-         "tool_result", "tool_results", "tool_output"),
-        "tool",
-    ),
-    **dict.fromkeys(("function_call", "tool_call", "function-call", "tool-call"), CALL),
-}  # fmt: skip
 
 _CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 _QUESTIONS = ("question", "query", "q", "input", "prompt", "user")
@@ -41,41 +35,6 @@ _ANSWERS = ("answer", "response", "a", "output", "completion", "target", "assist
 _ALPACA_ANSWERS = ("output", "response", "completion", "answer")
 _COMPLETIONS = ("completion", "response")
 _TEXTS = ("text", "content", "markdown")
-_WEIGHTS = ("weight", "loss_weight", "train")
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-_PART_TEXTS = ("text", "value", "content", "reasoning", "thinking")
-
-
-class Message(TypedDict, total=False):
-    """One turn, in the terms of chat templates."""
-
-    role: Required[str]  # system, user, assistant, tool or text
-    content: Required[str]
-    reasoning_content: str  # of an assistant
-    thinking: str  # the same, under the name that some templates read
-    tool_calls: list[dict[str, Any]]  # {"type": "function", "function": {name, arguments}}
-    name: str  # of a tool
-    tool_call_id: str
-    weight: float  # 0 where the turn is not to be learned from
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """What one row says. `tools` are the JSON schemas of functions that may be called."""
-
-    messages: list[Message]
-    tools: list[dict[str, Any]] | None = None
-
-
-class RowProblem(ValueError):
-    """A row cannot be trained on; the text is a clause that completes "row 7 ...".
-
-    `code` names the kind of problem, as lint reports it.
-    """
-
-    def __init__(self, clause: str, code: str = "unusable") -> None:
-        super().__init__(clause)
-        self.code = code
 
 
 def detect(rows: list[Row]) -> DataFormat:
@@ -140,7 +99,7 @@ def to_conversation(
     tools = None
     match format:
         case "messages" | "sharegpt":
-            messages = _turns(_column(row, _CONVERSATIONS))
+            messages = read_turns(_column(row, _CONVERSATIONS))
             _with_system(messages, row)
         case "alpaca":
             messages = _alpaca(row)
@@ -154,7 +113,7 @@ def to_conversation(
         case "kto":
             messages = _labelled(row)
         case "text":
-            return Conversation([Message(role=TEXT, content=_filled(_only_text(row), "text"))])
+            return Conversation([Message(role=TEXT, content=as_filled(_only_text(row), "text"))])
         case "custom":
             assert mapping is not None  # the job model sees to it
             messages, tools = _custom(row, mapping)
@@ -169,16 +128,7 @@ def to_conversation(
     if not messages:
         raise RowProblem("has no answer", "no_answer")
     require_answers(messages)
-    return Conversation(messages, tools if tools is not None else _tools(row.get("tools")))
-
-
-def require_answers(messages: list[Message]) -> None:
-    """Raises `RowProblem` when an answer, or a plain text, says nothing."""
-    for message in messages:
-        if message["role"] == "assistant" and not _says_something(message):
-            raise RowProblem("has an empty answer", "empty_answer")
-        if message["role"] == TEXT and not message["content"].strip():
-            raise RowProblem("has an empty text", "empty_answer")
+    return Conversation(messages, tools if tools is not None else read_tools(row.get("tools")))
 
 
 def check_columns(mapping: MappingSection, columns: Iterable[str]) -> None:
@@ -208,18 +158,18 @@ def _with_system(messages: list[Message], row: Row) -> None:
 
 
 def _alpaca(row: Row) -> list[Message]:
-    question = _filled(_column(row, ("instruction",)), "instruction")
+    question = as_filled(_column(row, ("instruction",)), "instruction")
     if _column(row, ("input",)):
-        question += "\n\n" + _text(_column(row, ("input",)), "input")
+        question += "\n\n" + as_text(_column(row, ("input",)), "input")
     messages = [
         Message(role="user", content=question),
-        Message(role="assistant", content=_answer(_column(row, _ALPACA_ANSWERS), "output")),
+        Message(role="assistant", content=as_answer(_column(row, _ALPACA_ANSWERS), "output")),
     ]
     history = row.get("history")
     if isinstance(history, list):
         earlier = [pair for pair in history if isinstance(pair, list) and len(pair) == 2]
         messages[:0] = [
-            Message(role=role, content=_text(text, "history"))
+            Message(role=role, content=as_text(text, "history"))
             for pair in earlier
             for role, text in zip(("user", "assistant"), pair, strict=True)
         ]
@@ -229,23 +179,23 @@ def _alpaca(row: Row) -> list[Message]:
 
 def _prompt_and_answer(prompt: Any, answer: Any, what: str) -> list[Message]:
     messages = (
-        _turns(prompt)
+        read_turns(prompt)
         if isinstance(prompt, list)
-        else [Message(role="user", content=_filled(prompt, "prompt"))]
+        else [Message(role="user", content=as_filled(prompt, "prompt"))]
     )
     if isinstance(answer, list):
-        return messages + _turns(answer)
-    return [*messages, Message(role="assistant", content=_answer(answer, what))]
+        return messages + read_turns(answer)
+    return [*messages, Message(role="assistant", content=as_answer(answer, what))]
 
 
 def _question_answer(row: Row) -> list[Message]:
-    question = _filled(_column(row, _QUESTIONS), "question")
+    question = as_filled(_column(row, _QUESTIONS), "question")
     context = _column(row, ("context",))
     if isinstance(context, str) and context.strip():
         question = f"{context}\n\n{question}"
     messages = [
         Message(role="user", content=question),
-        Message(role="assistant", content=_answer(_column(row, _ANSWERS), "answer")),
+        Message(role="assistant", content=as_answer(_column(row, _ANSWERS), "answer")),
     ]
     _with_system(messages, row)
     return messages
@@ -254,12 +204,12 @@ def _question_answer(row: Row) -> list[Message]:
 def _preference(row: Row) -> list[Message]:
     prompt, chosen = row.get("prompt"), row.get("chosen")
     if isinstance(chosen, list) and not prompt:
-        return _turns(chosen)  # the prompt is in both
+        return read_turns(chosen)  # the prompt is in both
     if isinstance(chosen, list) and isinstance(prompt, str):
-        turns = _turns(chosen)
+        turns = read_turns(chosen)
         if turns and turns[0]["role"] in ("user", "system"):
             return turns
-        return [Message(role="user", content=_filled(prompt, "prompt")), *turns]
+        return [Message(role="user", content=as_filled(prompt, "prompt")), *turns]
     return _prompt_and_answer(prompt, chosen, "chosen")
 
 
@@ -302,24 +252,24 @@ def _by_columns(
             by_role.setdefault(role, []).append(row[column])
 
     def joined(role: str) -> str:
-        return "\n\n".join(_text(value, role) for value in by_role.get(role, ()))
+        return "\n\n".join(as_text(value, role) for value in by_role.get(role, ()))
 
     if "text" in mapping.columns.values():
-        return [Message(role=TEXT, content=_filled(joined("text"), "text"))], None
-    tools = _tools(by_role["tools"][0]) if "tools" in by_role else None
+        return [Message(role=TEXT, content=as_filled(joined("text"), "text"))], None
+    tools = read_tools(by_role["tools"][0]) if "tools" in by_role else None
     messages = [
         Message(role=role, content=text)
         for role in ("system", "user", "tool")
         if (text := joined(role))
     ]
     for turns in by_role.get("messages", ()):
-        messages += _turns(_parsed(turns))
+        messages += read_turns(parsed(turns))
     if "assistant" in mapping.columns.values():
-        answer = Message(role="assistant", content=_answer(joined("assistant") or None, "answer"))
+        answer = Message(role="assistant", content=as_answer(joined("assistant") or None, "answer"))
         if reasoning := joined("reasoning"):
             answer["reasoning_content"] = reasoning
         if "weight" in by_role:
-            answer["weight"] = _weight(by_role["weight"][0])
+            answer["weight"] = as_weight(by_role["weight"][0])
         messages.append(answer)
     return messages, tools
 
@@ -336,147 +286,12 @@ def fill(template: str, row: Row) -> str:
             return str(match[0][0])
         if column not in row:
             raise RowProblem(f"has no column {column[:40]}", "missing_column")
-        return "" if row[column] is None else _text(row[column], column)
+        return "" if row[column] is None else as_text(row[column], column)
 
     return PLACEHOLDER.sub(value, template)
 
 
-# --- turns ------------------------------------------------------------------------------
-
-
-def _turns(turns: Any) -> list[Message]:
-    if isinstance(turns, str):
-        turns = _parsed(turns)
-    if not isinstance(turns, list):
-        raise RowProblem("has no list of messages", "no_messages")
-    return [_turn(turn) for turn in turns]
-
-
-def _turn(turn: Any) -> Message:
-    if not isinstance(turn, dict):
-        raise RowProblem("holds a message that is no object", "no_messages")
-    # Files mix the two conventions; take whichever is there.
-    name = turn.get("role", turn.get("from"))
-    role = ROLES.get(name) if isinstance(name, str) else None
-    if role is None:
-        role = ROLES.get(str(name).strip().lower())
-        if role is None:
-            raise RowProblem(f"has the unknown role {str(name)[:40]}", "unknown_role")
-    content = turn.get("content", turn.get("value", turn.get("text")))
-    if type(content) is str and len(turn) == 2 and role is not CALL:
-        message = Message(role=role, content=content)  # as nearly all are
-    else:
-        message = _rich_turn(role, content, turn)
-    if role == "user" and not message["content"].strip():
-        raise RowProblem("has an empty user turn", "empty_turn")
-    return message
-
-
-def _rich_turn(role: str, content: Any, turn: dict[str, Any]) -> Message:
-    calls = _calls(turn.get("tool_calls"), turn.get("function_call"))
-    reasoning = next((turn[key] for key in _REASONING if isinstance(turn.get(key), str)), "")
-    if role == CALL:
-        role = "assistant"
-        found = _call(_parsed(content))
-        if found is not None:
-            calls, content = [*calls, found], ""
-    if isinstance(content, list):
-        content, thought, called = _parts(content)
-        reasoning = reasoning or thought
-        calls += called
-    elif content is None and (calls or reasoning):
-        content = ""
-    elif content is None:
-        raise RowProblem(f"has no text in a turn of the {role}", "null_content")
-    elif isinstance(content, dict):
-        content = json.dumps(content, ensure_ascii=False)  # what a tool gave back
-    message = Message(role=role, content=_text(content, role))
-    if role == "assistant" and reasoning.strip():
-        message["reasoning_content"] = reasoning
-    if role == "assistant" and calls:
-        message["tool_calls"] = calls
-    for key in ("name", "tool_call_id"):
-        if role == "tool" and isinstance(turn.get(key), str):
-            message[key] = turn[key]
-    for key in _WEIGHTS:
-        if turn.get(key) is not None:
-            message["weight"] = _weight(turn[key])
-    return message
-
-
-def _parts(parts: list[Any]) -> tuple[str, str, list[dict[str, Any]]]:
-    """Text, reasoning and tool calls of a content that is a list of typed parts."""
-    texts: list[str] = []
-    reasoning: list[str] = []
-    calls: list[dict[str, Any]] = []
-    for part in parts:
-        if isinstance(part, str):
-            texts.append(part)
-            continue
-        if not isinstance(part, dict):
-            raise RowProblem("holds a content part that is no object", "wrong_type")
-        kind = str(part.get("type", "text")).lower()
-        value = next((part[key] for key in _PART_TEXTS if part.get(key) is not None), None)
-        if kind in ("tool_call", "tool_use", "function_call"):
-            given = part.get("tool_call", value if value is not None else part)
-            call = _call(_parsed(given))
-            if call is None:
-                raise RowProblem("has a tool call without a name", "bad_tool_call")
-            calls.append(call)
-        elif kind in ("text", "input_text", "output_text"):
-            texts.append(_text(value, "a text part"))
-        elif kind in ("reasoning", "thinking", "thought"):
-            reasoning.append(_text(value, "a reasoning part"))
-        else:
-            raise RowProblem(f"holds {kind[:20]}, and only text can be learned", "not_text")
-    return "".join(texts), "".join(reasoning), calls
-
-
-def _calls(many: Any, one: Any) -> list[dict[str, Any]]:
-    given = _parsed(many) or ([one] if one else [])
-    if not isinstance(given, list):
-        raise RowProblem("has tool calls that are no list", "bad_tool_call")
-    calls = [_call(_parsed(call)) for call in given]
-    if None in calls:
-        raise RowProblem("has a tool call without a name", "bad_tool_call")
-    return [call for call in calls if call is not None]
-
-
-def _call(given: Any) -> dict[str, Any] | None:
-    """A tool call in the one form that chat templates know; None when it has no name."""
-    if not isinstance(given, dict):
-        return None
-    inner = given.get("function")
-    function = inner if isinstance(inner, dict) else given
-    name = function.get("name")
-    if not isinstance(name, str) or not name:
-        return None
-    arguments = function.get("arguments", function.get("parameters", function.get("input", {})))
-    arguments = _parsed(arguments)
-    call: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    if isinstance(given.get("id"), str):
-        call["id"] = given["id"]
-    return call
-
-
-def _tools(given: Any) -> list[dict[str, Any]] | None:
-    given = _parsed(given)
-    if not isinstance(given, list):
-        return None
-    return [tool for tool in given if isinstance(tool, dict)] or None
-
-
-def _parsed(value: Any) -> Any:
-    """What a JSON text says; anything else as it is. Columns of tables hold such texts."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
-# --- values -----------------------------------------------------------------------------
+# --- columns ---------------------------------------------------------------------------
 
 
 def _column(row: Row, names: Iterable[str]) -> Any:
@@ -491,59 +306,3 @@ def _column(row: Row, names: Iterable[str]) -> Any:
 def _only_text(row: Row) -> Any:
     text = _column(row, _TEXTS)
     return next(iter(row.values())) if text is None and len(row) == 1 else text
-
-
-def _answer(value: Any, what: str) -> str:
-    if value is None:
-        raise RowProblem(f"has no text in {what}", "no_answer")
-    text = _text(value, what)
-    if not text.strip():
-        raise RowProblem(f"has an empty {what}", "empty_answer")
-    return text
-
-
-def _filled(value: Any, what: str) -> str:
-    text = _text(value, what)
-    if not text.strip():
-        raise RowProblem(f"has an empty {what}", "empty_turn")
-    return text
-
-
-def _text(value: Any, what: str) -> str:
-    """The text itself; numbers are written out, anything else is no text."""
-    if isinstance(value, str):
-        # A half of a pair, which JSON can hold and no tokenizer takes.
-        return value if value.isascii() or not _has_surrogate(value) else _healed(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
-        return str(value)
-    if value is None or value != value:  # tables write NaN where there is nothing
-        raise RowProblem(f"has no text in {what}", "null_content")
-    raise RowProblem(f"has no plain text in {what}", "wrong_type")
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _healed(text: str) -> str:
-    """Pairs of surrogates joined, lone halves replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _weight(value: Any) -> float:
-    if isinstance(value, str):
-        value = {"true": 1, "false": 0}.get(value.strip().lower(), value)
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise RowProblem(f"has the weight {str(value)[:20]}", "bad_weight") from None
-
-
-def _says_something(message: Message) -> bool:
-    return bool(
-        message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content")
-    )

@@ -57,8 +57,7 @@ class PreparedRow:
 class Preparation:
     """Reads, maps, mends and encodes the rows of one job.
 
-    `notices` grows while rows go by: what a person should know of how they were used, each
-    sentence once. Raises `UserError` for whatever is wrong with the job's data as a whole.
+    Raises `UserError` for whatever is wrong with the job's data as a whole.
     """
 
     def __init__(self, job: TrainingJob, tokenizer: Any) -> None:
@@ -76,11 +75,18 @@ class Preparation:
         special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
         self.fixes = Fixes(dataset.fixes, special)
         self.checks = TextChecks.against(special)
-        self.notices: list[str] = []
+        self._notices: list[str] = []
         if self.formatter.used_fallback:
             self._note("This model has no chat template; a plain one (User: / Assistant:) is used.")
         for source in self.sources:
             self._note(mapping.notice(source.format))
+
+    @property
+    def notices(self) -> list[str]:
+        """What a person should know of how the rows so far were read and used, each once."""
+        sources = [*self.sources, *([self.held_out] if self.held_out else [])]
+        read = [str(notice) for source in sources for notice in source.table.notices]
+        return list(dict.fromkeys([*self._notices, *read]))
 
     @property
     def format(self) -> DataFormat:
@@ -177,8 +183,8 @@ class Preparation:
         return not self.fixes.findings.isdisjoint(codes)
 
     def _note(self, sentence: str) -> None:
-        if sentence and sentence not in self.notices:
-            self.notices.append(sentence)
+        if sentence and sentence not in self._notices:
+            self._notices.append(sentence)
 
 
 def _raw_rows(

@@ -6,6 +6,7 @@ Needs pyarrow and datasets, so it is for the worker alone.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 
 _EXAMPLES = 5
+_MANY_REPEATS = 4
 
 Warned = tuple[str, str, dict[str, Any]]  # code, template and its values
 
@@ -52,7 +54,7 @@ def training_rows(
     rows = _collect(preparation, False, on_progress, should_stop)
     rows.require_some(preparation.sources[0].table.name, len(preparation.sources))
     warnings: list[Warned] = [
-        ("data_notice", "{notice}", {"notice": text}) for text in _notices(preparation)
+        ("data_notice", "{notice}", {"notice": text}) for text in preparation.notices
     ]
     warnings += rows.warnings(job)
     held_out: Any | None = None
@@ -82,13 +84,19 @@ def training_rows(
         held = _held_out(rows, job)
         held_out = rows.dataset(held) if held else None
     chosen = rows.epoch(set(held), job)
+    warnings += _repeats(rows, chosen, preparation)
     return TrainingRows(rows.dataset(chosen), held_out, rows.trained_share(chosen), warnings)
 
 
-def _notices(preparation: Preparation) -> list[str]:
-    sources = [*preparation.sources, *([preparation.held_out] if preparation.held_out else [])]
-    read = [str(notice) for source in sources for notice in source.table.notices]
-    return list(dict.fromkeys([*preparation.notices, *read]))
+def _repeats(rows: _Rows, chosen: list[int], preparation: Preparation) -> list[Warned]:
+    """Sources that the weights of a mixture repeat so often that they are learned by heart."""
+    once, taken = Counter(rows.sources), Counter(rows.sources[place] for place in chosen)
+    return [
+        ("source_repeated", "{name} is gone through {times} times an epoch.",
+         {"name": source.table.name, "times": round(taken[number] / once[number])})
+        for number, source in enumerate(preparation.sources)
+        if once[number] and taken[number] >= _MANY_REPEATS * once[number]
+    ]  # fmt: skip
 
 
 def _held_out(rows: _Rows, job: TrainingJob) -> list[int]:
