@@ -76,6 +76,21 @@ def test_context_system_and_reasoning() -> None:
     assert list(found) == ["instruction", "input", "response"]
 
 
+def test_a_question_of_several_columns() -> None:
+    found = roles(title=SHORT, body=LONG, tags="a, b", answer=LONG)
+    assert found == {"title": "user", "body": "user", "answer": "assistant"}
+    names = ("Ticket-ID", "Betreff", "Beschreibung des Problems", "Kategorie", "Lösung")
+    rows = [dict(zip(names, ("7", SHORT, LONG, "Versand", LONG), strict=True))]
+    assert guess_roles(names, rows) == {
+        "Betreff": "user", "Beschreibung des Problems": "user", "Lösung": "assistant",
+    }  # fmt: skip
+
+
+def test_long_names() -> None:
+    customer, agent = "col_7_of_the_old_ticket_system_customer_side", "col_9_agent_side_text_final"
+    assert roles(**{agent: LONG, customer: SHORT}) == {customer: "user", agent: "assistant"}
+
+
 def test_one_text_and_none() -> None:
     assert roles(text=LONG) == {"text": "text"}
     assert roles(whatever=LONG, id="4") == {"whatever": "text"}

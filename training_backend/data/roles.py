@@ -12,7 +12,7 @@ from training_backend.job_data import ColumnRole
 # Words of a column's name, the surest first; a few in the languages that forms are often in.
 _WORDS: dict[ColumnRole, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "turns"),
-    "system": ("system", "persona", "developer"),
+    "system": ("system", "persona"),
     "tools": ("tools", "functions"),
     "reasoning": ("reasoning", "thinking", "rationale", "thought", "thoughts", "cot"),
     "assistant": (
@@ -31,7 +31,13 @@ _WORDS: dict[ColumnRole, tuple[str, ...]] = {
     "text": ("text", "markdown", "document", "passage", "story", "paragraph"),
     "weight": ("weight",),
 }  # fmt: skip
-_CONTEXT = ("context", "passage", "background", "document", "input", "kontext", "contexto")
+# More that belongs to the question, in the order in which it stands there.
+_INSTRUCTION = ("instruction", "prompt", "task")
+_CONTEXT = ("context", "passage", "background", "document", "kontext", "contexto")
+_HEADING = ("title", "subject", "headline", "heading", "betreff", "titel", "titulo", "titre")
+_DETAIL = ("input", "question", "problem", "issue", "body", "description", "details",
+           "beschreibung", "frage", "descripcion")  # fmt: skip
+_MAX_SYSTEM_WORDS = 3  # a longer name has the word by chance
 # What goes with a text rather than being one.
 _ASIDE = (
     "id", "ids", "uuid", "guid", "key", "index", "idx", "date", "time", "timestamp", "created",
@@ -40,6 +46,9 @@ _ASIDE = (
     "count", "length", "number", "no", "nr", "price", "rejected", "split", "label", "version",
     "path", "file",
 )  # fmt: skip
+_ENDING_IN_S = {
+    word for words in (*_WORDS.values(), _DETAIL, _ASIDE) for word in words if word.endswith("s")
+}
 _SPLIT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+")
 _MIN_TEXT = 12  # characters on average; what is shorter is hardly an answer
 
@@ -71,17 +80,14 @@ def guess_roles(columns: tuple[str, ...], rows: list[Row]) -> dict[str, ColumnRo
         question = _longest(texts, {answer, named["system"], named["reasoning"]}, short=True)
     if question is None:
         return {answer: "text"}
-    roles: dict[str, ColumnRole] = {**_only("system", named)}
-    for column in texts:
-        if column in (answer, question) or column in roles:
-            continue
-        if _says(column, _CONTEXT):
-            roles[column] = "user"
-    # What a question is about stands above it; an input belongs below its instruction.
-    if _says(question, ("instruction", "prompt", "task")):
-        roles = {**_only("system", named), question: "user", **roles}
-    else:
-        roles[question] = "user"
+    roles: dict[str, ColumnRole] = _only("system", named)
+    asked = [
+        column
+        for column in texts
+        if column == question
+        or (column not in (answer, named["system"], named["reasoning"]) and _place(column) < 4)
+    ]
+    roles |= dict.fromkeys(sorted(asked, key=_place), "user")
     roles |= _only("reasoning", named)
     roles[answer] = "assistant"
     return {**roles, **_tools(columns, rows)}
@@ -103,25 +109,38 @@ def _rank(role: ColumnRole, column: str) -> float | None:
     """How surely a name says the role: 0 is the surest, None is not at all."""
     words = _words(column)
     for other in ("system", "reasoning"):
-        if role not in (other, "messages") and set(words) & set(_WORDS[other]):
+        short = len(words) <= _MAX_SYSTEM_WORDS
+        if short and role not in (other, "messages") and set(words) & set(_WORDS[other]):
             return None  # system_prompt is no question, reasoning_output no answer
     if set(words) & set(_ASIDE):
         return None  # question_id, answer_date
+    if role in ("system", "reasoning") and len(words) > _MAX_SYSTEM_WORDS:
+        return None
     ranks = [_WORDS[role].index(word) for word in words if word in _WORDS[role]]
     # The last word is what it is: "customer reply" is a reply.
     last = bool(words) and words[-1] in _WORDS[role]
     return min(ranks) + (0 if last else 0.5) if ranks else None
 
 
-def _says(column: str, words: tuple[str, ...]) -> bool:
-    found = set(_words(column))
-    return bool(found & set(words)) and not found & set(_ASIDE)
+def _place(column: str) -> int:
+    """Where a column stands in the question; 4 where its name says nothing of that kind."""
+    words = set(_words(column))
+    if not words & set(_ASIDE):
+        for place, known in enumerate((_INSTRUCTION, _CONTEXT, _HEADING, _DETAIL)):
+            if words & set(known):
+                return place
+    return 4
 
 
 def _words(column: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", column).encode("ascii", "ignore").decode()
-    words = [word.rstrip("0123456789").lower() for word in _SPLIT.split(plain) if word]
+    words = [_singular(word.rstrip("0123456789").lower()) for word in _SPLIT.split(plain) if word]
     return words if len(words) == 1 else [word for word in words if len(word) > 1]  # not option_a
+
+
+def _singular(word: str) -> str:
+    """problems as problem; the known words that end in s are written so in the lists."""
+    return word[:-1] if word.endswith("s") and word not in _ENDING_IN_S else word
 
 
 def _longest(texts: dict[str, float], taken: set[str | None], short: bool = False) -> str | None:
