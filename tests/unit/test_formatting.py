@@ -37,7 +37,8 @@ for line in sys.stdin:
         [result] = formatter.encode([Conversation(question["messages"])])
         if isinstance(result, RowProblem):
             raise result
-        [encoded] = result
+        encoded = result[0]
+        assert question.get("pieces", 1) == len(result)
         pairs = list(zip(encoded.input_ids, encoded.labels, strict=True))
         assert all(label in (token, IGNORED) for token, label in pairs)
         assert encoded.n_trained == sum(label != IGNORED for label in encoded.labels)
@@ -53,7 +54,7 @@ for line in sys.stdin:
         }
     except (RowProblem, UserError) as error:
         answer = {"refused": type(error).__name__, "why": str(error)}
-        answer["code"] = getattr(error, "code", None)
+        answer |= {"code": error.code, "field": getattr(error, "field", None)}
     except BaseException:
         answer = {"error": traceback.format_exc()}
     print(json.dumps(answer), flush=True)
@@ -75,8 +76,8 @@ def ask(demo_model_dir: Path) -> Iterator[Ask]:
     assert process.stdin is not None and process.stdout is not None
     requests, answers = process.stdin, process.stdout
 
-    def asked(messages: Any, max_length: int = 100_000, **template: str | None) -> dict[str, Any]:
-        question = {"messages": messages, "max_length": max_length, **template}
+    def asked(messages: Any, max_length: int = 100_000, **more: Any) -> dict[str, Any]:
+        question = {"messages": messages, "max_length": max_length, **more}
         requests.write(json.dumps(question) + "\n")
         requests.flush()
         answer: dict[str, Any] = json.loads(answers.readline() or '{"error": "it died"}')
@@ -147,7 +148,7 @@ def test_whatever_the_texts_hold_the_mask_is_exact(ask: Ask, texts: tuple[str, .
 
 
 def test_a_token_that_the_answer_shares_with_the_prompt_is_not_trained(ask: Ask) -> None:
-    """The prompt's line break and the first space are one token, and the prompt gives it."""
+    """The prompt's line break and the first spaces are one token, and the prompt gives it."""
     assert ask(turns("q", "  led by spaces"))["trained"] == [" led by spaces" + END]
 
 
@@ -219,9 +220,9 @@ def test_a_plain_text_does_not_end_twice(ask: Ask) -> None:
     assert ask([{"role": "text", "content": "The end." + END}])["text"] == "The end." + END
 
 
-def test_a_long_text_is_cut(ask: Ask) -> None:
-    found = ask([{"role": "text", "content": "one two three four"}], max_length=3)
-    assert (found["text"], found["truncated"]) == ("one two three", True)
+def test_a_long_text_becomes_pieces_and_nothing_is_lost(ask: Ask) -> None:
+    found = ask([{"role": "text", "content": "one two three four"}], max_length=3, pieces=2)
+    assert (found["text"], found["truncated"]) == ("one two three", False)
 
 
 # ---------------------------------------------------------------------------------- templates
@@ -235,16 +236,64 @@ def test_a_tokenizer_without_a_template_gets_a_plain_one(ask: Ask) -> None:
     assert found["text"].startswith("System: Be brief.\nUser: One?\nAssistant: First.")
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(ask: Ask) -> None:
-    """As templates do that leave out earlier reasoning: there is no saying what was answered."""
+def test_a_row_whose_answer_the_template_leaves_out_is_the_rows_problem(ask: Ask) -> None:
     template = (
         "{% for m in messages %}[{{ m.role }}]"
         "{{ m.content if loop.last or m.role == 'user' else '...' }}{{ eos_token }}{% endfor %}"
         "{{ '[assistant]' if add_generation_prompt }}"
     )
     found = ask(turns("q", "a", "r", "b"), template=template)
-    assert (found["refused"], found["code"]) == ("UserError", "template_not_sequential")
-    assert "one answer a row" in found["why"]
+    assert (found["refused"], found["code"]) == ("RowProblem", "answer_left_out")
+    assert ask(turns("q", "a"), template=template)["trained"] == ["a" + END]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_learned_as_it_writes_them(ask: Ask) -> None:
+    """As templates do that leave earlier reasoning out."""
+    template = (
+        "{% for m in messages %}[{{ m.role }}]\n"
+        "{{ m.content if loop.last else m.content.split('</think>')[-1] }}{{ eos_token }}"
+        "{% endfor %}{{ '[assistant]\n' if add_generation_prompt }}"
+    )
+    messages = turns("q", "<think>hm</think>a", "r", "<think>so</think>b")
+    found = ask(messages, template=template)
+    assert found["trained"] == ["a" + END, "<think>so</think>b" + END]
+
+
+def test_a_greeting_before_the_first_question_is_learned_where_the_template_takes_it(
+    ask: Ask,
+) -> None:
+    greeting = {"role": "assistant", "content": "Welcome!"}
+    found = ask([greeting, *turns("q", "a")])
+    assert found["trained"] == ["Welcome!" + END, "a" + END]
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_greeting_is_left_out_where_the_template_begins_with_a_question(
+    ask: Ask, system: str | None
+) -> None:
+    """As Mistral's and Gemma's do. The rest of the row is trained on all the same."""
+    template = (
+        "{% set turns = messages | rejectattr('role', 'equalto', 'system') | list %}"
+        "{% if turns[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}"
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{{ '<assistant>' if add_generation_prompt }}"
+    )
+    messages = turns("q", "a", system=system)
+    messages.insert(len(messages) - 2, {"role": "assistant", "content": "Welcome!"})
+    found = ask(messages, template=template)
+    assert found["trained"] == ["a" + END] and "Welcome" not in found["text"]
+    assert (system or "") in found["text"]
+
+
+def test_one_row_that_the_template_refuses_is_the_rows_problem(ask: Ask) -> None:
+    template = (
+        "{% for m in messages %}{{ raise_exception('too rude') if 'damn' in m.content }}"
+        "<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{{ '<assistant>' if add_generation_prompt }}"
+    )
+    found = ask(turns("damn", "a"), template=template)
+    assert (found["refused"], found["code"]) == ("RowProblem", "template_refuses")
+    assert found["why"] == "is refused by the chat template (too rude)"
     assert ask(turns("q", "a"), template=template)["trained"] == ["a" + END]
 
 
@@ -272,7 +321,12 @@ def test_a_template_that_puts_the_date_in_front_is_no_trouble(ask: Ask) -> None:
         "{{ messages.__class__.__mro__[1].__subclasses__() }}",
     ],
 )
-def test_a_template_that_fails_is_the_rows_problem(ask: Ask, template: str) -> None:
+def test_a_template_that_can_hold_no_conversation_is_a_mistake_of_the_model(
+    ask: Ask, template: str
+) -> None:
+    """Found out before the first row, and said once rather than row by row."""
     found = ask(turns("q", "a"), template=template)
-    assert found["refused"] == "RowProblem"
-    assert found["why"].startswith("is refused by the chat template (")
+    assert (found["refused"], found["field"]) == ("UserError", "model.id")
+    assert found["why"].startswith("The chat template of this model ")
+    assert "Choose one of the standard chat templates" in found["why"]
+    assert "\n" not in found["why"] and len(found["why"]) < 400

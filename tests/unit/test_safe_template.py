@@ -47,7 +47,7 @@ def test_hostile_templates_are_stopped(
     else:
         with pytest.raises(UserError, match=reason) as caught:
             render_safely(template, {}, [ASK])
-        assert caught.value.field == "dataset.chat_template"
+        assert caught.value.field == "model.id"
     assert time.monotonic() - began < 60
 
 

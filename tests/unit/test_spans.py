@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training_backend.data.abilities import Abilities, adapt, find_abilities
+from training_backend.data.abilities import Abilities, adapt, find_abilities, notices
 from training_backend.data.mapping import Conversation, Message, RowProblem
 from training_backend.data.shapes import Shapes
 from training_backend.data.spans import Layout, lay_out
@@ -107,12 +107,25 @@ def test_every_answer_ends_with_the_token_that_ends_a_turn(template: Template) -
 
 def test_a_conversation_that_the_template_refuses_says_why() -> None:
     gemma = Template(SOURCES["gemma"].read_text(encoding="utf-8"))
-    opening: list[Message] = [
-        {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Hi."},
+    twice: list[Message] = [
+        {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello.", "weight": 0},
         {"role": "assistant", "content": "Yes?"},
     ]  # fmt: skip
     with pytest.raises(RowProblem, match="roles must alternate"):
-        gemma.lay_out(opening)
+        gemma.lay_out(twice)
+
+
+def test_a_greeting_is_kept_or_left_out_as_the_template_can(template: Template) -> None:
+    messages: list[Message] = [
+        {"role": "assistant", "content": "Welcome!"}, {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Yes?"},
+    ]  # fmt: skip
+    layout = template.lay_out(messages)
+    answers = [layout.text[first:last] for _, (first, last) in layout.answers]
+    assert "Yes?" in answers[-1]
+    assert (len(answers) == 2) == ("Welcome!" in layout.text) == template.can.openings
+    said = "begins with a question" in " ".join(notices(Conversation(messages), template.can))
+    assert said != template.can.openings
 
 
 def test_a_template_that_hides_its_answers_is_refused_rather_than_guessed_at() -> None:

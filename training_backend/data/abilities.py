@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from training_backend.data.mapping import Conversation, Message
-from training_backend.data.safe_template import FIELD, Rendering, render_safely
+from training_backend.data.safe_template import CHOOSE_ANOTHER, FIELD, Rendering, render_safely
 from training_backend.errors import UserError
 
 # Words that no template writes by itself.
 _SYSTEM, _USER, _ANSWER = "zebrasystem", "zebraquestion", "zebraanswer"
 _REASON, _TOOL, _VALUE, _RESULT = "zebrareason", "zebratool", "zebravalue", "zebraresult"
+
+_NO_OPENINGS = (
+    "The chat template begins with a question: what the assistant says before it is left out."
+)
 
 _QUESTION: Message = {"role": "user", "content": _USER}
 _REPLY: Message = {"role": "assistant", "content": _ANSWER}
@@ -41,6 +45,7 @@ class Abilities:
 
     Attributes:
         system: a system prompt.
+        openings: what the assistant says before the first question, as a greeting.
         repeats: two turns of the same role in a row.
         reasoning: `reasoning_content` of an answer.
         inline_reasoning: reasoning between <think> and </think> in the answer's text.
@@ -53,6 +58,7 @@ class Abilities:
     """
 
     system: bool
+    openings: bool
     repeats: bool
     reasoning: bool
     inline_reasoning: bool
@@ -70,6 +76,7 @@ def find_abilities(template: str, variables: Mapping[str, Any]) -> Abilities:
         "plain": {"messages": [_QUESTION, _REPLY]},
         "prompt": {"messages": [_QUESTION], "add_generation_prompt": True},
         "system": {"messages": [{"role": "system", "content": _SYSTEM}, _QUESTION, _REPLY]},
+        "openings": {"messages": [_REPLY, _QUESTION, {**_REPLY, "content": f"{_ANSWER}2"}]},
         "repeats": {"messages": [_QUESTION, {"role": "user", "content": f"{_USER}2"}, _REPLY]},
         "reasoning": {"messages": [_QUESTION, _with_reasoning(_REPLY, _REASON)]},
         "inline": {"messages": [_QUESTION, {**_REPLY, "content": _thought(_REASON, _ANSWER)}]},
@@ -85,7 +92,7 @@ def find_abilities(template: str, variables: Mapping[str, Any]) -> Abilities:
         raise UserError(
             "template_unusable",
             "The chat template of this model does not take a question and its answer ({reason}).",
-            "Choose a standard chat template.",
+            CHOOSE_ANOTHER,
             field=FIELD,
             reason=found["plain"].error or "it leaves them out",
         )
@@ -93,8 +100,8 @@ def find_abilities(template: str, variables: Mapping[str, Any]) -> Abilities:
     plain, prompt = found["plain"].text or "", found["prompt"].text or ""
     return Abilities(
         system=_holds(found["system"], _SYSTEM, _USER),
-        repeats=_holds(found["repeats"], _ANSWER)
-        and (found["repeats"].text or "").count(_USER) > 1,
+        openings=_times(found["openings"], _ANSWER) > 1,
+        repeats=_holds(found["repeats"], _ANSWER) and _times(found["repeats"], _USER) > 1,
         reasoning=_holds(found["reasoning"], _REASON, _ANSWER),
         inline_reasoning=_holds(found["inline"], _REASON, _ANSWER),
         tools=_holds(found["tools"], _TOOL),
@@ -108,18 +115,22 @@ def find_abilities(template: str, variables: Mapping[str, Any]) -> Abilities:
 def adapt(conversation: Conversation, can: Abilities) -> Conversation:
     """The conversation in a form that the template holds; the same object where it does.
 
-    A system prompt goes to the head of the first question, a tool call becomes the
-    assistant's JSON text, what a tool gave back a question (which is never learned from),
-    reasoning goes between <think> tags, and turns in a row become one.
+    A system prompt goes to the head of the first question, what the assistant says before that
+    question is left out, a tool call becomes the assistant's JSON text, what a tool gave back a
+    question (which is never learned from), reasoning goes between <think> tags, and turns in a
+    row become one.
     """
     turns = conversation.messages
     plain = all(m["role"] in ("user", "assistant") and len(m) == 2 for m in turns)
-    if plain and can.repeats and not conversation.tools:
+    opens = can.openings or turns[0]["role"] != "assistant"
+    if plain and opens and can.repeats and not conversation.tools:
         return conversation
     keeps_calls = can.calls is not None and can.results
     turns = [_adapted(turn, can, keeps_calls) for turn in turns]
     if not can.system:
         turns = _without_system(turns)
+    if not can.openings:
+        turns = _without_opening(turns)
     if not can.repeats:
         turns = _joined(turns)
     return Conversation(turns, conversation.tools if can.tools and keeps_calls else None)
@@ -128,6 +139,8 @@ def adapt(conversation: Conversation, can: Abilities) -> Conversation:
 def notices(conversation: Conversation, can: Abilities) -> set[str]:
     """What a person should know of how this conversation was made to fit."""
     said: set[str] = set()
+    if not can.openings and _has_opening(conversation.messages):
+        said.add(_NO_OPENINGS)
     if not any(
         len(turn) > 2 or turn["role"] in ("system", "tool") or "</think>" in turn["content"]
         for turn in conversation.messages
@@ -214,6 +227,23 @@ def _without_system(turns: list[Message]) -> list[Message]:
     return kept
 
 
+def _without_opening(turns: list[Message]) -> list[Message]:
+    """From the first question on, what the assistant says before it left out."""
+    if not _has_opening(turns):
+        return turns
+    asked = next(place for place, turn in enumerate(turns) if turn["role"] == "user")
+    return [turn for turn in turns[:asked] if turn["role"] == "system"] + turns[asked:]
+
+
+def _has_opening(turns: list[Message]) -> bool:
+    """Whether the assistant speaks before the first question, and also after it."""
+    roles = [turn["role"] for turn in turns]
+    if "user" not in roles:
+        return False
+    asked = roles.index("user")
+    return "assistant" in roles[:asked] and "assistant" in roles[asked:]
+
+
 def _joined(turns: list[Message]) -> list[Message]:
     """Questions in a row as one; answers too where they are learned from alike."""
     kept: list[Message] = []
@@ -252,6 +282,10 @@ def _with_result(bare: bool, as_text: bool) -> list[Any]:
 
 def _holds(rendering: Rendering, *words: str) -> bool:
     return rendering.text is not None and all(word in rendering.text for word in words)
+
+
+def _times(rendering: Rendering, word: str) -> int:
+    return (rendering.text or "").count(word)
 
 
 def _words_before(plain: str) -> str:

@@ -219,7 +219,7 @@ class Formatter:
 
     def _encode_chat(self, layout: Layout, encoding: Any) -> list[Encoded] | RowProblem:
         ids, limit = encoding.ids, self.max_length
-        ranges = _token_ranges(self._learned(layout), encoding.offsets)
+        ranges = _token_ranges(self._learned(layout), encoding.offsets, layout.text)
         if not ranges:
             return RowProblem("has no answer that counts: all weigh 0", "nothing_trained")
         trained = tuple((begin, min(end, limit)) for begin, end in ranges if begin < limit)
@@ -248,13 +248,20 @@ def standard_template(name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _token_ranges(spans: Sequence[Span], offsets: Sequence[Span]) -> list[Span]:
-    """The tokens that hold any character of each span; overlapping ones are joined."""
+def _token_ranges(spans: Sequence[Span], offsets: Sequence[Span], text: str) -> list[Span]:
+    """The tokens that hold any character of each span; overlapping ones are joined.
+
+    A first token that the span shares with what stands before counts only if it holds more of
+    the span than white space: " Yes" behind "Assistant:" is learned, yet not the line break
+    before an answer that happens to be one token with the space that the answer begins with.
+    """
     starts = [start for start, _ in offsets]
     ends = [end for _, end in offsets]
     ranges: list[Span] = []
     for first, last in spans:
         begin, end = bisect_right(ends, first), bisect_left(starts, last)
+        if begin < end and starts[begin] < first and not text[first : ends[begin]].strip():
+            begin += 1
         if ranges and begin < ranges[-1][1]:
             begin = ranges[-1][1]
         if begin < end:

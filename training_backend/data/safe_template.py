@@ -28,7 +28,10 @@ MAX_BYTES = 1_000_000_000
 MAX_CHARACTERS = 2_000_000  # of one rendering
 MAX_TEMPLATE_CHARACTERS = 1_000_000
 
-FIELD = "dataset.chat_template"
+FIELD = "model.id"  # the template comes with the model
+CHOOSE_ANOTHER = (
+    "Choose one of the standard chat templates (dataset.chat_template), or another model."
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def _refused(clause: str) -> UserError:
     return UserError(
         "template_refused",
         "The chat template of this model {clause}.",
-        "Choose a standard chat template, or another model.",
+        CHOOSE_ANOTHER,
         field=FIELD,
         clause=clause,
     )
