@@ -99,6 +99,12 @@ class ReadingSection(Section):
         None, "Subset", "Of a dataset on the Hub that has several.", form=False, min_length=1
     )
     split: str = field("train", "Split", "Of a dataset on the Hub.", form=False, min_length=1)
+    skip_bad_lines: bool = field(
+        False,
+        "Leave out bad lines",
+        "Lines that cannot be read are left out and counted, rather than end the reading.",
+        form=False,
+    )
     mapping: MappingSection | None = field(
         None, "Mapping", "What the columns of a form of your own are.", form=False
     )

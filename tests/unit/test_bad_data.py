@@ -233,9 +233,20 @@ def test_a_notice_names_the_first_place_and_counts_each_once() -> None:
 
 
 def test_bad_lines_can_be_left_out_with_a_notice() -> None:
-    table = open_source(SourceSection(path=str(BAD / "bad_line.jsonl")), skip_bad=True)
+    table = open_source(SourceSection(path=str(BAD / "bad_line.jsonl"), skip_bad_lines=True))
     assert [row["instruction"] for row in table.rows()] == [f"Question {n}" for n in range(1, 6)]
     assert "1 line(s)" in str(table.notices[0]) and "line 3" in str(table.notices[0])
+    assert [row["instruction"] for row in table.rows(2, 2)] == ["Question 3", "Question 4"]
+    assert table.count() == 5
+
+
+def test_csv_rows_of_too_many_cells_can_be_left_out_with_a_notice(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer\n1,a\n2,b,c\n3,d\n4,e\n", encoding="utf-8")
+    table = open_source(SourceSection(path=str(path), skip_bad_lines=True))
+    assert [row["question"] for row in table.rows()] == ["1", "3", "4"]
+    assert [row["question"] for row in table.rows(1)] == ["3", "4"]
+    assert "1 row(s) have more cells" in str(table.notices[0])
 
 
 # ------------------------------------------------------------------- the large and odd ones

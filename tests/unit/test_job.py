@@ -28,7 +28,29 @@ FULL: dict[str, Any] = {
     "version": 1,
     "name": "Grüße / 👋",
     "model": {"id": "owner/model", "revision": "v2"},
-    "dataset": {"path": "/data/rows.jsonl", "format": "sharegpt"},
+    "dataset": {
+        "path": "/data/rows.csv",
+        "format": "custom",
+        "encoding": "latin-1",
+        "delimiter": ";",
+        "sheet": "Two",
+        "subset": "main",
+        "split": "test",
+        "skip_bad_lines": True,
+        "mapping": {
+            "columns": {},
+            "user": "{question}",
+            "assistant": "{answer}",
+            "system": "{topic}",
+            "system_prompt": "Be brief.",
+        },
+        "sources": [],
+        "held_out_path": "/data/test.csv",
+        "loss_on": "last_answer",
+        "chat_template": "chatml",
+        "chunk_length": 512,
+        "fixes": [{"code": "drop_rows", "finding": None, "rows": [3]}, {"code": "deduplicate"}],
+    },
     "quantization": {
         "load_in_4bit": False,
         "bnb_4bit_quant_type": "fp4",
@@ -118,6 +140,7 @@ def test_every_field_survives_the_way_through_json() -> None:
             assert value != defaults[section][key] or (section, key) in {
                 ("model", "id"),
                 ("training", "max_steps"),
+                ("dataset", "sources"),  # in the place of a path; test_job_data.py
             }
 
 

@@ -74,7 +74,7 @@ class DelimitedFile:
         next(records, None)  # the header
         width = len(self.columns)
         for line, cells in records:
-            if start > 0:
+            if start > 0 and not self._skip_bad:  # else bad ones must be told from rows
                 start -= 1
                 continue
             if len(cells) > width:
@@ -87,6 +87,9 @@ class DelimitedFile:
                                    line)  # fmt: skip
                         continue
                     raise self._too_many_cells(line, cells)
+            if start > 0:
+                start -= 1
+                continue
             row: Row = dict(zip(self.columns, cells, strict=False))
             if len(cells) < width:
                 self._note("cells_missing", "{name}: {count} row(s) have fewer cells than the "

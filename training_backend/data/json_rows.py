@@ -181,7 +181,7 @@ def read_lines(text: TextFile, progress: Progress, start: int, skip_bad: bool) -
         content = line.strip(_STRIPPED)
         if not content:
             continue
-        if start > 0:
+        if start > 0 and not skip_bad:  # else it takes reading to know what counts as a row
             start -= 1
             has_rows = True
             continue
@@ -211,6 +211,9 @@ def read_lines(text: TextFile, progress: Progress, start: int, skip_bad: bool) -
             )  # fmt: skip
             continue
         has_rows = True
+        if start > 0:
+            start -= 1
+            continue
         yield row
 
 

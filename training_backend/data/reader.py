@@ -38,12 +38,8 @@ DEMO = "demo"
 Read = Callable[[Progress, int], Iterator[Row]]
 
 
-def open_source(source: SourceSection, *, skip_bad: bool = False) -> Table:
+def open_source(source: SourceSection) -> Table:
     """Open what a source names, find out how it is written, and read its first rows.
-
-    Args:
-        skip_bad: leave out lines of JSON lines and CSV files that cannot be read, with a
-            notice, rather than raise.
 
     Raises:
         UserError: it is not there, of no known kind, damaged or empty; with the file, the
@@ -53,10 +49,10 @@ def open_source(source: SourceSection, *, skip_bad: bool = False) -> Table:
     if isinstance(path, str):
         return with_head(hub.open_hub(path, source.subset, source.split))
     if not path.is_dir():
-        return with_head(_open_file(path, path.name, source, skip_bad))
+        return with_head(_open_file(path, path.name, source))
     if hub.is_saved_dataset(path):
         return with_head(hub.open_saved(path, source.split))
-    return with_head(_open_folder(path, source, skip_bad))
+    return with_head(_open_folder(path, source))
 
 
 def source_path(path: str) -> Path | str:
@@ -84,7 +80,7 @@ def _missing(path: str) -> UserError:
     )
 
 
-def _open_file(path: Path, name: str, source: SourceSection, skip_bad: bool) -> Table:
+def _open_file(path: Path, name: str, source: SourceSection) -> Table:
     file = open_file(path, name)
     match kinds.find_binary_kind(file):
         case "parquet":
@@ -99,10 +95,10 @@ def _open_file(path: Path, name: str, source: SourceSection, skip_bad: bool) -> 
             table = _table(file, details, book.read, book.columns)
             table.head = book.head
             return table
-    return _open_text(file, source, skip_bad)
+    return _open_text(file, source)
 
 
-def _open_text(file: SourceFile, source: SourceSection, skip_bad: bool) -> Table:
+def _open_text(file: SourceFile, source: SourceSection) -> Table:
     text = open_text(file, source.encoding)
     kind = kinds.find_text_kind(file, text.head)
     if kind == "text" and source.delimiter is not None:
@@ -112,10 +108,10 @@ def _open_text(file: SourceFile, source: SourceSection, skip_bad: bool) -> Table
     read: Read
     if kind == "csv":
         delimiter = source.delimiter or kinds.delimiter_of(file, text.head)
-        delimited = DelimitedFile(text, check_delimiter(delimiter), skip_bad)
+        delimited = DelimitedFile(text, check_delimiter(delimiter), source.skip_bad_lines)
         read, columns = delimited.read, delimited.columns
     elif kind == "jsonl":
-        read = partial(read_lines, text, skip_bad=skip_bad)
+        read = partial(read_lines, text, skip_bad=source.skip_bad_lines)
     elif kind == "json":
         read = partial(read_document, text, list_name=source.subset)
     else:
@@ -140,7 +136,7 @@ def _table(file: SourceFile, details: Details, read: Read, columns: tuple[str, .
     return Table(file.name, details, checked, file.notes, columns)
 
 
-def _open_folder(folder: Path, source: SourceSection, skip_bad: bool) -> Table:
+def _open_folder(folder: Path, source: SourceSection) -> Table:
     """The rows of all files of a folder, one file after the other."""
     notes = Notices()
     paths, splits = data_files(folder, source.split, notes)
@@ -170,7 +166,7 @@ def _open_folder(folder: Path, source: SourceSection, skip_bad: bool) -> Table:
 
     def _open_unless_empty(path: Path, name: str) -> Table | None:
         try:
-            return _open_file(path, name, source, skip_bad)
+            return _open_file(path, name, source)
         except UserError as error:
             if error.code != "data_empty":
                 raise
