@@ -95,18 +95,20 @@ def job_for(model: Path, data: Path, **dataset: Any) -> TrainingJob:
 
 def first_batch(job: TrainingJob, folder: Path) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The (input_ids, labels) of the trainer's first batch, without the padding."""
-    from training_backend import train
+    from transformers import AutoModelForCausalLM
+
+    from training_backend import base_model, train
     from training_backend.data.training_rows import training_rows
     from training_backend.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(job, job.model.id)
-    model = train.AutoModelForCausalLM.from_pretrained(job.model.id)
+    model = AutoModelForCausalLM.from_pretrained(job.model.id)
     trainer = train._Trainer(
         model=model,
         args=train._arguments(job, folder / "staging", False),
         train_dataset=training_rows(job, tokenizer).train,
         processing_class=tokenizer,
-        peft_config=train._lora(job, model),
+        peft_config=base_model.lora_config(job, model),
     )
     batch = next(iter(trainer.get_train_dataloader()))
     lengths = [len(row) for row in trainer.train_dataset["input_ids"]]

@@ -210,10 +210,10 @@ def test_rows_without_an_answer_are_left_out_and_named(
     assert left_out.code == "rows_left_out" and left_out.params["count"] == 6
     for words in (
         "row 2 has no answer",
-        "row 3 has an empty assistant",
+        "row 3 has an empty answer",
         "row 4 has the unknown role wizard",
         "row 5 has no answer within the first 128 tokens",
-        "row 6 has no text in user",
+        "row 6 has no text in a turn of the user",
     ):
         assert words in left_out.message
     assert cut.code == "rows_cut" and cut.params["count"] == 1

@@ -72,6 +72,26 @@ def test_each_problem_is_found_in_its_row(
     assert report.rows == 6
 
 
+def test_bad_lines_end_the_reading_unless_the_job_leaves_them_out(tmp_path: Path) -> None:
+    job = job_of(tmp_path, GOOD)
+    data = tmp_path / "rows.jsonl"
+    data.write_text(data.read_text("utf-8").replace("\n", "\n{oops\n", 1), encoding="utf-8")
+    for use in (lint, training_rows):
+        with pytest.raises(UserError, match=r"rows\.jsonl, line 2: not valid JSON"):
+            use(job, byte_tokenizer())
+    job = job_of(tmp_path, GOOD, {"skip_bad_lines": True})
+    data.write_text(data.read_text("utf-8").replace("\n", "\n{oops\n", 1), encoding="utf-8")
+    said = "rows.jsonl: 1 line(s) are no JSON objects and were left out (first is line 2)."
+    report = lint(job, byte_tokenizer())
+    assert (report.rows, report.notices) == (5, [said])
+    shown = preview(job, byte_tokenizer(), 5)
+    assert (len(shown["rows"]), shown["notices"]) == (5, [said])
+    prepared = training_rows(job, byte_tokenizer())
+    assert len(prepared.train) == 5
+    ((code, template, params),) = prepared.warnings
+    assert (code, template.format(**params)) == ("bad_lines_left_out", said)
+
+
 def test_clean_data_has_no_findings(tmp_path: Path) -> None:
     assert examine(tmp_path, GOOD).findings == []
 

@@ -166,7 +166,11 @@ def lint(
     if preparation.held_out is not None:
         collector.compare_held_out(preparation.rows(held_out=True, should_stop=should_stop))
     return LintReport(
-        rows, collector.findings(job), collector.numbers, preparation.notices, preparation.format
+        rows,
+        collector.findings(job),
+        collector.numbers,
+        [str(notice) for notice in preparation.notices],
+        preparation.format,
     )
 
 

@@ -21,7 +21,7 @@ from training_backend.data.fixes import Fixes
 from training_backend.data.formatting import Encoded, Formatter
 from training_backend.data.mapping import Conversation, RowProblem
 from training_backend.data.sources import OpenSource, open_source
-from training_backend.data.table import Row
+from training_backend.data.table import Notice, Row
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import DataFormat, TrainingJob
 
@@ -75,18 +75,21 @@ class Preparation:
         special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
         self.fixes = Fixes(dataset.fixes, special)
         self.checks = TextChecks.against(special)
-        self._notices: list[str] = []
+        self._notices: list[Notice] = []
         if self.formatter.used_fallback:
-            self._note("This model has no chat template; a plain one (User: / Assistant:) is used.")
+            self._note(
+                "This model has no chat template; a plain one (User: / Assistant:) is used.",
+                "no_chat_template",
+            )
         for source in self.sources:
             self._note(mapping.notice(source.format))
 
     @property
-    def notices(self) -> list[str]:
+    def notices(self) -> list[Notice]:
         """What a person should know of how the rows so far were read and used, each once."""
         sources = [*self.sources, *([self.held_out] if self.held_out else [])]
-        read = [str(notice) for source in sources for notice in source.table.notices]
-        return list(dict.fromkeys([*self._notices, *read]))
+        found = [*self._notices, *(notice for source in sources for notice in source.table.notices)]
+        return list({str(notice): notice for notice in found}.values())
 
     @property
     def format(self) -> DataFormat:
@@ -182,9 +185,9 @@ class Preparation:
         codes = [*row.codes, row.problem.code] if row.problem else row.codes
         return not self.fixes.findings.isdisjoint(codes)
 
-    def _note(self, sentence: str) -> None:
-        if sentence and sentence not in self._notices:
-            self._notices.append(sentence)
+    def _note(self, sentence: str, code: str = "data_notice") -> None:
+        if sentence and sentence not in map(str, self._notices):
+            self._notices.append(Notice(code, sentence, {}))
 
 
 def _raw_rows(

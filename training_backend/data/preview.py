@@ -30,7 +30,7 @@ def preview(job: TrainingJob, tokenizer: Any, rows: int, start: int = 0) -> dict
         "rows": shown[:rows],
         "max_length": job.training.max_length,
         "chat_template": _template_name(job, preparation.formatter),
-        "notices": preparation.notices,
+        "notices": [str(notice) for notice in preparation.notices],
     }
 
 

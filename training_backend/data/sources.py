@@ -31,13 +31,13 @@ def open_source(section: SourceSection) -> OpenSource:
     return OpenSource(section, table, format)
 
 
-def no_usable_rows(name: str, problem: str) -> UserError:
+def no_usable_rows(name: str, problem: str, field: str = reader.FIELD) -> UserError:
     """What to raise when there is nothing to train on."""
     return UserError(
         "no_usable_rows",
         "No row of {name} can be trained on: {problem}.",
         "Correct the file, or choose another.",
-        field=reader.FIELD,
+        field=field,
         name=name,
         problem=problem,
     )

@@ -15,6 +15,7 @@ from training_backend.data import split
 from training_backend.data.formatting import IGNORED
 from training_backend.data.prepare import Preparation, PreparedRow
 from training_backend.data.sources import no_usable_rows
+from training_backend.data.table import FIELD
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 
@@ -53,14 +54,11 @@ def training_rows(
     preparation = Preparation(job, tokenizer)
     rows = _collect(preparation, False, on_progress, should_stop)
     rows.require_some(preparation.sources[0].table.name, len(preparation.sources))
-    warnings: list[Warned] = [
-        ("data_notice", "{notice}", {"notice": text}) for text in preparation.notices
-    ]
-    warnings += rows.warnings(job)
+    warnings = rows.warnings(job)
     held_out: Any | None = None
     if preparation.held_out is not None:
         test = _collect(preparation, True, on_progress, should_stop)
-        test.require_some(preparation.held_out.table.name, 1)
+        test.require_some(preparation.held_out.table.name, 1, "dataset.held_out_path")
         known = set(rows.keys)
         overlap = [place for place, key in enumerate(test.keys) if key in known]
         places = list(range(len(test.keys)))
@@ -85,6 +83,8 @@ def training_rows(
         held_out = rows.dataset(held) if held else None
     chosen = rows.epoch(set(held), job)
     warnings += _repeats(rows, chosen, preparation)
+    # Known now that every row has been gone through; said first.
+    warnings[:0] = [(notice.code, notice.message, notice.params) for notice in preparation.notices]
     return TrainingRows(rows.dataset(chosen), held_out, rows.trained_share(chosen), warnings)
 
 
@@ -149,10 +149,10 @@ class _Rows:
         self.sequences.append(len(self.ends) - 1)
         self.cut += any(sequence.truncated for sequence in row.sequences)
 
-    def require_some(self, name: str, sources: int) -> None:
+    def require_some(self, name: str, sources: int, field: str = FIELD) -> None:
         if not self.keys:
             reason = self.examples[0] if self.examples else "all are left out"
-            raise no_usable_rows(name if sources == 1 else "the sources", reason)
+            raise no_usable_rows(name if sources == 1 else "the sources", reason, field)
 
     def warnings(self, job: TrainingJob) -> list[Warned]:
         found: list[Warned] = []
