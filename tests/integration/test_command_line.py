@@ -164,7 +164,8 @@ def test_names_that_cannot_be_are_mistakes_like_others(
     call: Call, tmp_path: Path, name: str
 ) -> None:
     job = {**JOB, "model": {"id": name}, "dataset": {"path": name}}
-    answer = call("train", write(tmp_path / "job.json", job))
+    (tmp_path / "no data" / "here").mkdir(parents=True)  # .. may be a folder of data otherwise
+    answer = call("train", write(tmp_path / "no data" / "here" / "job", job))
     assert_fails(answer, "  model.id: ", "  dataset.path: ")
 
 
