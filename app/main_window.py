@@ -15,6 +15,7 @@ from app import theme
 from app.background import run_in_background
 from app.close_dialog import ask_about_training
 from app.draft import JobDraft, problems_of
+from app.helper_client import HelperClient
 from app.i18n import explain, integer
 from app.pages.model import ModelPage
 from app.run_controller import RunController
@@ -61,6 +62,7 @@ class MainWindow(QMainWindow):
         self.draft = JobDraft(self.settings.draft(), self)
         self.training = RunController(self)
         self.exports = RunController(self)
+        self.helper = HelperClient(self)
         self._painted = False
         self._may_close = False
         self._close_when_ended = False
@@ -122,7 +124,7 @@ class MainWindow(QMainWindow):
     def _build_dataset(self) -> QWidget:
         from app.pages.dataset import DatasetPage
 
-        page = DatasetPage(self.draft, self.settings)
+        page = DatasetPage(self.draft, self.settings, self.helper)
         page.continue_requested.connect(lambda: self.go_to("navSettings"))
         return page
 
@@ -211,6 +213,8 @@ class MainWindow(QMainWindow):
         QTimer.singleShot(0, self, self.build_all)
         run_in_background(runs.list_runs, self._on_runs_found, lambda _: None, self)
         self._warm_up_soon()
+        if not os.environ.get("LORASMITH_NO_WARM_UP"):
+            QTimer.singleShot(WARM_UP_AFTER_MS, self, self.helper.warm_up)
 
     def _warm_up_soon(self) -> None:
         if not os.environ.get("LORASMITH_NO_WARM_UP"):
@@ -352,6 +356,9 @@ class MainWindow(QMainWindow):
         self.settings.flush()
         self.training.shutdown()
         self.exports.shutdown()
+        if "navDataset" in self._pages:
+            cast("DatasetPage", self._pages["navDataset"]).shutdown()
+        self.helper.shutdown()
         event.accept()
         self.closed.emit()
 

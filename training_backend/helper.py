@@ -204,6 +204,20 @@ def _lint(request: Request, tokenizers: Tokenizers) -> Answer:
     return report.document(job)
 
 
+def _count(request: Request, tokenizers: Tokenizers) -> Answer:
+    """The rows of every source; the progress tells so many so far."""
+    from training_backend.data.reader import open_source
+
+    counts: list[int] = []
+
+    def tell(rows: int, share: float) -> None:
+        request.progress({"rows": sum(counts) + rows, "share": share})
+
+    for source in request.job().dataset.resolved_sources():
+        counts.append(open_source(source).count(tell, request.cancelled.is_set))
+    return {"counts": counts}
+
+
 def _fetch_tokenizer(request: Request, tokenizers: Tokenizers) -> Answer:
     """Download the tokenizer of a model on the Hub; the weights stay where they are."""
     from training_backend.tokenizer import load_tokenizer
@@ -231,6 +245,7 @@ HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "preview": _preview,
     "lengths": _lengths,
     "lint": _lint,
+    "count": _count,
     "fetch_tokenizer": _fetch_tokenizer,
     "prepare_demo": _prepare_demo,
 }

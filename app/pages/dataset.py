@@ -1,100 +1,115 @@
-"""The Data page: which file is learned from, and what its rows look like."""
+"""The Data page: what is learned from, exactly as the model will see it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
 from PySide6.QtCore import QModelIndex, QSignalBlocker, Qt, QTimer, Signal
-from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
     QHeaderView,
-    QPlainTextEdit,
+    QScrollArea,
     QTableView,
+    QVBoxLayout,
     QWidget,
 )
 
 from app import theme
 from app.background import run_in_background
-from app.draft import JobDraft
+from app.data_inspector import DataInspector
+from app.draft import JobDraft, problems_of
+from app.helper_client import HelperClient
 from app.i18n import explain, integer
-from app.models.rows_model import PreviewRow, RowsModel, preview_rows
+from app.models.rows_model import (
+    PAGE_ROWS,
+    RowReader,
+    RowsModel,
+    Source,
+    columns_of,
+    open_sources,
+    row_texts,
+    whole_text,
+)
 from app.settings import Settings
+from app.widgets import data_words
 from app.widgets.card import (
+    CARD_GAP,
     Card,
     ErrorLabel,
     PageHeader,
     PrimaryButton,
     QuietButton,
+    SecondaryButton,
     page_layout,
     secondary_label,
 )
+from app.widgets.findings import FindingsCard
 from app.widgets.inputs import SteadyComboBox
+from app.widgets.length_histogram import LengthHistogram
+from app.widgets.mapping_editor import MappingDialog
 from app.widgets.path_picker import PathPicker, dropped_path
-from training_backend.data.mapping import detect
-from training_backend.data.reader import read_rows, resolve_dataset
-from training_backend.errors import UserError
-from training_backend.job import DataFormat
+from app.widgets.sequence_card import SequenceCard
+from training_backend.data.table import Row
+from training_backend.errors import StopRequested, UserError
+from training_backend.job import SourceSection
 
 TYPING_PAUSE_MS = 400
-# Larger files are shown by their beginning; training reads them whole.
-WHOLE_UP_TO_BYTES = 100_000_000
-SHOWN_OF_LARGE = 5_000
+LENGTHS_PAUSE_MS = 150  # after the last scrolling
 DEMO_FILE = "support.jsonl"
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What came of reading a file."""
-
-    file: Path
-    rows: list[PreviewRow]
-    form: DataFormat | None
-    problem: str
-    whole: bool
-
-
-def load_preview(path: str, form: DataFormat) -> Preview:
-    """Read and map a data file; for a thread. Raises `UserError` when it cannot be read."""
-    file = resolve_dataset(path)
-    whole = file.stat().st_size <= WHOLE_UP_TO_BYTES
-    rows = read_rows(file, None if whole else SHOWN_OF_LARGE)
-    problem = ""
-    found: DataFormat | None = form
-    if form == "auto":
-        try:
-            found = detect(rows)
-        except UserError as error:
-            found, problem = None, explain(error)
-    return Preview(file, preview_rows(rows, found), found, problem, whole)
+# What of the data decides which rows there are; the rest only what is made of them.
+_NOT_ROWS = {"fixes", "loss_on", "chat_template", "chunk_length", "held_out_path"}
 
 
 class DatasetPage(QWidget):
-    """Pick a file by typing, choosing or dropping it; its rows stand below."""
+    """Pick data by typing, choosing or dropping it; see its tokens, problems and lengths."""
 
     continue_requested = Signal()
 
-    def __init__(self, draft: JobDraft, settings: Settings, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        draft: JobDraft,
+        settings: Settings,
+        helper: HelperClient,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self.setAcceptDrops(True)
         self._draft = draft
         self._settings = settings
+        self._reader = RowReader([])
+        self._counting = ""
+        self._tokens: int | None = None
+        self._inspector = DataInspector(draft, helper, self)
         self._pause = QTimer(self, singleShot=True, interval=TYPING_PAUSE_MS)
         self._pause.timeout.connect(lambda: self._on_picked(self._picker.edit.text().strip()))
+        self._reload = QTimer(self, singleShot=True, interval=0)
+        self._reload.timeout.connect(self._load)
+        self._lengths_pause = QTimer(self, singleShot=True, interval=LENGTHS_PAUSE_MS)
+        self._lengths_pause.timeout.connect(self._ask_for_lengths)
 
-        layout = page_layout(self)
-        self._header = PageHeader(self.tr("Data"), self.tr("The examples to learn from"))
-        go_on = PrimaryButton(self.tr("Continue"))
-        go_on.clicked.connect(self.continue_requested)
-        self._header.add_button(go_on)
-        layout.addWidget(self._header)
-        layout.addWidget(self._file_card())
-        layout.addWidget(self._rows_card(), 3)
-        layout.addWidget(self._row_card(), 2)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        content = QWidget()
+        content.setObjectName("scrolled")
+        layout = page_layout(content)
+        layout.addWidget(self._make_header())
+        layout.addLayout(self._source_row())
+        self._sequence = SequenceCard()
+        self._sequence.set_flexible(190)
+        layout.addWidget(self._sequence, 5)
+        layout.addLayout(self._middle(), 5)
+        layout.addWidget(self._rows_card(), 4)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(content)
+        outer.addWidget(area)
 
-        draft.changed.connect(self._on_draft_changed)
+        self._connect()
         self._show_choice()
         self._load()
 
@@ -102,53 +117,105 @@ class DatasetPage(QWidget):
         """Say beside the field what is wrong with the data."""
         (self._format_error if field == "dataset.format" else self._error).show_error(message)
 
+    def is_settled(self) -> bool:
+        """Whether nothing that the page shows is still being worked on."""
+        return not self._reload.isActive() and self._inspector.is_settled()
+
+    def shutdown(self) -> None:
+        """Let threads that read rows end soon."""
+        self._reader.stopped.set()
+
     # ------------------------------------------------------------------------------- the cards
 
-    def _file_card(self) -> Card:
-        card = Card(self.tr("Data file"))
-        demo = QuietButton(self.tr("Use the demo data"))
-        demo.clicked.connect(lambda: self._on_picked("demo"))
-        card.add_right(demo)
+    def _make_header(self) -> PageHeader:
+        self._header = PageHeader(self.tr("Data"), self.tr("The examples to learn from"))
+        self._mapping = SecondaryButton(self.tr("Edit mapping"))
+        self._mapping.clicked.connect(self._edit_mapping)
+        self._header.add_button(self._mapping)
+        go_on = PrimaryButton(self.tr("Continue"))
+        go_on.clicked.connect(self.continue_requested)
+        self._header.add_button(go_on)
+        return self._header
+
+    def _source_row(self) -> QVBoxLayout:
         self._picker = PathPicker(
             "datasetPathEdit",
             self.tr("Data file"),
-            self.tr("Data files (*.jsonl *.json);;All files (*)"),
+            self.tr(
+                "Data files (*.jsonl *.json *.ndjson *.csv *.tsv *.parquet *.xlsx *.txt *.md *.gz)"
+                ";;All files (*)"
+            ),
         )
         self._picker.edit.setPlaceholderText(
-            self.tr("Choose a JSON or JSONL file, or drop one here")
+            self.tr("Choose or drop a file or a folder, or write owner/name of a Hub dataset")
         )
         self._picker.suggest(self._settings.recent("datasets"))
         self._picker.picked.connect(self._on_picked)
         self._picker.edit.textEdited.connect(lambda _: self._pause.start())
         self._format = SteadyComboBox()
         self._format.setObjectName("field_dataset_format")
-        self._format.setAccessibleName(self.tr("Format of the rows"))
-        self._format.setFixedWidth(210)
-        for name, title in self._format_titles().items():
-            self._format.addItem(title, name)
-        self._format.currentIndexChanged.connect(
-            lambda _: self._draft.set_value("dataset.format", self._format.currentData())
-        )
+        self._format.setAccessibleName(self.tr("Form of the rows"))
+        self._format.setFixedWidth(230)
+        self._format.addItem(self.tr("Find out the form"), "auto")
+        for name, title in data_words.form_titles().items():
+            if name != "custom":  # the mapping editor's
+                self._format.addItem(title, name)
+        self._format.currentIndexChanged.connect(self._on_format_chosen)
+        demo = SecondaryButton(self.tr("Use the demo data"))
+        demo.clicked.connect(lambda: self._on_picked("demo"))
+        self._demo = demo
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(self._picker, 1)
         row.addWidget(self._format)
-        card.body.addLayout(row)
+        row.addWidget(demo)
+        rows = QVBoxLayout()
+        rows.setSpacing(4)
+        rows.addLayout(row)
         self._error = ErrorLabel("error_dataset_path")
         self._format_error = ErrorLabel("error_dataset_format")
-        card.body.addWidget(self._error)
-        card.body.addWidget(self._format_error)
-        return card
+        rows.addWidget(self._error)
+        rows.addWidget(self._format_error)
+        return rows
+
+    def _middle(self) -> QHBoxLayout:
+        self._findings = FindingsCard()
+        self._findings.set_flexible(200)
+        lengths = Card(self.tr("Length in tokens"))
+        lengths.set_flexible(200)
+        lengths.title.setMinimumHeight(24)  # as high as the row beside it, which has buttons
+        self._epoch = secondary_label()
+        self._epoch.setFont(theme.font(13, tabular=True))
+        lengths.add_right(self._epoch)
+        self._histogram = LengthHistogram()
+        self._histogram.set_max_length(int(self._draft.value("training.max_length") or 0))
+        lengths.body.addWidget(self._histogram, 1)
+        self._numbers = secondary_label()
+        self._numbers.setFont(theme.font(13, tabular=True))
+        lengths.body.addWidget(self._numbers)
+        row = QHBoxLayout()
+        row.setSpacing(CARD_GAP)
+        row.addWidget(self._findings, 3)
+        row.addWidget(lengths, 2)
+        return row
 
     def _rows_card(self) -> Card:
-        card = Card(self.tr("Rows"))
-        self._state = secondary_label()
-        self._state.setFont(theme.font(13, tabular=True))
-        card.add_right(self._state)
+        card = Card()
+        card.set_flexible(160)
+        self._filter_line = QWidget()
+        line = QHBoxLayout(self._filter_line)
+        line.setContentsMargins(0, 0, 0, 0)
+        self._filter_text = secondary_label()
+        show_all = QuietButton(self.tr("Show all rows"))
+        show_all.clicked.connect(lambda: self._show_only(None, ""))
+        line.addWidget(self._filter_text, 1)
+        line.addWidget(show_all)
+        self._filter_line.hide()
+        card.body.addWidget(self._filter_line)
         self._model = RowsModel()
         self._table = QTableView()
         self._table.setObjectName("datasetPreviewTable")
-        self._table.setAccessibleName(self.tr("Rows of the data file"))
+        self._table.setAccessibleName(self.tr("Rows of the data"))
         self._table.setModel(self._model)
         self._table.setShowGrid(False)
         self._table.setWordWrap(False)
@@ -161,37 +228,38 @@ class DatasetPage(QWidget):
         header = self._table.horizontalHeader()
         header.setHighlightSections(False)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        self._table.selectionModel().currentRowChanged.connect(self._on_row_changed)
         card.body.addWidget(self._table, 1)
-        self._empty = secondary_label(self.tr("The rows of the file will stand here."))
+        self._empty = secondary_label(self.tr("The rows of the data will stand here."))
         card.body.addWidget(self._empty, 1, Qt.AlignmentFlag.AlignCenter)
         self._table.hide()
         return card
 
-    def _row_card(self) -> Card:
-        card = Card(self.tr("The selected row"))
-        self._place = secondary_label()
-        self._place.setFont(theme.font(13, tabular=True))
-        card.add_right(self._place)
-        before, after = "‹", "›"  # noqa: RUF001
-        for text, name, step in (
-            (before, self.tr("Row before"), -1),
-            (after, self.tr("Next row"), 1),
-        ):
-            button = QuietButton(text)
-            button.setAccessibleName(name)
-            button.setToolTip(name)
-            button.clicked.connect(lambda _=False, step=step: self._step(step))
-            card.add_right(button)
-        self._view = QPlainTextEdit()
-        self._view.setObjectName("tokenView")
-        self._view.setAccessibleName(self.tr("The selected row"))
-        self._view.setReadOnly(True)
-        self._view.setTabChangesFocus(True)
-        self._view.setFont(theme.mono_font())
-        self._view.setPlaceholderText(self.tr("Choose a row above to read it whole."))
-        card.body.addWidget(self._view, 1)
-        return card
+    def _connect(self) -> None:
+        self._draft.changed.connect(self._on_draft_changed)
+        self._model.page_wanted.connect(self._read_page)
+        self._table.selectionModel().currentRowChanged.connect(self._on_row_changed)
+        self._table.verticalScrollBar().valueChanged.connect(lambda _: self._lengths_pause.start())
+        self._sequence.step_requested.connect(self._step)
+        self._sequence.action_requested.connect(self._inspector.take_next_step)
+        inspector = self._inspector
+        inspector.row_arrived.connect(self._sequence.show_row)
+        inspector.row_failed.connect(self._on_row_failed)
+        inspector.lengths_arrived.connect(self._model.set_lengths)
+        inspector.counted.connect(self._on_counted)
+        inspector.lint_progress.connect(
+            lambda rows: self._findings.show_progress(rows, self._total())
+        )
+        inspector.lint_arrived.connect(self._on_report)
+        inspector.lint_failed.connect(self._on_lint_failed)
+        inspector.became_stale.connect(self._on_stale)
+        inspector.preparing.connect(self._sequence.show_preparing)
+        self._findings.cancel_requested.connect(self._cancel_lint)
+        self._findings.check_requested.connect(inspector.lint)
+        self._findings.fix_requested.connect(self._add_fix)
+        self._findings.fix_removed.connect(self._remove_fix)
+        self._findings.rows_requested.connect(self._show_only)
+        self._findings.length_requested.connect(self._set_max_length)
+        self._histogram.max_length_chosen.connect(self._set_max_length)
 
     # ---------------------------------------------------------------------------- what is asked
 
@@ -203,123 +271,280 @@ class DatasetPage(QWidget):
         event.acceptProposedAction()
         self._picker.pick(dropped_path(event))
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._inspector.set_visible(True)
+
     def _on_picked(self, path: str) -> None:
         self._pause.stop()
         chosen = "demo" if path == DEMO_FILE else path
-        self._draft.set_value("dataset.path", chosen)
+        if chosen != self._draft.value("dataset.path"):
+            self._draft.choose_data(chosen)
+
+    def _on_format_chosen(self) -> None:
+        self._draft.set_source(0, {"format": self._format.currentData(), "mapping": None})
+
+    def _edit_mapping(self) -> None:
+        if self._reader.sources:
+            table = self._reader.sources[0].table
+            dialog = MappingDialog(self._draft, 0, self)
+            dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            dialog.set_table(table.details, table.columns, table.head)
+            dialog.open()
 
     def _step(self, by: int) -> None:
-        row = self._table.currentIndex().row() + by
-        if 0 <= row < self._model.rowCount():
-            self._table.selectRow(row)
+        place = self._table.currentIndex().row() + by
+        if 0 <= place < self._model.rowCount():
+            self._table.selectRow(place)
+
+    def _set_max_length(self, length: int) -> None:
+        self._draft.set_value("training.max_length", length)
+
+    def _add_fix(self, fix: dict[str, Any]) -> None:
+        self._draft.set_values({"dataset.fixes": [*self._draft.value("dataset.fixes"), fix]})
+
+    def _remove_fix(self, place: int) -> None:
+        fixes = list(self._draft.value("dataset.fixes"))
+        del fixes[place]
+        self._draft.set_values({"dataset.fixes": fixes})
+
+    def _cancel_lint(self) -> None:
+        self._inspector.cancel_lint()
+        self._findings.show_cancelled()
+
+    def _show_only(self, rows: list[int] | None, words: str) -> None:
+        """Show the rows of a finding, or all again."""
+        self._model.show_only(rows)
+        self._filter_line.setVisible(rows is not None)
+        self._filter_text.setText(self.tr("Rows that {what}").format(what=words))
+        self._table.selectRow(0)
+        self._lengths_pause.start()
 
     # ---------------------------------------------------------------------------- what is shown
 
     def _on_draft_changed(self, field: str) -> None:
-        if field in ("dataset.path", "dataset.format"):
+        section, _, key = field.partition(".")
+        if section == "dataset" and key not in _NOT_ROWS:
             self._show_choice()
-            self._load()
+            self._reload.start()
+        if field == "dataset.fixes":
+            self._findings.show_fixes(self._draft.value(field))
+        if field == "training.max_length":
+            self._histogram.set_max_length(int(self._draft.value(field) or 0))
 
     def _show_choice(self) -> None:
-        path = str(self._draft.value("dataset.path"))
+        sources = self._draft.sources()
+        path = str(sources[0]["path"])
+        several = len(sources) > 1
         self._picker.set_path(DEMO_FILE if path == "demo" else path)
+        self._demo.setVisible(several or path != "demo")
+        self._findings.show_fixes(self._draft.value("dataset.fixes"))
         with QSignalBlocker(self._format):
-            self._format.setCurrentIndex(self._format.findData(self._draft.value("dataset.format")))
+            self._format.setCurrentIndex(self._format.findData(sources[0]["format"]))
 
     def _load(self) -> None:
-        path = str(self._draft.value("dataset.path"))
-        form: DataFormat = self._draft.value("dataset.format")
-        self._state.setText(self.tr("reading"))
+        """Open the data anew; what was being read of the old is left."""
+        self._reader.stopped.set()
+        reader = self._reader = RowReader([])
+        try:
+            asked = [SourceSection.model_validate(source) for source in self._draft.sources()]
+        except ValidationError:
+            problems = problems_of(self._draft)
+            told = [text for field, text in problems.items() if field.startswith("dataset")]
+            self._show_error(reader, ValueError(told[0] if told else self.tr("is not whole")))
+            return
+        self._counting = self.tr("reading")
+        self._tell()
+
+        def work() -> tuple[RowReader, UserError | None]:
+            sources, problem = open_sources(asked)
+            return RowReader(sources), problem
+
         run_in_background(
-            lambda: load_preview(path, form),
-            lambda preview: self._show_preview(path, preview),
-            lambda error: self._show_error(path, error),
+            work,
+            lambda found: self._show_sources(reader, *found),
+            lambda error: self._show_error(reader, error),
             self,
         )
 
-    def _show_preview(self, path: str, preview: Preview) -> None:
-        if path != self._draft.value("dataset.path"):
+    def _show_sources(self, asked: RowReader, reader: RowReader, problem: UserError | None) -> None:
+        if asked is not self._reader:
             return  # the person has moved on
+        self._reader = reader
+        first = reader.sources[0]
+        mapped = all(source.format is not None for source in reader.sources)
         self._error.show_error("")
-        self._format_error.show_error(preview.problem)
-        self._model.show_rows(preview.rows, preview.form is not None)
-        count = integer(len(preview.rows))
-        rows = self.tr("{count} rows") if preview.whole else self.tr("the first {count} rows")
-        titles = self._format_titles()
-        form = titles[preview.form] if preview.form else self.tr("unknown")
-        self._header.subtitle.setText(
-            self.tr("{file}, {rows}, format: {form}").format(
-                file=preview.file.name, rows=rows.format(count=count), form=form
-            )
-        )
-        unusable = sum(bool(row.problem) for row in preview.rows)
-        self._state.setText(
-            self.tr("{count} of {all} cannot be used").format(count=integer(unusable), all=count)
-            if unusable
-            else self.tr("{count} rows").format(count=count)
-        )
-        self._state.setProperty("role", "careful" if unusable else "secondary")
-        self._state.style().polish(self._state)
-        self._fit_columns()
+        self._format_error.show_error(explain(problem) if problem else "")
+        head = [row_texts(row, first) for row in first.table.head[:PAGE_ROWS]]
+        self._model.show_rows(head, columns_of(head, mapped), mapped)
+        self._fit_columns(mapped)
+        self._filter_line.hide()
         self._empty.hide()
         self._table.show()
         self._table.selectRow(0)
-        if path != "demo":
-            self._settings.add_recent("datasets", path)
+        for source in reader.sources:
+            if source.section.path != "demo":
+                self._settings.add_recent("datasets", source.section.path)
+        if None in reader.counts:
+            self._counting = self.tr("counting")
+            self._inspector.count()
+        else:
+            known = [count or 0 for count in reader.counts]
+            self._on_counted(sum(known), known)
+        self._inspector.refresh(problem)
+        self._tell()
 
-    def _show_error(self, path: str, error: Exception) -> None:
-        if path != self._draft.value("dataset.path"):
+    def _show_error(self, asked: RowReader, error: Exception) -> None:
+        if asked is not self._reader:
             return
         self._error.show_error(explain(error))
         self._format_error.show_error("")
-        self._model.show_rows([], mapped=True)
-        self._header.subtitle.setText(self.tr("No usable data file is chosen"))
-        self._state.setText("")
-        self._place.setText("")
-        self._view.clear()
+        self._counting = ""
+        self._model.show_rows([], [], mapped=True)
+        self._header.subtitle.setText(self.tr("No usable data is chosen"))
+        self._inspector.forget()
+        self._sequence.clear()
+        self._histogram.show_numbers(None)
+        self._findings.show_waiting(self.tr("There is no data to look into."))
         self._table.hide()
+        self._filter_line.hide()
         self._empty.show()
 
-    def _fit_columns(self) -> None:
+    def _on_counted(self, rows: int, counts: list[int] | None) -> None:
+        """So many rows so far; `counts` of every source when that is all."""
+        if counts is not None and len(counts) == len(self._reader.counts):
+            self._reader.counts = list(counts)
+            self._counting = ""
+        self._model.set_count(rows)
+        self._tell()
+        self._tell_place()
+
+    def _total(self) -> int | None:
+        return None if self._counting else self._model.total()
+
+    def _tell(self) -> None:
+        """The line below the page's title."""
+        sources = self._reader.sources
+        if not sources:
+            self._header.subtitle.setText(self.tr("Reading the data"))
+            return
+        name = " + ".join(source.table.name for source in sources)
+        rows = integer(self._model.total())
+        form = sources[0].format
+        chats = form not in (None, "text")
+        words = self.tr("{rows} conversations") if chats else self.tr("{rows} rows")
+        if self._counting:
+            words = self.tr("more than {words}, counting").format(words=words)
+        parts = [name, words.format(rows=rows)]
+        if form is not None:
+            parts[1] += self.tr(" in the form {form}").format(form=_form_name(form))
+        if self._tokens is not None:
+            parts.append(self.tr("{count} tokens").format(count=integer(self._tokens)))
+        self._header.subtitle.setText(", ".join(parts))
+
+    def _fit_columns(self, mapped: bool) -> None:
         """Share the width among the texts; many raw columns scroll instead."""
         header = self._table.horizontalHeader()
         count = self._model.columnCount()
-        stretch = count <= 4
+        stretch = mapped or count <= 4
         header.setSectionResizeMode(
             QHeaderView.ResizeMode.Stretch if stretch else QHeaderView.ResizeMode.Interactive
         )
-        last_is_count = self._model.headerData(count - 1, Qt.Orientation.Horizontal) == self.tr(
-            "Messages"
-        )
-        if stretch and count > 1 and last_is_count:
+        if mapped and count > 1:
             header.setSectionResizeMode(count - 1, QHeaderView.ResizeMode.Fixed)
-            self._table.setColumnWidth(count - 1, 96)
+            self._table.setColumnWidth(count - 1, 80)
+
+    # ------------------------------------------------------------------------- row after row
+
+    def _read_page(self, start: int) -> None:
+        reader = self._reader
+
+        def work() -> list[tuple[Row, Source]]:
+            try:
+                return reader.page(start, PAGE_ROWS)
+            except StopRequested:
+                return []
+
+        def show(found: list[tuple[Row, Source]]) -> None:
+            if reader is self._reader:
+                self._model.add_page(start, [row_texts(*pair) for pair in found])
+                self._lengths_pause.start()
+
+        run_in_background(work, show, lambda error: self._on_page_failed(reader, error), self)
+
+    def _on_page_failed(self, reader: RowReader, error: Exception) -> None:
+        if reader is self._reader:
+            self._error.show_error(explain(error))
 
     def _on_row_changed(self, current: QModelIndex, before: QModelIndex) -> None:
-        if not current.isValid():
+        if current.isValid():
+            self._tell_place()
+            self._inspector.look_at(self._model.number_of(current.row()))
+
+    def _tell_place(self) -> None:
+        place = self._table.currentIndex().row()
+        if place >= 0:
+            self._sequence.set_place(
+                self._model.number_of(place), self._model.total(), bool(self._counting)
+            )
+
+    def _ask_for_lengths(self) -> None:
+        """Tokens of the rows that are in sight."""
+        first = self._table.rowAt(0)
+        last = self._table.rowAt(self._table.viewport().height() - 1)
+        if first < 0:
             return
-        row = self._model.row(current.row())
-        self._view.setPlainText(_as_text(row))
-        self._place.setText(
-            self.tr("row {row} of {all}").format(
-                row=integer(current.row() + 1), all=integer(self._model.rowCount())
+        last = last if last >= 0 else self._model.rowCount() - 1
+        if self._model.is_filtered():
+            return
+        if not all(self._model.has_length(number) for number in range(first, last + 1)):
+            self._inspector.measure(max(0, first - 10), last - first + 21)
+
+    def _on_row_failed(self, error: Exception, number: int, next_step: str) -> None:
+        """No tokens to show: say why, what to do, and show the row as it is."""
+        self._sequence.show_failure(explain(error), next_step)
+        if next_step:
+            self._findings.show_waiting(self.tr("Waits for the model's tokenizer."))
+        reader = self._reader
+
+        def show(found: list[tuple[Row, Source]]) -> None:
+            if reader is self._reader and found:
+                self._sequence.show_plain(whole_text(*found[0]))
+
+        if reader.sources:
+            run_in_background(lambda: reader.page(number, 1), show, lambda _: None, self)
+
+    # --------------------------------------------------------------------------- the findings
+
+    def _on_stale(self) -> None:
+        self._model.clear_lengths()
+        self._lengths_pause.start()
+
+    def _on_report(self, report: dict[str, Any]) -> None:
+        numbers = report["numbers"]
+        self._findings.show_report(report)
+        self._histogram.show_numbers(numbers)
+        self._tokens = numbers["tokens"]
+        self._epoch.setText(
+            self.tr("{steps} steps per epoch").format(steps=integer(numbers["steps_per_epoch"]))
+        )
+        self._numbers.setText(
+            self.tr("{share} % of the tokens are learned from, the median row has {median}").format(
+                share=integer(round(100 * numbers["trained_share"])),
+                median=integer(numbers["median"]),
             )
         )
+        self._tell()
 
-    def _format_titles(self) -> dict[str, str]:
-        return {
-            "auto": self.tr("Detect the format"),
-            "messages": self.tr("messages"),
-            "sharegpt": self.tr("ShareGPT"),
-            "alpaca": self.tr("Alpaca"),
-            "prompt_completion": self.tr("prompt and completion"),
-            "text": self.tr("plain text"),
-        }
+    def _on_lint_failed(self, error: Exception) -> None:
+        self._tokens = None
+        self._findings.show_waiting(explain(error))
+        self._histogram.show_numbers(None)
+        self._epoch.setText("")
+        self._numbers.setText("")
+        self._tell()
 
 
-def _as_text(row: PreviewRow) -> str:
-    """A row in plain words: who says what; or its columns where it does not map."""
-    if row.messages:
-        return "\n\n".join(f"{m['role']}\n{m['content']}" for m in row.messages)
-    columns = "\n\n".join(f"{key}\n{value}" for key, value in row.raw.items())
-    return f"{row.problem}\n\n{columns}" if row.problem else columns
+def _form_name(form: str) -> str:
+    short = {"messages": "messages", "sharegpt": "ShareGPT", "alpaca": "Alpaca"}
+    return short.get(form, form.replace("_", " "))

@@ -31,6 +31,7 @@ class Card(QFrame):
 
     def __init__(self, title: str = "", parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._flexible = False
         outer = QVBoxLayout(self)
         outer.setContentsMargins(CARD_PADDING, 12, CARD_PADDING, CARD_PADDING)
         outer.setSpacing(8)
@@ -52,6 +53,15 @@ class Card(QFrame):
         self.body = QVBoxLayout()
         self.body.setSpacing(8)
         outer.addLayout(self.body, 1)
+
+    def set_flexible(self, minimum_height: int) -> None:
+        """Take the height that is left over, whatever the texts in it would like."""
+        self._flexible = True
+        self.setMinimumHeight(minimum_height)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
+
+    def hasHeightForWidth(self) -> bool:
+        return not self._flexible and super().hasHeightForWidth()
 
     def set_title(self, title: str) -> None:
         self.title.setText(title)
