@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRect, QSize, Qt
+from PySide6.QtCore import QEvent, QRect, QSize, Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLayout, QLayoutItem, QWidget
 
 from app.widgets.card import plain_label
@@ -70,6 +71,33 @@ class FlowLayout(QLayout):
             left += width + self._gap
             line = max(line, size.height())
         return top + line - rect.y()
+
+
+class FlowRow(QWidget):
+    """A widget of parts in a flow that never gets less height than its lines need.
+
+    Layouts around it do not know: their minimum is that of one line.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._flow = FlowLayout(self)
+
+    def add(self, part: QWidget) -> None:
+        self._flow.addWidget(part)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def event(self, event: QEvent) -> bool:
+        done = super().event(event)
+        if event.type() == QEvent.Type.LayoutRequest:  # a part came, went or changed
+            self._fit()
+        return done
+
+    def _fit(self) -> None:
+        self.setMinimumHeight(self._flow.heightForWidth(self.width()))
 
 
 def labelled(title: str, *inputs: QWidget) -> QWidget:

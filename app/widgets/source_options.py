@@ -12,7 +12,7 @@ from app.draft import READING, JobDraft
 from app.i18n import integer, size
 from app.widgets.card import ErrorLabel, plain_tool_tip, secondary_label
 from app.widgets.data_words import form_titles
-from app.widgets.flow import FlowLayout, labelled
+from app.widgets.flow import FlowRow, labelled
 from app.widgets.inputs import SteadyComboBox
 from training_backend.data.kinds import plain_suffix
 from training_backend.data.mapping import detect
@@ -46,13 +46,12 @@ class SourceOptions(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        row = QWidget()
-        flow = FlowLayout(row)
+        flow = FlowRow()
         self._kind = secondary_label()
         self._kind.setObjectName("sourceKind")
         self._kind.setFixedHeight(32)
-        flow.addWidget(self._kind)
-        layout.addWidget(row)
+        flow.add(self._kind)
+        layout.addWidget(flow)
         titles = {
             "encoding": self.tr("Encoding"),
             "delimiter": self.tr("Separator"),
@@ -70,17 +69,17 @@ class SourceOptions(QWidget):
             combo.setAccessibleName(titles[name])
             combo.activated.connect(lambda _, name=name: self._on_chosen(name))
             self._parts[name] = labelled(titles[name], combo)
-            flow.addWidget(self._parts[name])
+            flow.add(self._parts[name])
             error = self._errors[name] = ErrorLabel(f"error_dataset_{name}")
             layout.addWidget(error)
-        self._skip = QCheckBox(self.tr("Leave out bad lines"))
-        self._skip.setObjectName("field_dataset_skip_bad_lines")
-        self._skip.setAccessibleName(self.tr("Leave out lines that cannot be read"))
-        self._skip.setFixedHeight(32)
-        self._skip.clicked.connect(
+        self.skip_bad = QCheckBox(self.tr("Leave out bad lines"))
+        self.skip_bad.setObjectName("field_dataset_skip_bad_lines")
+        self.skip_bad.setAccessibleName(self.tr("Leave out lines that cannot be read"))
+        self.skip_bad.setFixedHeight(32)
+        self.skip_bad.clicked.connect(
             lambda on: draft.set_source(self._source, {"skip_bad_lines": on})
         )
-        flow.addWidget(self._skip)
+        flow.add(self.skip_bad)
         draft.changed.connect(self._on_draft_changed)
         self._show()
 
@@ -162,8 +161,8 @@ class SourceOptions(QWidget):
         skips = "skip_bad_lines" in READING
         on = bool(self._value("skip_bad_lines"))
         kind = details.kind if details else plain_suffix(str(self._value("path"))).removeprefix(".")
-        self._skip.setVisible(skips and (on or kind in LINES))
-        self._skip.setChecked(on)
+        self.skip_bad.setVisible(skips and (on or kind in LINES))
+        self.skip_bad.setChecked(on)
 
     def _shown_value(self, name: str) -> Any:
         value = self._value(name)

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.draft import JobDraft
 from app.widgets.card import ErrorLabel, secondary_label
-from app.widgets.flow import FlowLayout, labelled
+from app.widgets.flow import FlowRow, labelled
 from app.widgets.inputs import NumberEdit, SteadyComboBox
 from app.widgets.path_picker import PathPicker
 from app.widgets.template_choice import TemplateChoice
@@ -34,14 +34,13 @@ class SplitOptions(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
-        row = QWidget()
-        flow = FlowLayout(row)
-        flow.addWidget(self._test_part())
-        flow.addWidget(self._loss_part())
-        flow.addWidget(self._piece_part())
+        flow = self.row = FlowRow()
+        flow.add(self._test_part())
+        flow.add(self._loss_part())
+        flow.add(self._piece_part())
         self.template = TemplateChoice(draft)
-        flow.addWidget(self.template)
-        layout.addWidget(row)
+        flow.add(self.template)
+        layout.addWidget(flow)
         self._file = PathPicker(
             "heldOutPathEdit",
             self.tr("Test file"),

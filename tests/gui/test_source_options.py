@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft, problems_of
-from app.widgets.flow import FlowLayout
+from app.widgets.flow import FlowLayout, FlowRow
 from app.widgets.source_options import OPTIONS, SourceOptions
 from training_backend.data.reader import open_source
 from training_backend.data.table import Details
@@ -203,3 +203,17 @@ def test_parts_go_on_in_the_next_line(qtbot: QtBot) -> None:
     parts[0].hide()
     assert flow.heightForWidth(230) == 30
     assert flow.takeAt(9) is None
+
+
+def test_lines_are_never_squeezed(qtbot: QtBot) -> None:
+    row = FlowRow()
+    qtbot.addWidget(row)
+    for _ in range(3):
+        part = QWidget()
+        part.setFixedSize(100, 30)
+        row.add(part)
+    row.resize(120, 30)
+    row.show()
+    qtbot.waitUntil(lambda: row.minimumHeight() == 106)  # three lines with 8 between them
+    part.hide()
+    qtbot.waitUntil(lambda: row.minimumHeight() == 68)
