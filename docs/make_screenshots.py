@@ -13,7 +13,9 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -22,13 +24,16 @@ if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISP
 os.environ["LORASMITH_NO_WARM_UP"] = "1"
 
 from PySide6.QtCore import QEventLoop, QTimer
-from PySide6.QtWidgets import QApplication, QScrollArea, QWidget
+from PySide6.QtWidgets import QApplication, QScrollArea, QTableView, QWidget
 
 from app import background, i18n, theme
 from app.main_window import MainWindow
 from app.settings import Settings
 from training_backend import runs
 from training_backend.runs import Run
+
+if TYPE_CHECKING:
+    from app.pages.dataset import DatasetPage
 
 PAGES = {
     "model": "navModel",
@@ -42,6 +47,8 @@ PAGES = {
 }
 SIZE = (1280, 800)
 SETTLE_MS = 1500
+HELPER_SECONDS = 60
+SHOWN_ROW = 17
 
 
 def main() -> None:
@@ -66,6 +73,8 @@ def main() -> None:
     for name in options.only or PAGES:
         window.go_to(PAGES[name])
         _wait(SETTLE_MS)
+        if name == "data":
+            _wait_for_tokens(window)
         _show_charts(window, name == "charts")
         for scheme in ("light", "dark"):
             theme.apply(app, "light" if scheme == "light" else "dark")
@@ -76,6 +85,16 @@ def main() -> None:
     window.close()
     background.shutdown()
     settings_folder.cleanup()
+
+
+def _wait_for_tokens(window: MainWindow) -> None:
+    """Until the helper has said all that the Data page shows."""
+    page = cast("DatasetPage", window.page("navDataset"))
+    until = time.monotonic() + HELPER_SECONDS
+    while time.monotonic() < until and not page.is_settled():
+        _wait(100)
+    page.findChild(QTableView, "datasetPreviewTable").selectRow(SHOWN_ROW)
+    _wait(SETTLE_MS)
 
 
 def _show_charts(window: MainWindow, shown: bool) -> None:

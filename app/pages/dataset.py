@@ -99,7 +99,7 @@ class DatasetPage(QWidget):
         layout.addLayout(self._source_row())
         self._sequence = SequenceCard()
         self._sequence.set_flexible(190)
-        layout.addWidget(self._sequence, 5)
+        layout.addWidget(self._sequence, 6)
         layout.addLayout(self._middle(), 5)
         layout.addWidget(self._rows_card(), 4)
         area = QScrollArea()
@@ -180,9 +180,9 @@ class DatasetPage(QWidget):
 
     def _middle(self) -> QHBoxLayout:
         self._findings = FindingsCard()
-        self._findings.set_flexible(200)
+        self._findings.set_flexible(216)
         lengths = Card(self.tr("Length in tokens"))
-        lengths.set_flexible(200)
+        lengths.set_flexible(216)
         lengths.title.setMinimumHeight(24)  # as high as the row beside it, which has buttons
         self._epoch = secondary_label()
         self._epoch.setFont(theme.font(13, tabular=True))

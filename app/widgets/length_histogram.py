@@ -85,8 +85,8 @@ class LengthHistogram(QWidget):
         rows, tokens = self.cut_share(length)
         if rows:
             text = self.tr(
-                "The line is max_length, {length} tokens: {rows}\u00a0% of the rows are cut, {tokens}\u00a0% "
-                "of all tokens lost."
+                "The line is max_length, {length} tokens: {rows}\u00a0% of the rows are cut, "
+                "{tokens}\u00a0% of all tokens lost."
             )
         else:
             text = self.tr("The line is max_length, {length} tokens: no row is cut. Drag it.")
@@ -112,7 +112,7 @@ class _Plot(pg.PlotWidget):  # type: ignore[misc]
         self.setMouseEnabled(False, False)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.plotItem.setContentsMargins(0, 6, 12, 0)
-        self.setMinimumHeight(96)
+        self.setMinimumHeight(84)
         y_axis.setWidth(40)
         x_axis.setHeight(22)
         for axis in (x_axis, y_axis):

@@ -41,7 +41,7 @@ _UNSEEN = re.compile(
 )
 _CHIP_GAP = 8.0  # pixels behind a chip
 _GAP_BEFORE = 5.0
-_LINE_HEIGHT = 24
+_LINE_HEIGHT = 23
 _MARK_SIZE = 9
 
 Style = Literal["trained", "read", "special", "trained_special", "cut_mark", "cut"]
@@ -144,6 +144,19 @@ class TokenView(QTextEdit):
         cursor.endEditBlock()
         self.moveCursor(QTextCursor.MoveOperation.Start)
         blocker.unblock()
+        self._show_what_is_learned()
+
+    def _show_what_is_learned(self) -> None:
+        """Where the whole does not fit, the first token that is learned from stands in sight."""
+        height = self.viewport().height()
+        first = next((p for p in self._pieces if p.style in ("trained", "trained_special")), None)
+        if first is None or self.document().size().height() <= height:
+            return
+        cursor = self.textCursor()
+        cursor.setPosition(first.begin)
+        top = self.cursorRect(cursor).top() + self.verticalScrollBar().value()
+        if top > height // 2:
+            self.verticalScrollBar().setValue(top - height // 3)
 
     def _add(
         self,
