@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from training_backend import journal, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
@@ -28,6 +28,11 @@ from training_backend.protocol import (
     SampleGenerated,
 )
 from training_backend.runs import Run
+
+if TYPE_CHECKING:
+    from training_backend.data.lint import Finding
+
+_SHOWN_ROWS = 8  # of one finding of lint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -170,10 +175,17 @@ def lint(options: argparse.Namespace) -> int:
         f"{numbers.rows:,} rows, {numbers.tokens:,} tokens, "
         f"{numbers.trained_share:.1%} of them learned from",
         *found.notices,
-        *(f"{f.severity:8} {f.code}: {f.message}" for f in found.findings),
+        *(f"{f.severity:8} {f.code}: {f.message} {_places(f)}" for f in found.findings),
     ]
     _result(options, found.document(job), "\n".join(lines))
     return 0
+
+
+def _places(finding: Finding) -> str:
+    """The first rows of a finding, counted from 1 as `preview` shows them to people."""
+    shown = ", ".join(str(row + 1) for row in finding.rows[:_SHOWN_ROWS])
+    more = ", ..." if finding.count > _SHOWN_ROWS else ""
+    return f"({'row' if finding.count == 1 else 'rows'} {shown}{more})"
 
 
 def _training_job(options: argparse.Namespace) -> TrainingJob:

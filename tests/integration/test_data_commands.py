@@ -74,7 +74,7 @@ def test_lint_prints_findings_by_row(job_file: Path) -> None:
     assert found["control_tokens"]["rows"] == [3]
     assert document["numbers"]["rows"] == 4
     for_people = run("lint", job_file)
-    assert "An empty answer in 1 row." in for_people.stdout
+    assert "An empty answer in 1 row. (row 2)" in for_people.stdout
 
 
 def test_a_file_that_no_row_of_can_be_used_is_linted_too(
