@@ -28,7 +28,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEMO)
     options = parser.parse_args()
 
-    from transformers import AutoTokenizer
+    # All that takes seconds to import, so that neither way is charged with it.
+    import datasets  # noqa: F401
+    import trl
+    from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: F401
+
+    assert trl.SFTTrainer and trl.SFTConfig  # imported lazily
 
     from training_backend.data.formatting import Formatter
     from training_backend.data.lint import lint
