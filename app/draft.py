@@ -137,6 +137,12 @@ class JobDraft(QObject):
         """Learn from this alone. How the data before was read and mended does not fit it."""
         self._set_sources([{"path": path, "weight": None, **READING}], keep_fixes=False)
 
+    def replace_source(self, index: int, path: str) -> None:
+        """As `choose_data`, for one source of a mixture; the others and its weight stay."""
+        sources = self.sources()
+        sources[index] = {**sources[index], **READING, "path": path}
+        self._set_sources(sources, keep_fixes=False)
+
     def add_source(self, path: str) -> None:
         """Learn from this too."""
         new = {"path": path, "weight": None, **READING}

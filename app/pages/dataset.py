@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
-from PySide6.QtCore import QModelIndex, QSignalBlocker, Qt, QTimer, Signal
+from PySide6.QtCore import QModelIndex, Qt, QTimer, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -34,7 +34,6 @@ from app.models.rows_model import (
     whole_text,
 )
 from app.settings import Settings
-from app.widgets import data_words
 from app.widgets.card import (
     CARD_GAP,
     Card,
@@ -46,8 +45,8 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
+from app.widgets.data_options import DataOptions
 from app.widgets.findings import FindingsCard
-from app.widgets.inputs import SteadyComboBox
 from app.widgets.length_histogram import LengthHistogram
 from app.widgets.mapping_editor import MappingDialog
 from app.widgets.path_picker import PathPicker, dropped_path
@@ -59,6 +58,7 @@ from training_backend.job import SourceSection
 TYPING_PAUSE_MS = 400
 LENGTHS_PAUSE_MS = 150  # after the last scrolling
 DEMO_FILE = "support.jsonl"
+NAMED_COLUMNS = 5  # in a sentence
 # What of the data decides which rows there are; the rest only what is made of them.
 _NOT_ROWS = {"fixes", "loss_on", "chat_template", "chunk_length", "held_out_path"}
 
@@ -115,7 +115,8 @@ class DatasetPage(QWidget):
 
     def show_problem(self, field: str, message: str) -> None:
         """Say beside the field what is wrong with the data."""
-        (self._format_error if field == "dataset.format" else self._error).show_error(message)
+        if not self._options.show_problem(field, message):
+            self._error.show_error(message)
 
     def is_settled(self) -> bool:
         """Whether nothing that the page shows is still being worked on."""
@@ -152,30 +153,21 @@ class DatasetPage(QWidget):
         self._picker.suggest(self._settings.recent("datasets"))
         self._picker.picked.connect(self._on_picked)
         self._picker.edit.textEdited.connect(lambda _: self._pause.start())
-        self._format = SteadyComboBox()
-        self._format.setObjectName("field_dataset_format")
-        self._format.setAccessibleName(self.tr("Form of the rows"))
-        self._format.setFixedWidth(230)
-        self._format.addItem(self.tr("Find out the form"), "auto")
-        for name, title in data_words.form_titles().items():
-            if name != "custom":  # the mapping editor's
-                self._format.addItem(title, name)
-        self._format.currentIndexChanged.connect(self._on_format_chosen)
         demo = SecondaryButton(self.tr("Use the demo data"))
         demo.clicked.connect(lambda: self._on_picked("demo"))
         self._demo = demo
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(self._picker, 1)
-        row.addWidget(self._format)
         row.addWidget(demo)
         rows = QVBoxLayout()
         rows.setSpacing(4)
         rows.addLayout(row)
         self._error = ErrorLabel("error_dataset_path")
-        self._format_error = ErrorLabel("error_dataset_format")
+        self._options = DataOptions(self._draft)
+        self._options.selected.connect(self._show_source)
         rows.addWidget(self._error)
-        rows.addWidget(self._format_error)
+        rows.addWidget(self._options)
         return rows
 
     def _middle(self) -> QHBoxLayout:
@@ -243,6 +235,7 @@ class DatasetPage(QWidget):
         self._sequence.action_requested.connect(self._inspector.take_next_step)
         inspector = self._inspector
         inspector.row_arrived.connect(self._sequence.show_row)
+        inspector.row_arrived.connect(self._on_preview)
         inspector.row_failed.connect(self._on_row_failed)
         inspector.lengths_arrived.connect(self._model.set_lengths)
         inspector.counted.connect(self._on_counted)
@@ -278,16 +271,15 @@ class DatasetPage(QWidget):
     def _on_picked(self, path: str) -> None:
         self._pause.stop()
         chosen = "demo" if path == DEMO_FILE else path
-        if chosen != self._draft.value("dataset.path"):
-            self._draft.choose_data(chosen)
-
-    def _on_format_chosen(self) -> None:
-        self._draft.set_source(0, {"format": self._format.currentData(), "mapping": None})
+        place = self._options.current()
+        if chosen != self._draft.sources()[place]["path"]:
+            self._draft.replace_source(place, chosen)
 
     def _edit_mapping(self) -> None:
-        if self._reader.sources:
-            table = self._reader.sources[0].table
-            dialog = MappingDialog(self._draft, 0, self)
+        place = self._options.current()
+        if place < len(self._reader.sources):
+            table = self._reader.sources[place].table
+            dialog = MappingDialog(self._draft, place, self)
             dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             dialog.set_table(table.details, table.columns, table.head)
             dialog.open()
@@ -334,13 +326,29 @@ class DatasetPage(QWidget):
 
     def _show_choice(self) -> None:
         sources = self._draft.sources()
-        path = str(sources[0]["path"])
-        several = len(sources) > 1
+        path = str(sources[min(self._options.current(), len(sources) - 1)]["path"])
         self._picker.set_path(DEMO_FILE if path == "demo" else path)
-        self._demo.setVisible(several or path != "demo")
+        self._demo.setVisible(len(sources) == 1 and path != "demo")
         self._findings.show_fixes(self._draft.value("dataset.fixes"))
-        with QSignalBlocker(self._format):
-            self._format.setCurrentIndex(self._format.findData(sources[0]["format"]))
+
+    def _show_source(self) -> None:
+        """Show how the current source is read."""
+        self._show_choice()
+        place = self._options.current()
+        if place < len(self._reader.sources):
+            table = self._reader.sources[place].table
+            self._options.set_table(table.details, table.columns, table.head, table.notices)
+
+    def _format_problem(self, problem: UserError) -> str:
+        """What keeps the rows from being mapped, and what to do about it in this window."""
+        if problem.code != "format_unknown":
+            return explain(problem)
+        names = str(problem.params["columns"]).split(", ")
+        few = ", ".join(names[:NAMED_COLUMNS]) + (", …" if len(names) > NAMED_COLUMNS else "")
+        return self.tr(
+            "The columns {columns} are of no known form. Press Edit mapping to say what they are; "
+            "a guess stands there."
+        ).format(columns=few)
 
     def _load(self) -> None:
         """Open the data anew; what was being read of the old is left."""
@@ -374,9 +382,12 @@ class DatasetPage(QWidget):
         first = reader.sources[0]
         mapped = all(source.format is not None for source in reader.sources)
         self._error.show_error("")
-        self._format_error.show_error(explain(problem) if problem else "")
+        self._show_source()
+        if problem is not None:
+            self._options.show_problem("dataset.format", self._format_problem(problem))
         head = [row_texts(row, first) for row in first.table.head[:PAGE_ROWS]]
         self._model.show_rows(head, columns_of(head, mapped), mapped)
+        self._forget_numbers()
         self._fit_columns(mapped)
         self._filter_line.hide()
         self._empty.hide()
@@ -397,14 +408,16 @@ class DatasetPage(QWidget):
     def _show_error(self, asked: RowReader, error: Exception) -> None:
         if asked is not self._reader:
             return
-        self._error.show_error(explain(error))
-        self._format_error.show_error("")
+        self._error.show_error("")
+        self._options.set_table(None, (), [])
+        field = error.field if isinstance(error, UserError) else ""
+        self.show_problem(field or "dataset.path", explain(error))
         self._counting = ""
         self._model.show_rows([], [], mapped=True)
         self._header.subtitle.setText(self.tr("No usable data is chosen"))
         self._inspector.forget()
         self._sequence.clear()
-        self._histogram.show_numbers(None)
+        self._forget_numbers()
         self._findings.show_waiting(self.tr("There is no data to look into."))
         self._table.hide()
         self._filter_line.hide()
@@ -414,6 +427,7 @@ class DatasetPage(QWidget):
         """So many rows so far; `counts` of every source when that is all."""
         if counts is not None and len(counts) == len(self._reader.counts):
             self._reader.counts = list(counts)
+            self._options.set_counts(counts)
             self._counting = ""
         self._model.set_count(rows)
         self._tell()
@@ -500,6 +514,10 @@ class DatasetPage(QWidget):
         if not all(self._model.has_length(number) for number in range(first, last + 1)):
             self._inspector.measure(max(0, first - 10), last - first + 21)
 
+    def _on_preview(self, preview: dict[str, Any]) -> None:
+        if self._draft.value("dataset.chat_template") is None:
+            self._options.set_model_template(preview.get("chat_template") == "model")
+
     def _on_row_failed(self, error: Exception, number: int, next_step: str) -> None:
         """No tokens to show: say why, what to do, and show the row as it is."""
         self._sequence.show_failure(explain(error), next_step)
@@ -537,12 +555,15 @@ class DatasetPage(QWidget):
         self._tell()
 
     def _on_lint_failed(self, error: Exception) -> None:
-        self._tokens = None
         self._findings.show_waiting(explain(error))
+        self._forget_numbers()
+        self._tell()
+
+    def _forget_numbers(self) -> None:
+        self._tokens = None
         self._histogram.show_numbers(None)
         self._epoch.setText("")
         self._numbers.setText("")
-        self._tell()
 
 
 def _form_name(form: str) -> str:

@@ -25,7 +25,7 @@ class DataOptions(QWidget):
     What is folded away and not as it is by default is said in a few words beside the button.
     """
 
-    selected = Signal(int)  # which source of a mixture is meant
+    selected = Signal()  # which source of a mixture is meant
 
     def __init__(self, draft: JobDraft, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -35,7 +35,7 @@ class DataOptions(QWidget):
         self.split = SplitOptions(draft)
         self.split.row.add(self.source.skip_bad)  # seldom wanted, so not in the first line
         self.sources.selected.connect(self.source.set_source)
-        self.sources.selected.connect(self.selected)
+        self.sources.selected.connect(lambda _: self.selected.emit())
         self._more = QuietButton(self.tr("More options"))
         self._more.setObjectName("moreDataOptions")
         self._more.setCheckable(True)

@@ -119,6 +119,10 @@ def test_several_sources_and_back_to_one(qapp: QApplication) -> None:
     assert (first.path, first.format, first.weight) == ("demo", "messages", None)
     assert (second.path, second.delimiter, second.weight) == ("more.csv", ";", 3)
     assert draft.dataset_text() == "support.jsonl + more.csv"
+    draft.replace_source(0, "other.csv")
+    first, second = draft.job().dataset.resolved_sources()
+    assert (first.path, first.format, second.delimiter) == ("other.csv", "auto", ";")
+    draft.undo()
     draft.remove_source(0)
     assert draft.job().dataset.path == "more.csv"
     assert draft.job().dataset.delimiter == ";"
