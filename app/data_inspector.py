@@ -123,6 +123,12 @@ class DataInspector(QObject):
             self.preparing.emit,
         )
 
+    def cancel_next_step(self) -> None:
+        """Leave it; what it lacks is told and offered again."""
+        for step in _NEXT_STEPS.values():
+            self._helper.cancel(step)
+        self._preview()
+
     def is_settled(self) -> bool:
         """Whether nothing is under way."""
         pauses = self._row_pause.isActive() or self._change_pause.isActive()

@@ -141,6 +141,9 @@ class HelperClient(QObject):
                 asked.on_progress(document)
             return
         del self._asked[id]
+        if asked.document["kind"] in helper.NEED_TORCH and asked.link is not None:
+            asked.link.close()  # hundreds of megabytes for what is asked once
+            self._links.pop(True, None)
         if not isValid(asked.owner):
             return
         if kind == "done":

@@ -234,6 +234,7 @@ class DatasetPage(QWidget):
         self._sequence.step_requested.connect(self._step)
         self._sequence.action_requested.connect(self._inspector.take_next_step)
         inspector = self._inspector
+        self._sequence.cancel_requested.connect(inspector.cancel_next_step)
         inspector.row_arrived.connect(self._sequence.show_row)
         inspector.row_arrived.connect(self._on_preview)
         inspector.row_failed.connect(self._on_row_failed)

@@ -27,11 +27,12 @@ class SequenceCard(Card):
     """Shows what the helper's preview gives.
 
     `step_requested` asks for the row so many further on, `action_requested` for the next step
-    that was offered.
+    that was offered, `cancel_requested` to leave it.
     """
 
     step_requested = Signal(int)
     action_requested = Signal(str)
+    cancel_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("", parent)
@@ -60,6 +61,7 @@ class SequenceCard(Card):
         self.add_right(steps)
 
         self._step = ""
+        self._is_preparing = False
         self._offer = QWidget()
         offer = QVBoxLayout(self._offer)
         offer.setContentsMargins(0, 0, 0, 0)
@@ -68,9 +70,9 @@ class SequenceCard(Card):
         line.setSpacing(16)
         self._why = plain_label(wrap=True)
         self._why.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self._action = SecondaryButton("")
+        self._action = SecondaryButton(self.tr("Prepare the demo model"))
         self._action.setObjectName("tokensNextStep")
-        self._action.clicked.connect(lambda: self.action_requested.emit(self._step))
+        self._action.clicked.connect(self._on_action)
         line.addWidget(self._why, 1)
         line.addWidget(self._action)
         offer.addLayout(line)
@@ -160,7 +162,7 @@ class SequenceCard(Card):
         self._action.setText(titles.get(next_step, ""))
         self._action.setAccessibleName(titles.get(next_step, ""))
         self._action.setVisible(bool(next_step))
-        self._action.setEnabled(True)
+        self._is_preparing = False
         self._bar.hide()
         self._offer.show()
         self._tokens.setText("")
@@ -168,7 +170,9 @@ class SequenceCard(Card):
 
     def show_preparing(self, progress: dict[str, Any]) -> None:
         """The next step is being taken."""
-        self._action.setEnabled(False)
+        self._is_preparing = True
+        self._action.setText(self.tr("Cancel"))
+        self._action.setAccessibleName(self.tr("Cancel"))
         share = progress.get("share")
         self._bar.setRange(0, 0 if share is None else 1000)
         self._bar.setValue(round(1000 * (share or 0)))
@@ -197,6 +201,12 @@ class SequenceCard(Card):
         if not said[1:] and shown == row["n_tokens"]:
             said.append(self.tr("Point at a token to see its number."))
         return " ".join(said)
+
+    def _on_action(self) -> None:
+        if self._is_preparing:
+            self.cancel_requested.emit()
+        else:
+            self.action_requested.emit(self._step)
 
     def _say(self, notice: str) -> None:
         self._notice = notice

@@ -328,6 +328,10 @@ def test_a_model_that_is_not_there_is_offered(
     qtbot.wait(10)
     press(page, button)
     helper.progress(step, {"share": 0.5})
+    press(page, "Cancel")
+    assert step not in helper.requests
+    helper.fail("preview", UserError(code, "The model is not here.", field="model.id"))
+    press(page, button)
     helper.answer(step, {})
     assert {"preview", "lint"} <= helper.requests.keys()
 
