@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from training_backend.data.source_file import SourceFile, TextFile
-from training_backend.data.table import MAX_ROW, Progress, Row, distinct
+from training_backend.data.table import LEAVE_OUT, MAX_ROW, Progress, Row, distinct
 from training_backend.errors import UserError
 
 DELIMITERS = (",", ";", "\t", "|")  # ties go to the first
@@ -166,7 +166,8 @@ class DelimitedFile:
         return self._file.error(
             "too_many_cells",
             "{name}, line {line}: {found} cells where the header has {expected}.",
-            "Put texts that contain {delimiter} in quotes, or choose another delimiter.",
+            "Put texts that contain {delimiter} in quotes, or choose another delimiter. "
+            + LEAVE_OUT,
             line=line,
             found=len(cells),
             expected=len(self.columns),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from training_backend.data.source_file import SourceFile, TextFile
-from training_backend.data.table import Progress, Row
+from training_backend.data.table import LEAVE_OUT, Progress, Row
 from training_backend.errors import UserError
 
 _MAX_DEPTH = 100  # tool descriptions reach about twenty; Python code fails near a thousand
@@ -202,6 +202,7 @@ def read_lines(text: TextFile, progress: Progress, start: int, skip_bad: bool) -
                     return
                 error = bad_json(file, error.msg, number, error.colno)
             if not skip_bad:
+                error.remedy = f"{error.remedy} {LEAVE_OUT}"
                 raise error from None
             file.notes.add(
                 "bad_lines_left_out",
