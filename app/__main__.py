@@ -70,8 +70,9 @@ def _run(application: type, options: argparse.Namespace) -> int:
     code = int(app.exec())
     background.shutdown()
     # Leaving in the ordinary way would wait for a worker that trains on without the window.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as in a Windows program without a console
+            stream.flush()
     os._exit(code)
 
 

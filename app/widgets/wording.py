@@ -22,7 +22,7 @@ _STATES: dict[State, tuple[str, str]] = {
 _PHASES: dict[Phase, str] = {
     "loading": str(QT_TRANSLATE_NOOP("wording", "Getting the model ready")),
     "quantising": str(QT_TRANSLATE_NOOP("wording", "Packing the model into 4 bits")),
-    "sampling": str(QT_TRANSLATE_NOOP("wording", "Answering your questions")),
+    "sampling": str(QT_TRANSLATE_NOOP("wording", "Answering questions")),
     "tokenising": str(QT_TRANSLATE_NOOP("wording", "Preparing the data")),
     "training": str(QT_TRANSLATE_NOOP("wording", "Training")),
     "saving": str(QT_TRANSLATE_NOOP("wording", "Saving the result")),
