@@ -58,7 +58,7 @@ from training_backend.job import SourceSection
 TYPING_PAUSE_MS = 400
 LENGTHS_PAUSE_MS = 150  # after the last scrolling
 DEMO_FILE = "support.jsonl"
-NAMED_COLUMNS = 5  # in a sentence
+NAMED_COLUMNS = 3  # in a sentence
 # What of the data decides which rows there are; the rest only what is made of them.
 _NOT_ROWS = {"fixes", "loss_on", "chat_template", "chunk_length", "held_out_path"}
 
@@ -342,7 +342,7 @@ class DatasetPage(QWidget):
 
     def _format_problem(self, problem: UserError) -> str:
         """What keeps the rows from being mapped, and what to do about it in this window."""
-        if problem.code != "format_unknown":
+        if not _is_unmapped(problem):
             return explain(problem)
         names = str(problem.params["columns"]).split(", ")
         few = ", ".join(names[:NAMED_COLUMNS]) + (", …" if len(names) > NAMED_COLUMNS else "")
@@ -451,7 +451,9 @@ class DatasetPage(QWidget):
         if self._counting:
             words = self.tr("more than {words}, counting").format(words=words)
         parts = [name, words.format(rows=rows)]
-        if form is not None:
+        if form == "custom":
+            parts[1] += self.tr(" by your mapping")
+        elif form is not None:
             parts[1] += self.tr(" in the form {form}").format(form=_form_name(form))
         if self._tokens is not None:
             parts.append(self.tr("{count} tokens").format(count=integer(self._tokens)))
@@ -521,7 +523,10 @@ class DatasetPage(QWidget):
 
     def _on_row_failed(self, error: Exception, number: int, next_step: str) -> None:
         """No tokens to show: say why, what to do, and show the row as it is."""
-        self._sequence.show_failure(explain(error), next_step)
+        words = explain(error)
+        if _is_unmapped(error):  # said in full beside the format
+            words = self.tr("Once the columns are mapped, the row's tokens stand here.")
+        self._sequence.show_failure(words, next_step)
         if next_step:
             self._findings.show_waiting(self.tr("Waits for the model's tokenizer."))
         reader = self._reader
@@ -556,7 +561,8 @@ class DatasetPage(QWidget):
         self._tell()
 
     def _on_lint_failed(self, error: Exception) -> None:
-        self._findings.show_waiting(explain(error))
+        waits = self.tr("Waits until the columns are mapped.")
+        self._findings.show_waiting(waits if _is_unmapped(error) else explain(error))
         self._forget_numbers()
         self._tell()
 
@@ -565,6 +571,10 @@ class DatasetPage(QWidget):
         self._histogram.show_numbers(None)
         self._epoch.setText("")
         self._numbers.setText("")
+
+
+def _is_unmapped(error: Exception) -> bool:
+    return isinstance(error, UserError) and error.code == "format_unknown"
 
 
 def _form_name(form: str) -> str:

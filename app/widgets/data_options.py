@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QEvent, Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from app.draft import JobDraft
@@ -61,13 +62,28 @@ class DataOptions(QWidget):
         folded.setSpacing(8)
         folded.addWidget(self.split)
         folded.addWidget(self.sources)
-        layout = QVBoxLayout(self)
+        layout = self._layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addLayout(line)
+        layout.addWidget(self.source.errors)
         layout.addWidget(self._folded)
         draft.changed.connect(self._on_draft_changed)
         self._fold(False)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def event(self, event: QEvent) -> bool:
+        done = super().event(event)
+        if event.type() == QEvent.Type.LayoutRequest:
+            self._fit()
+        return done
+
+    def _fit(self) -> None:
+        """Keep room for every line of text: a scroll area knows only of the first ones."""
+        self.setMinimumHeight(self._layout.totalHeightForWidth(self.width()))
 
     def current(self) -> int:
         """Which source of a mixture is meant."""

@@ -52,6 +52,11 @@ class SourceOptions(QWidget):
         self._kind.setFixedHeight(32)
         flow.add(self._kind)
         layout.addWidget(flow)
+        self.errors = QWidget()  # apart, so that they may stand below a wider row
+        below = QVBoxLayout(self.errors)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.setSpacing(4)
+        layout.addWidget(self.errors)
         titles = {
             "encoding": self.tr("Encoding"),
             "delimiter": self.tr("Separator"),
@@ -71,7 +76,7 @@ class SourceOptions(QWidget):
             self._parts[name] = labelled(titles[name], combo)
             flow.add(self._parts[name])
             error = self._errors[name] = ErrorLabel(f"error_dataset_{name}")
-            layout.addWidget(error)
+            below.addWidget(error)
         self.skip_bad = QCheckBox(self.tr("Leave out bad lines"))
         self.skip_bad.setObjectName("field_dataset_skip_bad_lines")
         self.skip_bad.setAccessibleName(self.tr("Leave out lines that cannot be read"))
