@@ -64,7 +64,6 @@ class FindingsCard(Card):
         policy = self._bar.sizePolicy()
         policy.setRetainSizeWhenHidden(True)  # nothing jumps when it comes and goes
         self._bar.setSizePolicy(policy)
-        self.body.addWidget(self._bar)
         self._list = QVBoxLayout()
         self._list.setContentsMargins(0, 0, 8, 0)
         self._list.setSpacing(6)
@@ -80,6 +79,7 @@ class FindingsCard(Card):
         area.setWidget(scrolled)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # its buttons take it
         self.body.addWidget(area, 1)
+        self.body.addWidget(self._bar)
         self.show_waiting("")
 
     # ---------------------------------------------------------------------------- what to show

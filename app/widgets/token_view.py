@@ -42,6 +42,7 @@ _UNSEEN = re.compile(
 _CHIP_GAP = 8.0  # pixels behind a chip
 _GAP_BEFORE = 5.0
 _LINE_HEIGHT = 23
+_EDGE = 4  # pixels that a chip reaches above its line
 _MARK_SIZE = 9
 
 Style = Literal["trained", "read", "special", "trained_special", "cut_mark", "cut"]
@@ -156,7 +157,7 @@ class TokenView(QTextEdit):
         cursor.setPosition(first.begin)
         top = self.cursorRect(cursor).top() + self.verticalScrollBar().value()
         if top > height // 2:
-            self.verticalScrollBar().setValue(top - height // 3)
+            self.verticalScrollBar().setValue(top - 2 * _LINE_HEIGHT - _EDGE)
 
     def _add(
         self,
