@@ -7,12 +7,13 @@ selected; signs that no eye sees, or that turn a line around, are written out.
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from PySide6.QtCore import QEvent, QPoint, QRectF, QSignalBlocker, Qt, Signal
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSignalBlocker, Qt, Signal
 from PySide6.QtGui import (
     QColor,
     QFont,
@@ -229,33 +230,42 @@ class TokenView(QTextEdit):
         painter = QPainter(self.viewport())
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         block = self.cursorForPosition(QPoint(0, 0)).block()
+        seen = QRectF(event.rect()).adjusted(0, -_LINE_HEIGHT, 0, _LINE_HEIGHT)
         shift = -self.horizontalScrollBar().value(), -self.verticalScrollBar().value()
         while block.isValid():
             area = self.document().documentLayout().blockBoundingRect(block).translated(*shift)
             if area.top() > event.rect().bottom():
                 break
-            self._paint_block(painter, block, area)
+            self._paint_block(painter, block, area, seen)
             block = block.next()
         painter.end()
         super().paintEvent(event)
 
-    def _paint_block(self, painter: QPainter, block: QTextBlock, area: QRectF) -> None:
-        """What stands behind the tokens of a paragraph."""
-        begin, end = block.position(), block.position() + block.length() - 1
-        first = max(0, bisect_right(self._pieces, begin, key=lambda piece: piece.begin) - 1)
+    def _paint_block(
+        self, painter: QPainter, block: QTextBlock, area: QRectF, seen: QRectF
+    ) -> None:
+        """What stands behind the tokens of a paragraph, as far as it is seen."""
         layout = block.layout()
-        for piece in self._pieces[first:]:
+        for number in range(layout.lineCount()):
+            line = layout.lineAt(number)
+            if line.rect().translated(area.topLeft()).intersects(seen):
+                self._paint_line(painter, line, block.position(), area.topLeft())
+
+    def _paint_line(
+        self, painter: QPainter, line: QTextLine, position: int, corner: QPointF
+    ) -> None:
+        begin = position + line.textStart()
+        end = begin + line.textLength()
+        first = max(0, bisect_right(self._pieces, begin, key=lambda piece: piece.begin) - 1)
+        while first > 0 and self._pieces[first - 1].end > begin:  # of tokens without a text
+            first -= 1
+        for piece in itertools.islice(self._pieces, first, None):
             if piece.begin >= end:
                 break
-            if piece.end <= begin or piece.style in ("read", "cut"):
-                continue
-            low, high = max(piece.begin, begin) - begin, min(piece.end, end) - begin
-            for number in range(layout.lineCount()):
-                line = layout.lineAt(number)
-                start, stop = line.textStart(), line.textStart() + line.textLength()
-                if stop > low and start < high:
-                    rect = _rect(line, max(low, start), min(high, stop)).translated(area.topLeft())
-                    self._paint_piece(painter, piece, rect)
+            if piece.end > begin and piece.style not in ("read", "cut"):
+                low, high = max(piece.begin, begin), min(piece.end, end)
+                rect = _rect(line, low - position, high - position).translated(corner)
+                self._paint_piece(painter, piece, rect)
 
     def _paint_piece(self, painter: QPainter, piece: _Piece, rect: QRectF) -> None:
         colours = theme.current()
