@@ -319,7 +319,7 @@ class DatasetPage(QWidget):
         section, _, key = field.partition(".")
         if section == "dataset" and key not in _NOT_ROWS:
             self._show_choice()
-            self._reload.start()
+            self._reload.start(TYPING_PAUSE_MS if key == "mapping" else 0)
         if field == "dataset.fixes":
             self._findings.show_fixes(self._draft.value(field))
         if field == "training.max_length":

@@ -72,6 +72,10 @@ class ColumnRoles(QWidget):
                 grid.addWidget(part, line, place)
         grid.setRowStretch(len(shown) + 1, 1)
         self._area.setWidget(inside)
+        before: QWidget = self._search
+        for combo in self._combos.values():  # made later than what stands below them
+            self.setTabOrder(before, combo)
+            before = combo
         self._search.clear()
         self._search.setVisible(len(shown) >= SEARCH_FROM)
         self._rest.setText(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -166,6 +167,12 @@ class SourceList(QWidget):
             for place, part in enumerate(line.parts()):
                 self._grid.addWidget(part, index + 1, place)
             self._lines.append(line)
+        order: list[QWidget] = []
+        for line in self._lines:
+            order += [line.choice, line.weight, line.remove]
+        order += [self._picker.edit, self._picker.button, self._add]
+        for before, after in itertools.pairwise(order):
+            self.setTabOrder(before, after)
 
     def _show_shares(self) -> None:
         sources = self._draft.sources()

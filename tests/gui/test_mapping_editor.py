@@ -269,6 +269,20 @@ def test_everything_has_a_name_and_is_reached_by_keyboard(dialog: MappingDialog)
                 assert widget.focusPolicy() & Qt.FocusPolicy.TabFocus
 
 
+def test_the_tab_key_follows_what_is_seen(qtbot: QtBot, dialog: MappingDialog) -> None:
+    with qtbot.waitActive(dialog):
+        fill(dialog)
+    part(dialog, QRadioButton, "mappingByColumn").setFocus()
+    seen = []
+    for _ in range(8):
+        qtbot.keyClick(QApplication.focusWidget(), Qt.Key.Key_Tab)
+        seen.append(QApplication.focusWidget().objectName())
+    assert seen == [
+        "role_0", "role_1", "role_2", "role_3", "mapping_system_prompt", "mappingResult",
+        "mappingDone", "mappingCancel",
+    ]  # fmt: skip
+
+
 def test_bad_rows_are_counted(qapp: QApplication) -> None:
     verdict = judge("question_answer", None, ("question", "answer"), [
         {"question": "a", "answer": "b"}, {"question": "a", "answer": ""},
