@@ -98,7 +98,7 @@ class DatasetPage(QWidget):
         layout.addWidget(self._make_header())
         layout.addLayout(self._source_row())
         self._sequence = SequenceCard()
-        self._sequence.set_flexible(190)
+        self._sequence.set_flexible(214)
         layout.addWidget(self._sequence, 6)
         layout.addLayout(self._middle(), 5)
         layout.addWidget(self._rows_card(), 4)
@@ -172,9 +172,9 @@ class DatasetPage(QWidget):
 
     def _middle(self) -> QHBoxLayout:
         self._findings = FindingsCard()
-        self._findings.set_flexible(216)
+        self._findings.set_flexible(208)
         lengths = Card(self.tr("Length in tokens"))
-        lengths.set_flexible(216)
+        lengths.set_flexible(208)
         lengths.title.setMinimumHeight(24)  # as high as the row beside it, which has buttons
         self._epoch = secondary_label()
         self._epoch.setFont(theme.font(13, tabular=True))
@@ -193,7 +193,7 @@ class DatasetPage(QWidget):
 
     def _rows_card(self) -> Card:
         card = Card()
-        card.set_flexible(160)
+        card.set_flexible(150)
         self._filter_line = QWidget()
         line = QHBoxLayout(self._filter_line)
         line.setContentsMargins(0, 0, 0, 0)

@@ -22,6 +22,7 @@ from PySide6.QtGui import (
     QPainter,
     QPaintEvent,
     QPen,
+    QResizeEvent,
     QTextBlock,
     QTextBlockFormat,
     QTextCharFormat,
@@ -99,6 +100,12 @@ class TokenView(QTextEdit):
         self._pieces: list[_Piece] = []
         self._row: dict[str, Any] | None = None
         self._max_length = 0
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Room for whole lines only: no line is cut through at the lower edge."""
+        spare = (self.height() - _EDGE) % _LINE_HEIGHT
+        self.setViewportMargins(0, 0, 0, spare)
+        super().resizeEvent(event)
 
     # ---------------------------------------------------------------------------- what to show
 
