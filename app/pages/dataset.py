@@ -445,9 +445,12 @@ class DatasetPage(QWidget):
             return
         name = " + ".join(source.table.name for source in sources)
         rows = integer(self._model.total())
+        one = self._model.total() == 1
         form = sources[0].format
-        chats = form not in (None, "text")
-        words = self.tr("{rows} conversations") if chats else self.tr("{rows} rows")
+        if form not in (None, "text"):
+            words = self.tr("{rows} conversation") if one else self.tr("{rows} conversations")
+        else:
+            words = self.tr("{rows} row") if one else self.tr("{rows} rows")
         if self._counting:
             words = self.tr("more than {words}, counting").format(words=words)
         parts = [name, words.format(rows=rows)]
@@ -549,9 +552,11 @@ class DatasetPage(QWidget):
         self._findings.show_report(report)
         self._histogram.show_numbers(numbers)
         self._tokens = numbers["tokens"]
-        self._epoch.setText(
-            self.tr("{steps} steps per epoch").format(steps=integer(numbers["steps_per_epoch"]))
+        steps = numbers["steps_per_epoch"]
+        words = (
+            self.tr("{steps} step per epoch") if steps == 1 else self.tr("{steps} steps per epoch")
         )
+        self._epoch.setText(words.format(steps=integer(steps)))
         self._numbers.setText(
             self.tr("{share} % of the tokens are learned from, the median row has {median}").format(
                 share=integer(round(100 * numbers["trained_share"])),

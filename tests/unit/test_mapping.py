@@ -59,8 +59,8 @@ def test_plain_text_is_one_message_of_its_own_role() -> None:
 
 
 def test_unknown_columns_are_named() -> None:
-    with pytest.raises(UserError, match=r"alpha, beta.*no known form"):
-        detect([{"beta": 1, "alpha": 2}])
+    with pytest.raises(UserError, match=r"beta, Alpha.*no known form"):
+        detect([{"beta": 1, "Alpha": 2}])
 
 
 def test_alpaca_input_follows_the_instruction() -> None:

@@ -68,7 +68,8 @@ def detect(rows: list[Row]) -> DataFormat:
         "question and answer; chosen and rejected; text. For any other choose the format custom "
         "and say what each column is.",
         field=FIELD,
-        columns=", ".join(sorted(columns)[:12]) or "(none)",
+        columns=", ".join(list(dict.fromkeys(str(key) for row in first for key in row))[:12])
+        or "(none)",
     )
 
 
