@@ -20,6 +20,7 @@ from PySide6.QtCore import (
 )
 
 from app.i18n import integer
+from app.widgets.wording import visible
 from training_backend.data import mapping, reader
 from training_backend.data.mapping import RowProblem
 from training_backend.data.table import Progress, Row, Table
@@ -266,7 +267,7 @@ class RowsModel(QAbstractTableModel):
             return QCoreApplication.translate("RowsModel", "cannot be used: {why}").format(
                 why=row.problem
             )
-        return row.texts.get(column, "")
+        return visible(row.texts.get(column, ""))
 
     def _row(self, number: int) -> RowTexts | None:
         page, place = divmod(number, PAGE_ROWS)

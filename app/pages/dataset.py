@@ -456,7 +456,7 @@ class DatasetPage(QWidget):
         parts = [name, words.format(rows=rows)]
         if form == "custom":
             parts[1] += self.tr(" by your mapping")
-        elif form is not None:
+        elif form is not None and all(source.format == form for source in sources):
             parts[1] += self.tr(" in the form {form}").format(form=_form_name(form))
         if self._tokens is not None:
             parts.append(self.tr("{count} tokens").format(count=integer(self._tokens)))

@@ -117,7 +117,9 @@ class FindingsCard(Card):
     def show_report(self, report: dict[str, Any]) -> None:
         self._report = report
         self._set_running(False)
-        self._state.setText(self.tr("{rows} rows checked").format(rows=integer(report["rows"])))
+        rows = report["rows"]
+        words = self.tr("{rows} row checked") if rows == 1 else self.tr("{rows} rows checked")
+        self._state.setText(words.format(rows=integer(rows)))
         self._rebuild()
 
     def show_fixes(self, fixes: list[dict[str, Any]]) -> None:

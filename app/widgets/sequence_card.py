@@ -99,7 +99,7 @@ class SequenceCard(Card):
         self.view.show_plain("")
         self._place.setText("")
         self._tokens.setText("")
-        self._say("")
+        self._say(self.tr("A row stands here as the tokens that the model sees."))
 
     def set_place(self, number: int, total: int, counting: bool) -> None:
         """Which row it is, counted from 0, of how many."""

@@ -8,7 +8,6 @@ selected; signs that no eye sees, or that turn a line around, are written out.
 from __future__ import annotations
 
 import itertools
-import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,13 +33,8 @@ from PySide6.QtWidgets import QTextEdit, QWidget
 
 from app import theme
 from app.i18n import integer
+from app.widgets.wording import visible
 
-# Control characters but tab and line feed; line separators, zero-width and bidi controls, lone
-# surrogates. Joiners stay: emoji and several scripts need them.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e"
-    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
 _CHIP_GAP = 8.0  # pixels behind a chip
 _GAP_BEFORE = 5.0
 _LINE_HEIGHT = 23
@@ -60,11 +54,6 @@ class _Piece:
     style: Style
     mark: str
     token: dict[str, Any] | None
-
-
-def visible(text: str) -> str:
-    """The text with signs that cannot be seen written out, as in ‹U+202E›."""  # noqa: RUF002
-    return _UNSEEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 class TokenView(QTextEdit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import PurePath
 
 from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication
@@ -74,3 +75,16 @@ def epoch_of(job: TrainingJob, epoch: float) -> str:
         return _tr("epoch {number}").format(number=number)
     total = math.ceil(job.training.num_train_epochs)
     return _tr("epoch {number} of {total}").format(number=min(number, total), total=total)
+
+
+# Control characters but tab and line feed; line separators, zero-width and bidi controls, lone
+# surrogates. Joiners stay: emoji and several scripts need them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    """The text with signs that cannot be seen written out, as in ‹U+202E›."""  # noqa: RUF002
+    return _UNSEEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)

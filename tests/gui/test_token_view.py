@@ -11,7 +11,8 @@ from pytestqt.qtbot import QtBot
 
 from app import theme
 from app.widgets.sequence_card import SequenceCard
-from app.widgets.token_view import TokenView, visible
+from app.widgets.token_view import TokenView
+from app.widgets.wording import visible
 
 
 def token(text: str, **more: Any) -> dict[str, Any]:
