@@ -16,8 +16,14 @@ from training_backend.errors import UserError
 NO_DATA = {"model": {"id": "demo"}, "dataset": {"path": "/no/such/file.jsonl"}}
 
 
+# Workers of earlier tests, which may still be on their way out.
+others: set[int] = set()
+
+
 @pytest.fixture
 def client(qapp: object) -> Iterator[HelperClient]:
+    others.clear()
+    others.update(process.pid for process in psutil.Process().children())
     client = HelperClient()
     yield client
     client.shutdown()
@@ -27,8 +33,15 @@ def helpers() -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process().children()
-        if process.is_running() and "spawn_main" in " ".join(process.cmdline())
+        if process.pid not in others and "spawn_main" in _command(process)
     ]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def ask(client: HelperClient, owner: QObject, kind: str = "preview", **more: Any) -> list[Any]:
