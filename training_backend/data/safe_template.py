@@ -24,6 +24,7 @@ from training_backend.errors import UserError
 
 MAX_SECONDS = 20.0  # for all renderings; a sound template takes milliseconds
 MAX_START_SECONDS = 60.0  # of the process itself, on a busy machine
+ORPHAN_CPU_SECONDS = 40
 MAX_BYTES = 1_000_000_000
 MAX_CHARACTERS = 2_000_000  # of one rendering
 MAX_TEMPLATE_CHARACTERS = 1_000_000
@@ -118,6 +119,8 @@ def _serve(pipe: Connection) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # Later than the parent's own limit: for a parent that was killed while it waited.
+        resource.setrlimit(resource.RLIMIT_CPU, (ORPHAN_CPU_SECONDS, ORPHAN_CPU_SECONDS))
     template, variables, requests = json.loads(document)
     import jinja2
 
