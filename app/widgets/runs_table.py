@@ -51,11 +51,16 @@ class RunsTable(QTableView):
         self.horizontalHeader().setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
 
     def show_runs(self, found: list[RunSummary]) -> None:
-        """Show these; what was selected stays selected."""
+        """Show these; what was selected stays selected, and when it is gone the next one is."""
         selected = self.selected()
+        row = self.currentIndex().row()
+        scrolled = self.verticalScrollBar().value()
         self.runs.show_runs(found)
-        if found:
+        if selected is not None and self.runs.row_of(selected.run.id) < 0:
+            self.setCurrentIndex(self._sorted.index(min(row, len(found) - 1), 0))
+        elif found:
             self.select(selected.run.id if selected else found[0].run.id)
+        self.verticalScrollBar().setValue(scrolled)  # selecting scrolls
 
     def selected(self) -> RunSummary | None:
         rows = self.selectionModel().selectedRows()

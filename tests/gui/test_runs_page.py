@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -130,6 +131,35 @@ def test_deleting_asks_first_and_moves_to_the_trash(
     assert (home / "deleted-runs" / run.id / "job.json").is_file()
     qtbot.waitUntil(lambda: page.table.runs.rowCount() == 0, timeout=5_000)
     assert page._empty.isVisible()
+
+
+def test_after_a_deletion_the_next_row_is_selected(page: RunsPage, qtbot: QtBot) -> None:
+    made = [_run(f"run {number}", RunCompleted(folder="x"), 0.5) for number in range(3)]
+    table = _show(page, qtbot, 3)
+    table.sortByColumn(NAME, Qt.SortOrder.DescendingOrder)
+    _select(page, "run 1")
+    shutil.rmtree(made[1].folder)
+    page.refresh()
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2, timeout=5_000)
+    selected = page.selected()
+    assert selected is not None
+    assert selected.name == "run 0"
+
+
+def test_stays_where_it_was_scrolled_to_when_a_run_goes_on(page: RunsPage, qtbot: QtBot) -> None:
+    made = [_run(f"run {number}", RunCompleted(folder="x"), 0.5) for number in range(40)]
+    table = _show(page, qtbot, 40)
+    bar = table.verticalScrollBar()
+    qtbot.waitUntil(lambda: bar.maximum() > 200)
+    bar.setValue(200)
+    writer = JournalWriter(made[0].folder)
+    writer.append(MetricsLogged(step=6, total_steps=10, epoch=0.6, loss=0.4))
+    writer.close()
+    before = table.model().index(0, NAME).data()
+    page._show_runs(runs.list_runs())
+    assert "6 of 10" in _column(table, STEPS)
+    assert table.model().index(0, NAME).data() == before
+    assert bar.value() == 200
 
 
 def test_keeps_the_selection_when_a_run_comes_in(page: RunsPage, qtbot: QtBot) -> None:
