@@ -100,16 +100,16 @@ class ExportWizard(QWizard):
             case RunStopped():
                 self._running = False
                 super().reject()
+            case RunFailed(field="out"):
+                self._mend_target(explained(event))
             case RunFailed():
                 self._fail(explained(event))
             case RunInterrupted():
                 self._fail(event.detail)
 
     def refuse(self, error: UserError) -> None:
-        """The export could not begin: back to where it can be mended."""
-        self._running = False
-        self.setCurrentId(TARGET)
-        self.target.show_problem(explain(error))
+        """The export could not begin."""
+        self._mend_target(explain(error))
 
     def reject(self) -> None:
         """Cancel. A running export is asked to stop; the wizard closes when it has."""
@@ -129,6 +129,12 @@ class ExportWizard(QWizard):
             self.progress.show_problem("")
             self.progress.progress.begin()
             self.export_requested.emit(self.job())
+
+    def _mend_target(self, message: str) -> None:
+        """Back to the folder's field, with what is wrong with it."""
+        self._running = False
+        self.setCurrentId(TARGET)
+        self.target.show_problem(message)
 
     def _fail(self, message: str) -> None:
         self._running = False

@@ -138,6 +138,23 @@ def test_a_refusal_leads_back_to_the_folder(page: ExportPage, run: Run, qtbot: Q
     page.apply(RunStopped())
 
 
+def test_a_folder_that_cannot_be_written_leads_back_to_its_field(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    page.apply(
+        RunFailed(code="x", message="It cannot be made.", remedy="Choose another.", field="out")
+    )
+    assert wizard.currentId() == TARGET
+    message = wizard.findChild(QLabel, "error_export_out")
+    assert message.text() == "It cannot be made. Choose another."
+    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+        wizard.button(QWizard.WizardButton.CommitButton).click()
+    page.apply(RunStopped())
+
+
 def test_cancel_stops_the_export_and_then_closes(page: ExportPage, run: Run, qtbot: QtBot) -> None:
     wizard = _wizard(page, run, qtbot)
     _commit(wizard)
