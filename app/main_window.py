@@ -57,7 +57,8 @@ class MainWindow(QMainWindow):
         super().__init__()
         self.setWindowTitle("Lorasmith")
         self.setMinimumSize(1040, 640)
-        self.resize(1280, 800)
+        room = self.screen().availableSize()
+        self.resize(min(1280, room.width()), min(800, room.height()))
         self.settings = settings or Settings()
         self.draft = JobDraft(self.settings.draft(), self)
         self.training = RunController(self)
@@ -267,6 +268,14 @@ class MainWindow(QMainWindow):
         live = current is not None and current.folder == run.folder
         cast("TrainPage", self.page("navTrain")).open_run(run, live)
         self.go_to("navTrain")
+        if current is None and not self.training.is_busy():
+            run_in_background(run.is_alive, partial(self._follow, run), lambda _: None, self)
+
+    def _follow(self, run: Run, alive: bool) -> None:
+        """Follow the run on the page when another window, or the terminal, trains it."""
+        shown = cast("TrainPage", self.page("navTrain")).run()
+        if alive and shown == run and not self.training.is_busy():
+            self.training.attach(run)
 
     def _back_to_current(self) -> None:
         current = self.training.active()

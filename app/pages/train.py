@@ -55,7 +55,7 @@ from training_backend.runs import Run
 RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000
 STOP_IS_SLOW_MILLISECONDS = 30_000
-LEAST_CHARTS_HEIGHT = 520
+LEAST_CHARTS_HEIGHT = 420  # both charts are whole in a window of 1280 x 720
 
 
 class TrainPage(QWidget):
@@ -88,6 +88,7 @@ class TrainPage(QWidget):
     def set_draft_summary(self, title: str, subtitle: str, ready: bool, why_not: str) -> None:
         """What Start would run, and if it cannot, why not."""
         self._draft = (title, subtitle, ready, why_not)
+        self._errors.show_error("")  # said of the draft as it was
         self.render_now()
 
     def open_run(self, run: Run, live: bool) -> None:
@@ -234,7 +235,8 @@ class TrainPage(QWidget):
         shown = self._shown
         shown.seconds += max(shown.elapsed, event.elapsed)
         if shown.run is not None:
-            self.outcome.show_outcome(shown.run, event, shown.seconds)
+            saved = shown.checkpoint.step if shown.checkpoint else None
+            self.outcome.show_outcome(shown.run, event, shown.seconds, saved)
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
         if past:
             return

@@ -50,9 +50,14 @@ class OutcomeCard(Card):
         row.addStretch(1)
         self.body.addLayout(row)
 
-    def show_outcome(self, run: Run, event: Terminal, took_seconds: float) -> None:
+    def show_outcome(
+        self, run: Run, event: Terminal, took_seconds: float, saved_step: int | None = None
+    ) -> None:
+        """`saved_step` is the step of the newest checkpoint, None when there is none."""
         self._run = run
         title, role, text, tail = self._words(event, took_seconds)
+        if saved_step is not None and isinstance(event, RunInterrupted):
+            text = f"{text} {self._saved(saved_step)}"
         self.set_title(title)
         self.title.setProperty("role", role)
         self.title.style().polish(self.title)
@@ -83,14 +88,15 @@ class OutcomeCard(Card):
                 text = self.tr("It was stopped before the first step, so there is nothing to keep.")
                 return self.tr("Stopped"), "careful", text, ""
             case RunStopped(step=step):
-                text = self.tr(
-                    "Everything up to step {step} is saved. Resume goes on from there."
-                ).format(step=figures.count(step or 0))
-                return self.tr("Stopped and saved"), "careful", text, ""
+                return self.tr("Stopped and saved"), "careful", self._saved(step or 0), ""
             case RunFailed():
                 return self.tr("Failed"), "error", explained(event), ""
             case RunInterrupted():
                 return self.tr("Interrupted"), "error", event.detail, event.log_tail.strip()
+
+    def _saved(self, step: int) -> str:
+        text = self.tr("Everything up to step {step} is saved. Resume goes on from there.")
+        return text.format(step=figures.count(step))
 
     def _open_folder(self) -> None:
         if self._run is not None:

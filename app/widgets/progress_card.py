@@ -88,7 +88,11 @@ class ProgressCard(Card):
             )
         if shown.terminal is not None:
             took = self.tr("took {time}").format(time=figures.duration(shown.seconds))
-            ended = shown.phase is None or shown.phase.phase in ("training", "saving")
+            ended = (
+                isinstance(shown.terminal, RunCompleted)
+                or shown.phase is None
+                or shown.phase.phase in ("training", "saving")
+            )
             title = self.tr("Training") if ended else wording.phase_title(shown.phase.phase)  # type: ignore[union-attr]
             return title, took
         if not shown.live:

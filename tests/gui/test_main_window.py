@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -186,6 +186,35 @@ def test_run_that_outlived_its_window_is_followed(
     finally:
         lock.release()
     assert attached[0].folder == run.folder
+
+
+def test_a_run_that_another_window_trains_is_followed_when_it_is_opened(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached: list[runs.Run] = []
+    monkeypatch.setattr(window.training, "attach", attached.append)
+    ended, live = (runs.create(window.draft.job()) for _ in range(2))
+    with live.worker_lock():
+        live.claim()
+        for run in (ended, live):
+            journal = JournalWriter(run.folder)
+            journal.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
+            journal.close()
+            window.open_run(run)
+            qtbot.wait(200)
+        qtbot.waitUntil(lambda: bool(attached), timeout=5_000)
+    assert attached == [live]
+
+
+def test_first_window_fits_the_screen(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SmallScreen:
+        def availableSize(self) -> QSize:
+            return QSize(1280, 690)
+
+    monkeypatch.setattr(MainWindow, "screen", lambda _: SmallScreen())
+    window = MainWindow()
+    qtbot.addWidget(window)
+    assert (window.width(), window.height()) == (1280, 690)
 
 
 def test_theme_is_chosen_and_kept(window: MainWindow) -> None:

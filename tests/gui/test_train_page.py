@@ -116,6 +116,8 @@ def test_idle_it_shows_what_start_would_run(page: TrainPage, qtbot: QtBot) -> No
     page.show_problems([Problem("model.id", "No model folder at <b>x</b>.")])
     assert "No model folder at <b>x</b>." in _texts(page)
     assert _button(page, "startButton").isEnabled()
+    page.set_draft_summary("first try", "another model on some data", True, "")
+    assert "No model folder at <b>x</b>." not in _texts(page)  # it has been mended since
 
 
 def test_a_draft_with_mistakes_cannot_start(page: TrainPage) -> None:
@@ -152,6 +154,15 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
     assert _button(page, "stopButton").isVisible() == (way == "live")
     eta = page.findChild(QLabel, "etaLabel").text()
     assert eta.startswith("about 9 min left, done at") == (way == "live")
+
+
+def test_both_charts_are_whole_in_a_small_window(page: TrainPage, run: Run, qtbot: QtBot) -> None:
+    page.open_run(run, live=True)
+    qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
+    chart = page.memory_chart
+    qtbot.waitUntil(lambda: chart.y() > page.loss_chart.y())
+    bottom = chart.mapTo(page, chart.rect().bottomLeft()).y()
+    assert bottom < page.height()
 
 
 def test_a_worker_that_died_unnoticed_is_told_when_its_run_is_opened(
@@ -197,6 +208,9 @@ def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) ->
         RunCompleted(folder="x", step=900),
         lambda: page.outcome.title.text() == "Completed" and page.outcome._export.isVisible(),
     )
+    page.apply(PhaseChanged(phase="sampling"))
+    page.render_now()
+    assert page.progress.title.text() == "Training"  # it is not answering questions any more
     with qtbot.waitSignal(page.export_requested, timeout=1_000) as asked:
         page.outcome._export.click()
     assert asked.args == [run]
@@ -221,6 +235,8 @@ def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) ->
         RunInterrupted(cause="signal", detail="Ended by SIGKILL.", log_tail="last <b>words</b>"),
         lambda: (
             page.outcome._tail.toPlainText() == "last <b>words</b>"
+            and page.outcome.text()
+            == "Ended by SIGKILL. Everything up to step 400 is saved. Resume goes on from there."
             and _button(page, "resumeButton").isVisible()
         ),
     )
