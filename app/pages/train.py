@@ -55,7 +55,7 @@ from training_backend.runs import Run
 RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000
 STOP_IS_SLOW_MILLISECONDS = 30_000
-LEAST_CHARTS_HEIGHT = 420  # both charts are whole in a window of 1280 x 720
+LEAST_CHARTS_HEIGHT = 440  # both charts are whole in a window of 1280 x 720
 
 
 class TrainPage(QWidget):

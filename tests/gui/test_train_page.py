@@ -163,6 +163,8 @@ def test_both_charts_are_whole_in_a_small_window(page: TrainPage, run: Run, qtbo
     qtbot.waitUntil(lambda: chart.y() > page.loss_chart.y())
     bottom = chart.mapTo(page, chart.rect().bottomLeft()).y()
     assert bottom < page.height()
+    for card in (page.loss_chart, chart):
+        assert card.height() >= card.minimumSizeHint().height()  # its axis is not cut
 
 
 def test_a_worker_that_died_unnoticed_is_told_when_its_run_is_opened(
