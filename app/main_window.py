@@ -142,6 +142,7 @@ class MainWindow(QMainWindow):
         page = TrainPage()
         page.start_requested.connect(self.start)
         page.stop_requested.connect(self.training.stop)
+        page.end_requested.connect(self.training.end)
         page.resume_requested.connect(self.resume)
         page.export_requested.connect(self.export)
         page.back_to_current_requested.connect(self._back_to_current)
@@ -373,6 +374,7 @@ class MainWindow(QMainWindow):
 
     def _stop_and_close(self) -> None:
         self._close_when_ended = True
+        cast("TrainPage", self.page("navTrain")).show_stopping()
         self.training.stop()
 
     def _close_now(self) -> None:

@@ -95,15 +95,16 @@ class RunController(QObject):
         self._follow_in_thread(lambda: (run, launch.tail(run)))
 
     def stop(self) -> None:
-        """Ask the run to save and stop; when it is asked twice, or does not obey, end it."""
-        if self._run is None:
-            return
-        if self._stop_asked:
-            self._kill()
+        """Ask the run to save and stop; when it does not obey, end it. Asking twice is once."""
+        if self._run is None or self._stop_asked:
             return
         self._stop_asked = True
         self._run.request("stop")
         self._patience.start()
+
+    def end(self) -> None:
+        """End the run as it is; what it learned since its newest checkpoint is lost."""
+        self._kill()
 
     def active(self) -> Run | None:
         """The run being followed."""

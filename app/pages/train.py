@@ -63,6 +63,7 @@ class TrainPage(QWidget):
 
     start_requested = Signal()
     stop_requested = Signal()
+    end_requested = Signal()
     resume_requested = Signal(object)
     export_requested = Signal(object)
     back_to_current_requested = Signal()
@@ -157,6 +158,14 @@ class TrainPage(QWidget):
         self._errors.show_error("\n".join(problem.message for problem in problems))
         if problems:
             self._scroll.verticalScrollBar().setValue(0)
+        self.render_now()
+
+    def show_stopping(self) -> None:
+        """The live run has been asked to save and stop."""
+        self._stopping = True
+        self.stop_button.setText(self.tr("Saving"))
+        self.stop_button.setEnabled(False)
+        self._patience.start()
         self.render_now()
 
     def run(self) -> Run | None:
@@ -326,12 +335,12 @@ class TrainPage(QWidget):
         self.start_requested.emit()
 
     def _stop(self) -> None:
-        self._stopping = True
-        self.stop_button.setText(self.tr("Saving"))
-        self.stop_button.setEnabled(False)
-        self._patience.start()
-        self.render_now()
-        self.stop_requested.emit()
+        end = self._stopping  # it has been asked to stop, and takes long
+        self.show_stopping()
+        if end:
+            self.end_requested.emit()
+        else:
+            self.stop_requested.emit()
 
     def _offer_to_end(self) -> None:
         """Stopping takes long: asking a second time ends the run as it is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from PySide6.QtCore import QSize, Qt
@@ -26,6 +27,7 @@ from pytestqt.qtbot import QtBot
 from app import theme
 from app.demo_tour import DemoTour
 from app.main_window import MainWindow
+from app.pages.train import TrainPage
 from app.settings import Settings
 from training_backend import runs
 from training_backend.errors import JobError, Problem
@@ -253,8 +255,10 @@ def test_closing_asks_while_training(
 
     press("Cancel")
     assert window.isVisible()
+    cast(TrainPage, window.page("navTrain")).open_run(run, live=True)
     press("Stop and save")
     assert stopped == [True]
+    assert window.findChild(QAbstractButton, "stopButton").text() == "Saving"
     assert window.isVisible()  # until the run has saved
     window._close_when_ended = False
     press("Keep training in the background")

@@ -102,9 +102,11 @@ def test_one_run_at_a_time(qtbot: QtBot, controller: RunController, tmp_path: Pa
 
 
 def test_attaches_to_a_live_run_and_catches_up(
-    qtbot: QtBot, controller: RunController, tmp_path: Path
+    qtbot: QtBot, controller: RunController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs.create(_job(tmp_path / "missing", tmp_path / "rows.jsonl"))
+    ended_by_force: list[runs.Run] = []
+    monkeypatch.setattr(launch, "kill", ended_by_force.append)
     lock = run.worker_lock()
     lock.acquire()
     writer = JournalWriter(run.folder)
@@ -116,7 +118,9 @@ def test_attaches_to_a_live_run_and_catches_up(
     controller.attach(run)
     qtbot.waitUntil(lambda: len(events) == 501, timeout=20_000)
     controller.stop()
+    controller.stop()  # as from the page and from the closing window: no reason to end it
     assert run.requested("stop")
+    assert ended_by_force == []
     with qtbot.waitSignal(controller.run_ended, timeout=20_000) as ended:
         writer.append(RunStopped(step=500, checkpoint=None))
         writer.close()

@@ -270,6 +270,11 @@ def test_stop_is_asked_once_and_then_offers_to_end(page: TrainPage, run: Run, qt
     page._offer_to_end()
     assert stop.isEnabled()
     assert stop.text() == "End without saving"
+    with (
+        qtbot.waitSignal(page.end_requested, timeout=1_000),
+        qtbot.assertNotEmitted(page.stop_requested),
+    ):
+        stop.click()
 
 
 def test_an_old_run_leads_back_to_the_live_one(
