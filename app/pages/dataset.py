@@ -180,7 +180,7 @@ class DatasetPage(QWidget):
         self._epoch.setFont(theme.font(13, tabular=True))
         lengths.add_right(self._epoch)
         self._histogram = LengthHistogram()
-        self._histogram.set_max_length(int(self._draft.value("training.max_length") or 0))
+        self._histogram.set_max_length(_whole(self._draft.value("training.max_length")))
         lengths.body.addWidget(self._histogram, 1)
         self._numbers = secondary_label()
         self._numbers.setFont(theme.font(13, tabular=True))
@@ -323,7 +323,7 @@ class DatasetPage(QWidget):
         if field == "dataset.fixes":
             self._findings.show_fixes(self._draft.value(field))
         if field == "training.max_length":
-            self._histogram.set_max_length(int(self._draft.value(field) or 0))
+            self._histogram.set_max_length(_whole(self._draft.value(field)))
 
     def _show_choice(self) -> None:
         sources = self._draft.sources()
@@ -576,6 +576,11 @@ class DatasetPage(QWidget):
         self._histogram.show_numbers(None)
         self._epoch.setText("")
         self._numbers.setText("")
+
+
+def _whole(value: object) -> int:
+    """A number of the draft, where anything may have been typed: 0 stands for what is none."""
+    return int(value) if isinstance(value, int | float) else 0
 
 
 def _is_unmapped(error: Exception) -> bool:

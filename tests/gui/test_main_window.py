@@ -358,3 +358,10 @@ __main__.main()
 """
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False)
     assert ended.returncode == 0
+
+
+def test_a_length_that_is_no_number_harms_no_page(window: MainWindow) -> None:
+    window.draft.set_value("training.max_length", "abc")
+    window.page("navDataset")
+    window.draft.set_value("training.max_length", "def")
+    assert window.draft.value("training.max_length") == "def"
