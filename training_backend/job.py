@@ -342,6 +342,8 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
             message = _unknown_key(place, model)
         elif item["type"] == "missing":
             message = "is missing"
+        elif item["type"] == "string_too_short" and not item["input"]:
+            message = "must not be empty"
         elif item["type"] not in {"value_error", "json_invalid"}:
             message = f"{message[0].lower()}{message[1:]}, not {_shown(item['input'])}"
         inner = ""

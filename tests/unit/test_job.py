@@ -411,3 +411,10 @@ def test_demo_is_the_demo_also_beside_a_folder_of_that_name(tmp_path: Path) -> N
     job = load_job(write(tmp_path / "job.json", document))
     assert isinstance(job, TrainingJob)
     assert (job.model.id, job.dataset.path) == ("demo", "demo")
+
+
+def test_an_empty_text_is_said_to_be_empty() -> None:
+    with pytest.raises(JobError) as caught:
+        parse_job({"name": "", "model": {"id": ""}, "dataset": {"path": ""}})
+    said = {problem.field: problem.message for problem in caught.value.problems}
+    assert said == dict.fromkeys(("name", "model.id", "dataset.path"), "must not be empty")
