@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from app import theme
 from app.i18n import integer, number
 from app.widgets.card import secondary_label
-from app.widgets.plot_axes import NumberAxis, write_number
+from app.widgets.plot_axes import NumberAxis, make_calm, write_number
 
 STEP = 8  # a dragged line stands at multiples of this
 KEY_STEPS = {
@@ -107,24 +107,10 @@ class _Plot(pg.PlotWidget):  # type: ignore[misc]
         super().__init__(axisItems={"bottom": x_axis, "left": y_axis})
         self._longest = 0
         self.setAccessibleName(self.tr("Length in tokens, with the line of max_length"))
-        self.setMenuEnabled(False)
-        self.hideButtons()
-        self.setMouseEnabled(False, False)
+        make_calm(self, x_axis, y_axis)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.plotItem.setContentsMargins(0, 6, 12, 0)
         self.setMinimumHeight(84)
-        y_axis.setWidth(40)
-        x_axis.setHeight(22)
-        for axis in (x_axis, y_axis):
-            axis.setStyle(
-                tickLength=0,
-                maxTickLevel=0,
-                tickTextOffset=6,
-                tickFont=theme.font(12),
-                hideOverlappingLabels=False,
-            )
-        y_axis.setGrid(255)
-        y_axis.setZValue(-200)
         self._bars = pg.BarGraphItem(x0=[], x1=[], height=[])
         self.addItem(self._bars)
         self._line = pg.InfiniteLine(pos=1024, angle=90, movable=True)

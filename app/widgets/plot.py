@@ -28,7 +28,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
 
 from app import theme
 from app.widgets.card import ElidedLabel, secondary_label
-from app.widgets.plot_axes import NumberAxis
+from app.widgets.plot_axes import NumberAxis, make_calm
 from app.widgets.series import Floats
 
 REDRAW_MILLISECONDS = 80
@@ -73,25 +73,10 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._extent = (0.0, 1.0, 0.0, 1.0)
         self._timer = QTimer(self, singleShot=True, interval=REDRAW_MILLISECONDS)
         self._timer.timeout.connect(self.redraw)
-        # Wheel and drag belong to the page that scrolls; a plot shows all there is.
-        self.setMenuEnabled(False)
-        self.hideButtons()
-        self.setMouseEnabled(False, False)
+        make_calm(self, x_axis, y_axis)
         self.plotItem.setContentsMargins(0, 8, 0, 0)
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        y_axis.setWidth(48)
-        x_axis.setHeight(24)
-        for axis in (x_axis, y_axis):
-            axis.setStyle(
-                tickLength=0,
-                maxTickLevel=0,
-                tickTextOffset=8,
-                tickFont=theme.font(12),
-                hideOverlappingLabels=False,
-            )
-        y_axis.setGrid(255)
-        y_axis.setZValue(-200)  # its lines run behind everything
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
         self._cursor.setVisible(False)
         self.addItem(self._cursor, ignoreBounds=True)

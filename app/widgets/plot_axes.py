@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pyqtgraph as pg
 from PySide6.QtCore import QRectF
 
+from app import theme
 from app.widgets import figures
 
 TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
@@ -68,6 +69,25 @@ class TimeAxis(NumberAxis):
 
     def spacing(self, at_least: float) -> float:
         return next((step for step in TIME_STEPS if step >= at_least), TIME_STEPS[-1] * 7)
+
+
+def make_calm(plot: pg.PlotWidget, x_axis: NumberAxis, y_axis: NumberAxis) -> None:
+    """Numbers and faint level lines only; wheel and drag belong to the page that scrolls."""
+    plot.setMenuEnabled(False)
+    plot.hideButtons()
+    plot.setMouseEnabled(False, False)
+    y_axis.setWidth(48)
+    x_axis.setHeight(24)
+    for axis in (x_axis, y_axis):
+        axis.setStyle(
+            tickLength=0,
+            maxTickLevel=0,
+            tickTextOffset=8,
+            tickFont=theme.font(12),
+            hideOverlappingLabels=False,
+        )
+    y_axis.setGrid(255)
+    y_axis.setZValue(-200)  # its lines run behind everything
 
 
 def write_number(value: float, spacing: float) -> str:
