@@ -78,14 +78,11 @@ class RunController(QObject):
         self._follow_in_thread(opening)
 
     def resume(self, run: Run) -> None:
-        """Go on with an ended run from its newest checkpoint. As `start`."""
+        """Go on with an ended run from its newest checkpoint, or follow a live one. As `start`."""
 
         def opening() -> tuple[Run, Iterator[Event | None]]:
-            if run.is_alive():
-                raise UserError(
-                    "run_is_alive", "{run} is still being worked on.", "Open it instead.",
-                    run=run.id,
-                )  # fmt: skip
+            if run.is_alive():  # another window, or the terminal, was faster
+                return run, launch.tail(run)
             return run, self._begin(run)
 
         self._follow_in_thread(opening)

@@ -219,7 +219,7 @@ class ExportPage(QWidget):
             return
         wizard = ExportWizard(self._sources, self)
         wizard.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        if (selected := self.table.selected()) is not None:
+        for selected in self.table.selected():
             wizard.choose(selected.run)
         wizard.export_requested.connect(self.export_requested)
         wizard.cancel_requested.connect(self.cancel_requested)

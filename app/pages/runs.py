@@ -56,7 +56,9 @@ class RunsPage(QWidget):
         )
 
     def selected(self) -> RunSummary | None:
-        return self.table.selected()
+        """The run that is selected alone."""
+        found = self.table.selected()
+        return found[0] if len(found) == 1 else None
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -87,7 +89,10 @@ class RunsPage(QWidget):
         saved = summary is not None and _has_checkpoint(summary.run)
         self.open_button.setEnabled(summary is not None)
         self.folder_button.setEnabled(summary is not None)
-        self.delete_button.setEnabled(summary is not None and summary.state != "running")
+        chosen = self.table.selected()
+        self.delete_button.setEnabled(
+            bool(chosen) and all(one.state != "running" for one in chosen)
+        )
         self.resume_button.setEnabled(
             summary is not None and ended and summary.state != "completed" and saved
         )
@@ -114,32 +119,41 @@ class RunsPage(QWidget):
             open_folder(summary.run.folder)
 
     def _ask_to_delete(self) -> None:
-        summary = self.selected()
-        if summary is None or not self.delete_button.isEnabled():
+        chosen = self.table.selected()
+        if not self.delete_button.isEnabled():
             return
         box = QMessageBox(self)
         box.setObjectName("deleteRunDialog")
         box.setIcon(QMessageBox.Icon.Question)
         box.setTextFormat(Qt.TextFormat.PlainText)
-        box.setWindowTitle(self.tr("Delete the run"))
-        box.setText(self.tr("Move the run “{name}” to the trash?").format(name=summary.name))
+        if len(chosen) == 1:
+            box.setWindowTitle(self.tr("Delete the run"))
+            box.setText(self.tr("Move the run “{name}” to the trash?").format(name=chosen[0].name))
+        else:
+            box.setWindowTitle(self.tr("Delete runs"))
+            count = figures.count(len(chosen))
+            box.setText(self.tr("Move {count} runs to the trash?").format(count=count))
         box.setInformativeText(
-            self.tr("Its checkpoints, its adapter and its history go with it. Exports stay.")
+            self.tr("Checkpoints, adapters and history go with them. Exports stay.")
         )
         delete = box.addButton(self.tr("Move to the trash"), QMessageBox.ButtonRole.AcceptRole)
-        box.addButton(self.tr("Keep it"), QMessageBox.ButtonRole.RejectRole)
+        box.addButton(self.tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
         box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        delete.clicked.connect(lambda: self._delete(summary.run))
+        delete.clicked.connect(lambda: self._delete([summary.run for summary in chosen]))
         box.open()
 
-    def _delete(self, run: Run) -> None:
+    def _delete(self, chosen: list[Run]) -> None:
         self._errors.show_error("")
         run_in_background(
-            lambda: _to_trash(run),
+            lambda: _all_to_trash(chosen),
             lambda _: self.refresh(),
-            lambda error: self._errors.show_error(str(error)),
+            self._on_not_deleted,
             self,
         )
+
+    def _on_not_deleted(self, error: Exception) -> None:
+        self._errors.show_error(str(error))
+        self.refresh()  # those before it are gone
 
     # --------------------------------------------------------------------------------- the widgets
 
@@ -179,7 +193,7 @@ class RunsPage(QWidget):
         return button
 
     def _table(self) -> RunsTable:
-        table = RunsTable()
+        table = RunsTable(several=True)
         table.setObjectName("runsTable")
         table.setAccessibleName(self.tr("Runs"))
         table.doubleClicked.connect(self._open_index)
@@ -219,6 +233,11 @@ class RunsPage(QWidget):
 
 def _has_checkpoint(run: Run) -> bool:
     return any(run.checkpoints.glob("checkpoint-*"))
+
+
+def _all_to_trash(chosen: list[Run]) -> None:
+    for run in chosen:
+        _to_trash(run)
 
 
 def _to_trash(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSortFilterProxyModel, Qt
+from PySide6.QtCore import QItemSelectionModel, QSortFilterProxyModel, Qt
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from app.models.runs_model import (
@@ -23,9 +23,9 @@ _WIDTHS = {NAME: 190, STATE: 100, STARTED: 110, MODEL: 180, DATA: 150, STEPS: 11
 
 
 class RunsTable(QTableView):
-    """One row a run, newest first until a header is pressed; one is selected."""
+    """One row a run, newest first until a header is pressed; one is selected, or several."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, *, several: bool = False, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.runs = RunsModel()
         self._sorted = QSortFilterProxyModel(self)
@@ -36,7 +36,8 @@ class RunsTable(QTableView):
         self.setSortingEnabled(True)
         self.sortByColumn(STARTED, Qt.SortOrder.DescendingOrder)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        mode = QAbstractItemView.SelectionMode
+        self.setSelectionMode(mode.ExtendedSelection if several else mode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
@@ -51,22 +52,34 @@ class RunsTable(QTableView):
         self.horizontalHeader().setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
 
     def show_runs(self, found: list[RunSummary]) -> None:
-        """Show these; what was selected stays selected, and when it is gone the next one is."""
-        selected = self.selected()
-        row = self.currentIndex().row()
+        """Show these; what was selected stays selected, and when all of it is gone the next is."""
+        selected = [summary.run.id for summary in self.selected()]
+        row = min((index.row() for index in self.selectionModel().selectedRows()), default=0)
         scrolled = self.verticalScrollBar().value()
         self.runs.show_runs(found)
-        if selected is not None and self.runs.row_of(selected.run.id) < 0:
-            self.setCurrentIndex(self._sorted.index(min(row, len(found) - 1), 0))
+        rows = [self.runs.row_of(run_id) for run_id in selected]
+        kept = [index for index in rows if index >= 0]
+        if kept:
+            self._select_rows(kept)
+        elif selected:
+            self.selectRow(min(row, len(found) - 1))
         elif found:
-            self.select(selected.run.id if selected else found[0].run.id)
+            self.select(found[0].run.id)
         self.verticalScrollBar().setValue(scrolled)  # selecting scrolls
 
-    def selected(self) -> RunSummary | None:
-        rows = self.selectionModel().selectedRows()
-        return self.runs.summary(self._sorted.mapToSource(rows[0]).row()) if rows else None
+    def selected(self) -> list[RunSummary]:
+        """In the order of the table."""
+        rows = sorted(index.row() for index in self.selectionModel().selectedRows())
+        sources = [self._sorted.mapToSource(self._sorted.index(row, 0)) for row in rows]
+        return [self.runs.summary(source.row()) for source in sources]
 
     def select(self, run_id: str) -> None:
-        """Select a run; the first one if it is gone."""
-        row = max(0, self.runs.row_of(run_id))
-        self.setCurrentIndex(self._sorted.mapFromSource(self.runs.index(row, 0)))
+        """Select a run alone; the first one if it is gone."""
+        self._select_rows([max(0, self.runs.row_of(run_id))])
+
+    def _select_rows(self, rows: list[int]) -> None:
+        indexes = [self._sorted.mapFromSource(self.runs.index(row, 0)) for row in rows]
+        flags = QItemSelectionModel.SelectionFlag
+        self.selectionModel().setCurrentIndex(indexes[0], flags.ClearAndSelect | flags.Rows)
+        for index in indexes[1:]:
+            self.selectionModel().select(index, flags.Select | flags.Rows)

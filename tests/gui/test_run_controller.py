@@ -12,7 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from app.run_controller import RunController
 from training_backend import launch, runs
-from training_backend.errors import JobError, UserError
+from training_backend.errors import JobError
 from training_backend.job import parse_job
 from training_backend.journal import JournalWriter
 from training_backend.protocol import (
@@ -138,14 +138,17 @@ def test_leaving_lets_go_of_an_idle_worker(qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not worker.is_alive(), timeout=60_000)
 
 
-def test_a_live_run_cannot_be_resumed(
+def test_resuming_a_run_that_lives_already_follows_it(
     qtbot: QtBot, controller: RunController, tmp_path: Path
 ) -> None:
     run = runs.create(_job(tmp_path / "missing", tmp_path / "rows.jsonl"))
-    with (
-        run.worker_lock().acquire(),
-        qtbot.waitSignal(controller.refused, timeout=20_000) as refusal,
-    ):
-        controller.resume(run)
-    assert isinstance(refusal.args[0], UserError)
-    assert refusal.args[0].code == "run_is_alive"
+    with run.worker_lock().acquire():
+        writer = JournalWriter(run.folder)
+        with qtbot.waitSignal(controller.run_opened, timeout=20_000) as opened:
+            controller.resume(run)
+        with qtbot.waitSignal(controller.event_arrived, timeout=20_000):
+            writer.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
+        writer.close()
+    assert opened.args == [run]
+    with qtbot.waitSignal(controller.run_ended, timeout=20_000):
+        pass

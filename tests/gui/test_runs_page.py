@@ -116,6 +116,34 @@ def test_offers_only_what_makes_sense(page: RunsPage, qtbot: QtBot) -> None:
     }
 
 
+def test_several_runs_are_deleted_at_once_and_stay_selected_while_the_list_is_read_again(
+    page: RunsPage, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [_run(f"run {number}", RunCompleted(folder="x"), 0.5) for number in range(3)]
+    _show(page, qtbot, 3)
+    monkeypatch.setattr(QFile, "moveToTrash", lambda path: False)
+    _select(page, "run 0")
+    down = (Qt.Key.Key_Down, Qt.KeyboardModifier.ShiftModifier)
+    page.table.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
+    page.table.setFocus()
+    QTest.keyClick(page.table, *down)
+    QTest.keyClick(page.table, Qt.Key.Key_Escape)  # lets go of Shift
+    _run("run 3", RunCompleted(folder="x"), 0.5)
+    page.refresh()
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 4, timeout=5_000)
+    assert [summary.name for summary in page.table.selected()] == ["run 0", "run 1"]
+    assert not page.open_button.isEnabled()
+    assert not page.resume_button.isEnabled()
+    page.delete_button.click()
+    box = page.findChild(QMessageBox, "deleteRunDialog")
+    assert "2 runs" in box.text()
+    box.buttons()[0].click()
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2, timeout=5_000)
+    assert not made[0].folder.exists()
+    assert not made[1].folder.exists()
+    assert made[2].folder.exists()
+
+
 def test_deleting_asks_first_and_moves_to_the_trash(
     page: RunsPage, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
