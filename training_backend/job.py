@@ -38,6 +38,10 @@ class ModelSection(Section):
     revision: str | None = field(
         None, "Revision", "Branch, tag or commit on the Hub.", advanced=True, form=False
     )
+    adapter: str | None = field(
+        None, "Start from an adapter", "A folder with a LoRA adapter of this model to train on.",
+        form=False, min_length=1,
+    )  # fmt: skip
 
 
 class QuantizationSection(Section):
@@ -167,6 +171,16 @@ class TrainingSection(Section):
         "Activation checkpointing",
         "Computes activations twice instead of keeping them: much less memory, about a third "
         "slower.",
+        advanced=True,
+    )
+    activation_checkpointing_every_n_layers: int = field(
+        1,
+        "Recompute every",
+        "With activation checkpointing: 1 recomputes every layer. 2 keeps the activations of "
+        "every other one: faster, but more memory; higher numbers keep more.",
+        unit="layers",
+        ge=1,
+        le=1000,
         advanced=True,
     )
     lr_scheduler_type: Scheduler = field(
@@ -325,7 +339,10 @@ def _anchored(job: Job, folder: Path) -> Job:
 
     if isinstance(job, ExportJob):
         return job
-    model = job.model.model_copy(update={"id": absolute(job.model.id)})
+    paths = {"id": absolute(job.model.id)}
+    if job.model.adapter is not None:
+        paths["adapter"] = absolute(job.model.adapter)
+    model = job.model.model_copy(update=paths)
     dataset = job.dataset.with_paths(absolute)
     return job.model_copy(update={"model": model, "dataset": dataset})
 

@@ -145,6 +145,7 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
         if "activation_checkpointing" in known
         else "gradient_checkpointing"
     )
+    every = training.activation_checkpointing_every_n_layers
     warmup = training.warmup_steps
     return SFTConfig(
         output_dir=str(staging),
@@ -176,7 +177,10 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
         eval_steps=job.evaluation.eval_steps if evaluates else None,
         report_to="none",
         disable_tqdm=True,
-        **{checkpointing: training.activation_checkpointing},
+        **{
+            checkpointing: training.activation_checkpointing,
+            f"{checkpointing}_kwargs": {"every_n_layers": every} if every > 1 else None,
+        },
     )
 
 

@@ -203,6 +203,8 @@ class SettingsPage(QWidget):
         for field, row in self._form.rows.items():
             if field.startswith("quantization.bnb_"):
                 row.set_enabled(quantised)
+        every = self._form.rows["training.activation_checkpointing_every_n_layers"]
+        every.set_enabled(bool(self._draft.value("training.activation_checkpointing")))
 
     def _check(self) -> None:
         problems = {**self._outside, **problems_of(self._draft)}

@@ -112,6 +112,11 @@ def test_inputs_and_draft_follow_each_other(page: SettingsPage, draft: JobDraft)
     assert draft.value("quantization.load_in_4bit") is False
     kind = page.findChild(QComboBox, "field_quantization_bnb_4bit_quant_type")
     assert not kind.isEnabled()  # without 4-bit it has no effect
+    every = page.findChild(NumberEdit, "field_training_activation_checkpointing_every_n_layers")
+    assert every.isEnabled() == draft.value("training.activation_checkpointing")
+    draft.set_value("training.activation_checkpointing", not every.isEnabled())
+    assert every.isEnabled() == draft.value("training.activation_checkpointing")
+    draft.undo()
     draft.undo()
     assert four_bit.isChecked()
     kind.setCurrentIndex(kind.findData("fp4"))

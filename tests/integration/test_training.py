@@ -330,6 +330,60 @@ def test_the_questions_are_answered_before_and_after(do: Any, job_document: Any)
     assert answers == [(step, prompt) for step in (0, 3) for prompt in prompts]
 
 
+def kept_for_the_backward(folder: str) -> list[int]:
+    """As `work`; the bytes that each step's forward keeps outside of checkpointed layers."""
+    import queue
+    from pathlib import Path
+
+    import torch
+
+    from training_backend import train, worker
+    from training_backend.runs import Run
+
+    kept_bytes = []
+
+    class Spy(train._Trainer):
+        def training_step(self, model, inputs, *rest):
+            kept_bytes.append(0)
+
+            def pack(tensor):
+                if not isinstance(tensor, torch.nn.Parameter):
+                    kept_bytes[-1] += tensor.nbytes
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                return super().training_step(model, inputs, *rest)
+
+    kept, train._Trainer = train._Trainer, Spy
+    try:
+        assert worker._work(Run(Path(folder)), queue.Queue()) == 0
+    finally:
+        train._Trainer = kept
+    return kept_bytes
+
+
+def test_recomputing_fewer_layers_keeps_more_and_learns_the_same(
+    backend: Any, make_model: Any, job_document: Any, lorasmith_home: Path
+) -> None:
+    model = str(make_model(num_hidden_layers=4))
+    kept, losses = [], []
+    for training in (
+        {},  # every layer
+        {"activation_checkpointing_every_n_layers": 1},
+        {"activation_checkpointing_every_n_layers": 2},
+        {"activation_checkpointing_every_n_layers": 1000},  # the first one alone
+        {"activation_checkpointing": False},
+    ):
+        run = runs.create(parse_job(job_document(model={"id": model}, training=training)))
+        kept.append(backend(kept_for_the_backward, run.folder)[0])
+        losses.append([e.loss for e in run.events() if e.type == "MetricsLogged"])
+    assert all(each == losses[0] for each in losses) and len(losses[0]) == 3
+    every, one, other, first, none = kept
+    assert every == one < other < first < none
+    # Three of the four layers are kept whole, or two.
+    assert (first - every) / (other - every) == pytest.approx(3 / 2, rel=0.01)
+
+
 # ------------------------------------------------------------------------------------- stopping
 
 

@@ -27,7 +27,7 @@ FULL: dict[str, Any] = {
     "kind": "training",
     "version": 1,
     "name": "Grüße / 👋",
-    "model": {"id": "owner/model", "revision": "v2"},
+    "model": {"id": "owner/model", "revision": "v2", "adapter": "/adapters/first"},
     "dataset": {
         "path": "/data/rows.csv",
         "format": "custom",
@@ -73,6 +73,7 @@ FULL: dict[str, Any] = {
         "max_length": 256,
         "packing": True,
         "activation_checkpointing": False,
+        "activation_checkpointing_every_n_layers": 2,
         "lr_scheduler_type": "linear",
         "warmup_steps": 5.0,
         "optim": "sgd",
