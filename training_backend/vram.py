@@ -53,6 +53,21 @@ class TraceNeeded(Exception):
     """This model has not been traced for such settings; ask the helper for "trace"."""
 
 
+def optimizer_name(job: TrainingJob, device: Device) -> str:
+    """The optimizer that the job means: "auto" is paged 8-bit AdamW on a card, AdamW elsewhere."""
+    if job.training.optim != "auto":
+        return job.training.optim
+    return "paged_adamw_8bit" if device.kind in ("cuda", "xpu") else "adamw_torch"
+
+
+def estimate_parameters(parameters: int, job: TrainingJob, device: Device) -> int:
+    """Total bytes for a model of which only its number of parameters is known.
+
+    Interpolated between the traces that come with the program; right to about a fifth.
+    """
+    raise NotImplementedError
+
+
 def estimate_job(job: TrainingJob, device: Device) -> Estimate:
     """The memory that a job needs at its peak, on full batches at `max_length`.
 
