@@ -37,7 +37,6 @@ from app.settings import Settings
 from app.widgets.card import (
     CARD_GAP,
     Card,
-    ErrorLabel,
     PageHeader,
     PrimaryButton,
     QuietButton,
@@ -51,7 +50,8 @@ from app.widgets.length_histogram import LengthHistogram
 from app.widgets.mapping_editor import MappingDialog
 from app.widgets.path_picker import PathPicker, dropped_path
 from app.widgets.sequence_card import SequenceCard
-from training_backend.data.table import Row
+from app.widgets.source_problem import SourceProblem
+from training_backend.data.table import FIELD, Row
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import SourceSection
 
@@ -81,6 +81,7 @@ class DatasetPage(QWidget):
         self._settings = settings
         self._reader = RowReader([])
         self._counting = ""
+        self._cut_short = False  # the counting ended at a line that cannot be read
         self._tokens: int | None = None
         self._inspector = DataInspector(draft, helper, self)
         self._pause = QTimer(self, singleShot=True, interval=TYPING_PAUSE_MS)
@@ -116,7 +117,7 @@ class DatasetPage(QWidget):
     def show_problem(self, field: str, message: str) -> None:
         """Say beside the field what is wrong with the data."""
         if not self._options.show_problem(field, message):
-            self._error.show_error(message)
+            self._problem.show_words(message)
 
     def is_settled(self) -> bool:
         """Whether nothing that the page shows is still being worked on."""
@@ -163,10 +164,13 @@ class DatasetPage(QWidget):
         rows = QVBoxLayout()
         rows.setSpacing(4)
         rows.addLayout(row)
-        self._error = ErrorLabel("error_dataset_path")
+        self._problem = SourceProblem()
+        self._problem.leave_out_requested.connect(
+            lambda: self._draft.set_source(self._options.current(), {"skip_bad_lines": True})
+        )
         self._options = DataOptions(self._draft)
         self._options.selected.connect(self._show_source)
-        rows.addWidget(self._error)
+        rows.addWidget(self._problem)
         rows.addWidget(self._options)
         return rows
 
@@ -363,6 +367,7 @@ class DatasetPage(QWidget):
             self._show_error(reader, ValueError(told[0] if told else self.tr("is not whole")))
             return
         self._counting = self.tr("reading")
+        self._cut_short = False
         self._tell()
 
         def work() -> tuple[RowReader, UserError | None]:
@@ -382,9 +387,11 @@ class DatasetPage(QWidget):
         self._reader = reader
         first = reader.sources[0]
         mapped = all(source.format is not None for source in reader.sources)
-        self._error.show_error("")
+        self._problem.show_words("")
         self._show_source()
-        if problem is not None:
+        if problem is not None and _is_about_the_source(problem):
+            self._problem.show_problem(problem)
+        elif problem is not None:
             self._options.show_problem("dataset.format", self._format_problem(problem))
         head = [row_texts(row, first) for row in first.table.head[:PAGE_ROWS]]
         self._model.show_rows(head, columns_of(head, mapped), mapped)
@@ -409,10 +416,11 @@ class DatasetPage(QWidget):
     def _show_error(self, asked: RowReader, error: Exception) -> None:
         if asked is not self._reader:
             return
-        self._error.show_error("")
+        self._problem.show_words("")
         self._options.set_table(None, (), [])
         field = error.field if isinstance(error, UserError) else ""
-        self.show_problem(field or "dataset.path", explain(error))
+        if not self._options.show_problem(field or "dataset.path", explain(error)):
+            self._problem.show_problem(error)
         self._counting = ""
         self._model.show_rows([], [], mapped=True)
         self._header.subtitle.setText(self.tr("No usable data is chosen"))
@@ -453,6 +461,8 @@ class DatasetPage(QWidget):
             words = self.tr("{rows} row") if one else self.tr("{rows} rows")
         if self._counting:
             words = self.tr("more than {words}, counting").format(words=words)
+        elif self._cut_short:
+            words = self.tr("{words} before one that cannot be read").format(words=words)
         parts = [name, words.format(rows=rows)]
         if form == "custom":
             parts[1] += self.tr(" by your mapping")
@@ -494,7 +504,7 @@ class DatasetPage(QWidget):
 
     def _on_page_failed(self, reader: RowReader, error: Exception) -> None:
         if reader is self._reader:
-            self._error.show_error(explain(error))
+            self._problem.show_problem(error)
 
     def _on_row_changed(self, current: QModelIndex, before: QModelIndex) -> None:
         if current.isValid():
@@ -529,6 +539,9 @@ class DatasetPage(QWidget):
         words = explain(error)
         if _is_unmapped(error):  # said in full beside the format
             words = self.tr("Once the columns are mapped, the row's tokens stand here.")
+        elif _is_about_the_source(error):
+            self._problem.show_problem(error)
+            words = self.tr("Once the data can be read, the row's tokens stand here.")
         self._sequence.show_failure(words, next_step)
         if next_step:
             self._findings.show_waiting(self.tr("Waits for the model's tokenizer."))
@@ -566,8 +579,14 @@ class DatasetPage(QWidget):
         self._tell()
 
     def _on_lint_failed(self, error: Exception) -> None:
-        waits = self.tr("Waits until the columns are mapped.")
-        self._findings.show_waiting(waits if _is_unmapped(error) else explain(error))
+        words = explain(error)
+        if _is_unmapped(error):
+            words = self.tr("Waits until the columns are mapped.")
+        elif _is_about_the_source(error):
+            self._problem.show_problem(error)
+            self._cut_short, self._counting = True, ""
+            words = self.tr("Waits until the data can be read.")
+        self._findings.show_waiting(words)
         self._forget_numbers()
         self._tell()
 
@@ -585,6 +604,11 @@ def _whole(value: object) -> int:
 
 def _is_unmapped(error: Exception) -> bool:
     return isinstance(error, UserError) and error.code == "format_unknown"
+
+
+def _is_about_the_source(error: Exception) -> bool:
+    """Whether it belongs below the path, said once."""
+    return isinstance(error, UserError) and error.field == FIELD
 
 
 def _form_name(form: str) -> str:

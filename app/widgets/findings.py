@@ -47,6 +47,7 @@ class FindingsCard(Card):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("", parent)
         self.set_title(self.tr("Found in the data"))
+        self.title.setMinimumHeight(24)  # also while there are no buttons beside it
         self._report: dict[str, Any] | None = None
         self._fixes: list[dict[str, Any]] = []
         self._state = secondary_label()

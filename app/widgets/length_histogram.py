@@ -51,6 +51,7 @@ class LengthHistogram(QWidget):
     def show_numbers(self, numbers: dict[str, Any] | None) -> None:
         """Show the numbers of a report; None while there are none."""
         self._numbers = numbers
+        self._plot.setVisible(numbers is not None)  # axes without bars would say nothing
         self._plot.show_bars(numbers["histogram"] if numbers else [])
         self._say(self._plot.length())
 

@@ -190,6 +190,24 @@ def test_own_file_with_rows_that_cannot_be_used(
     assert says(page, "ShareGPT")
 
 
+def test_a_line_that_cannot_be_read_is_told_once_and_left_out_on_a_press(
+    qtbot: QtBot, page: DatasetPage, draft: JobDraft, tmp_path: Path
+) -> None:
+    good = json.dumps({"instruction": "q", "output": "a"})
+    path = tmp_path / "torn.jsonl"
+    path.write_text("\n".join([*[good] * 4, '{"instruction": oops', good]), encoding="utf-8")
+    choose(page, path)
+    qtbot.waitUntil(lambda: "line 5" in error(page))
+    told = [label for label in page.findChildren(QLabel) if "line 5" in label.text()]
+    assert [label.objectName() for label in told] == ["error_dataset_path"]
+    button = page.findChild(QPushButton, "leaveOutBadLines")
+    assert button is not None
+    button.click()
+    assert draft.value("dataset.skip_bad_lines") is True
+    qtbot.waitUntil(lambda: error(page) == "")
+    assert table(page).model().rowCount() == 5
+
+
 def test_unknown_form_shows_raw_columns(qtbot: QtBot, page: DatasetPage, tmp_path: Path) -> None:
     file = tmp_path / "odd.jsonl"
     file.write_text('{"frage": "Was?", "zahl": {"a": 1}}\n')

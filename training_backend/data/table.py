@@ -25,6 +25,12 @@ MAX_ROW = 16 * 1024 * 1024
 
 LEAVE_OUT = "Or leave out the lines that cannot be read (dataset.skip_bad_lines)."  # a remedy
 
+
+def can_be_left_out(error: Exception) -> bool:
+    """Whether `skip_bad_lines` would help."""
+    return isinstance(error, UserError) and error.remedy.endswith(LEAVE_OUT)
+
+
 HEAD_ROWS = 50  # the columns are those of so many rows, where the file has no header
 _MAX_NOTICES = 100  # a folder can have thousands of files
 _MAX_PLACES = 10_000  # of one notice; beyond that it says "more than"
