@@ -165,9 +165,7 @@ class DatasetPage(QWidget):
         rows.setSpacing(4)
         rows.addLayout(row)
         self._problem = SourceProblem()
-        self._problem.leave_out_requested.connect(
-            lambda: self._draft.set_source(self._options.current(), {"skip_bad_lines": True})
-        )
+        self._problem.leave_out_requested.connect(self._leave_out_bad_lines)
         self._options = DataOptions(self._draft)
         self._options.selected.connect(self._show_source)
         rows.addWidget(self._problem)
@@ -304,6 +302,9 @@ class DatasetPage(QWidget):
         fixes = list(self._draft.value("dataset.fixes"))
         del fixes[place]
         self._draft.set_values({"dataset.fixes": fixes})
+
+    def _leave_out_bad_lines(self) -> None:
+        self._draft.set_source(self._options.current(), {"skip_bad_lines": True})
 
     def _cancel_lint(self) -> None:
         self._inspector.cancel_lint()
@@ -608,7 +609,7 @@ def _is_unmapped(error: Exception) -> bool:
 
 def _is_about_the_source(error: Exception) -> bool:
     """Whether it belongs below the path, said once."""
-    return isinstance(error, UserError) and error.field == FIELD
+    return isinstance(error, UserError) and error.field == FIELD and not _is_unmapped(error)
 
 
 def _form_name(form: str) -> str:
