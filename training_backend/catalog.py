@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from training_backend import job
+from training_backend import curated, job, model_cache
+from training_backend.catalog_entry import CatalogEntry as CatalogEntry
+from training_backend.curated import nearest_trainable as nearest_trainable
 from training_backend.demo_model import (
     DEMO_MODEL_BYTES,
     DEMO_MODEL_NAME,
@@ -16,37 +16,28 @@ from training_backend.demo_model import (
     demo_model_ready,
 )
 from training_backend.errors import UserError
-from training_backend.model_folder import check_model_folder, count_parameters, weight_files
+from training_backend.model_folder import check_model_folder
 
 DEMO_MODEL_IDS = job.DEMO_MODEL_IDS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class CatalogEntry:
-    """A base model to choose.
-
-    `id` is what goes into a job. `parameters` and `size_bytes` (of the weights) are None
-    where the files do not tell. `location` is the folder, or None while it is not here yet.
-    """
-
-    id: str
-    title: str
-    parameters: int | None
-    size_bytes: int | None
-    licence: str
-    location: Path | None
-    description: str
 
 
 def list_models() -> list[CatalogEntry]:
-    """The demo model, always first, then the fitting models in the Hugging Face cache.
+    """The demo model, what the Hugging Face cache holds, then the rest of the catalogue.
 
-    Reads folder names, configurations and the heads of weight files; no network.
+    At the end stands what lies in the cache but cannot be trained, each with its `problem`:
+    people look for what they know is there. Reads folder names, configurations and the heads
+    of weight files; no network.
     """
-    return [_demo_entry(), *sorted(_cached_entries(), key=lambda entry: entry.id.lower())]
+    cached = sorted(model_cache.models(), key=lambda entry: entry.id.lower())
+    usable = [entry for entry in cached if entry.location and not entry.problem]
+    here = {entry.id for entry in usable}
+    catalogue = [entry for entry in curated.models() if entry.id not in here]
+    known = {entry.id for entry in catalogue}
+    partly = [entry for entry in cached if not entry.location and entry.id not in known]
+    refused = [entry for entry in cached if entry.problem]
+    return [_demo_entry(), *usable, *catalogue, *partly, *refused]
 
 
 def resolve_model(id: str) -> str | Path:
@@ -100,35 +91,38 @@ def resolve_model(id: str) -> str | Path:
 def describe_model(id: str) -> CatalogEntry:
     """What can be told of a job's `model.id` without a network.
 
+    Of a folder that holds an adapter, `adapter_of` names the model it belongs to.
+
     Raises:
         UserError: as `resolve_model`; but a demo model that is not prepared yet is fine.
     """
     name = id.strip()
     if name in DEMO_MODEL_IDS:
         return _demo_entry()
+    path = Path(os.path.expanduser(name)).absolute()
+    adapter = model_cache.adapter_entry(path, name) if name and os.path.isdir(path) else None
+    if adapter is not None:
+        return adapter
     found = resolve_model(name)
     if isinstance(found, Path):
-        weights = weight_files(found)
-        return CatalogEntry(
-            id=name,
-            title=found.name,
-            parameters=count_parameters(weights),
-            size_bytes=sum(path.stat().st_size for path in weights),
-            licence=_licence(found),
-            location=found,
-            description="A folder on this computer.",
+        return model_cache.folder_entry(found, name)
+    cached = model_cache.model(found)
+    if cached is not None and cached.location:
+        return cached
+    return (
+        curated.entry(found)
+        or cached
+        or CatalogEntry(
+            id=found,
+            title=found,
+            parameters=None,
+            size_bytes=None,
+            licence="",
+            location=None,
+            description="It is downloaded from the Hugging Face Hub when training starts.",
+            family=curated.family_of(found),
+            source="hub",
         )
-    for entry in _cached_entries():
-        if entry.id == found:
-            return entry
-    return CatalogEntry(
-        id=found,
-        title=found,
-        parameters=None,
-        size_bytes=None,
-        licence="",
-        location=None,
-        description="It is downloaded from the Hugging Face Hub when training starts.",
     )
 
 
@@ -156,58 +150,11 @@ def _demo_entry() -> CatalogEntry:
         location=demo_model_folder() if ready else None,
         description="A small chat model that trains on any computer, even without a GPU."
         + ("" if ready else " It is downloaded once (93 MB)."),
+        family=curated.family_of(DEMO_MODEL_NAME),
+        context_length=8192,
+        chat_template=True,
+        source="demo",
     )
-
-
-def _cached_entries() -> Iterator[CatalogEntry]:
-    for repo in _hub_cache().glob("models--*--*"):
-        snapshot = _snapshot(repo)
-        if snapshot is None:
-            continue
-        try:
-            check_model_folder(snapshot)
-        except (UserError, OSError):
-            continue  # not for training, or not downloaded whole
-        weights = weight_files(snapshot)
-        name = repo.name.removeprefix("models--").replace("--", "/", 1)
-        yield CatalogEntry(
-            id=name,
-            title=name,
-            parameters=count_parameters(weights),
-            size_bytes=sum(path.stat().st_size for path in weights),
-            licence=_licence(snapshot),
-            location=snapshot,
-            description="Downloaded from the Hugging Face Hub.",
-        )
-
-
-def _hub_cache() -> Path:
-    """Where huggingface_hub keeps models, by its own rules; importing it takes too long."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(os.environ.get("HF_HOME") or caches / "huggingface").expanduser() / "hub"
-
-
-def _snapshot(repo: Path) -> Path | None:
-    """The folder of the cached version that the name `main` stands for."""
-    try:
-        commit = (repo / "refs" / "main").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None
-    snapshot = repo / "snapshots" / commit
-    return snapshot if commit and snapshot.is_dir() else None
-
-
-def _licence(folder: Path) -> str:
-    """The licence that the model card names, or an empty string."""
-    try:
-        with (folder / "README.md").open(encoding="utf-8") as card:
-            found = _LICENCE.search(card.read(4000))
-    except (OSError, ValueError):
-        return ""
-    return found.group(1) if found else ""
 
 
 def _looks_like_path(name: str) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from training_backend.catalog import list_models, resolve_model
+from training_backend import preferences
+from training_backend.catalog import CatalogEntry, describe_model, list_models, resolve_model
 from training_backend.errors import UserError
 from training_backend.model_folder import read_model_config
+from training_backend.preferences import Preferences
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 
@@ -43,9 +45,9 @@ def test_the_demo_model_is_first_even_before_it_is_here(
     lorasmith_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
-    (demo,) = list_models()
-    assert demo.id == "demo"
-    assert demo.location is None
+    demo, *others = list_models()
+    assert (demo.id, demo.source, demo.location) == ("demo", "demo", None)
+    assert {entry.source for entry in others} == {"catalogue"}
     assert refused("demo").code == "demo_model_not_ready"
 
 
@@ -57,38 +59,122 @@ def test_a_prepared_demo_model_is_offered_and_resolved(lorasmith_home: Path) -> 
     assert resolve_model("demo") == resolve_model("smollm2-demo") == folder
 
 
-def test_fitting_models_in_the_hub_cache_are_found(
-    lorasmith_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+def cached(cache: Path, name: str, config: dict[str, Any] = LLAMA, weights: bool = True) -> Path:
+    """A model as huggingface_hub keeps it; returns the folder with its files."""
+    repo = cache / ("models--" + name.replace("/", "--"))
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0123abc")
+    return make_model(repo / "snapshots" / "0123abc", config, weights)
 
-    def cached(name: str, config: dict[str, Any] = LLAMA, weights: bool = True) -> Path:
-        repo = tmp_path / ("models--" + name.replace("/", "--"))
-        (repo / "refs").mkdir(parents=True)
-        (repo / "refs" / "main").write_text("0123abc")
-        return make_model(repo / "snapshots" / "0123abc", config, weights)
 
-    good = cached("Acme/Writer--2")
+@pytest.fixture
+def cache(lorasmith_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    return folder
+
+
+def in_cache() -> dict[str, CatalogEntry]:
+    return {entry.id: entry for entry in list_models() if entry.source == "cache"}
+
+
+def test_fitting_models_in_the_hub_cache_are_found(cache: Path) -> None:
+    config = {**LLAMA, "max_position_embeddings": 4096}
+    good = cached(cache, "Acme/Llama-Writer", config)
     (good / "README.md").write_text("---\nlanguage: en\nlicense: 'mit'\n---\n# Writer\n")
-    cached("acme/encoder", {"architectures": ["BertForMaskedLM"]})
-    cached("acme/not-downloaded", weights=False)
-    parts = cached("acme/half-downloaded", weights=False)
+    (good / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    (cache / "models--acme--empty").mkdir()
+    (cache / "datasets--acme--rows").mkdir()
+
+    (found,) = in_cache().values()
+    assert list_models()[1] == describe_model("Acme/Llama-Writer") == found
+    assert (found.id, found.location) == ("Acme/Llama-Writer", good)
+    assert (found.parameters, found.licence, found.family) == (12, "mit", "Llama")
+    assert (found.context_length, found.chat_template) == (4096, True)
+    assert found.size_bytes == (good / "model.safetensors").stat().st_size
+    assert found.problem == ""
+
+
+def test_a_half_downloaded_model_can_be_chosen_and_is_not_here(cache: Path) -> None:
+    parts = cached(cache, "acme/half", weights=False)
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (parts / "model.safetensors.index.json").write_text(json.dumps(index))
     write_safetensors(parts / "model-1.safetensors")
-    (tmp_path / "models--acme--empty").mkdir()
-    (tmp_path / "datasets--acme--rows").mkdir()
-
-    _, found = list_models()
-    assert found.id == "Acme/Writer--2"
-    assert found.location == good
-    assert found.parameters == 12
-    assert found.licence == "mit"
-    assert found.size_bytes == (good / "model.safetensors").stat().st_size
+    cached(cache, "acme/config-only", weights=False)
+    for name in ("acme/half", "acme/config-only"):
+        half = in_cache()[name]
+        assert half == describe_model(name)
+        assert (half.location, half.size_bytes, half.problem) == (None, None, "")
+        assert "rest is downloaded" in half.description
 
     write_safetensors(parts / "model-2.safetensors")
-    entries = {entry.id: entry for entry in list_models()}
-    assert entries["acme/half-downloaded"].parameters == 24
+    assert in_cache()["acme/half"].parameters == 24
+    assert in_cache()["acme/half"].location == parts
+
+
+def test_what_cannot_be_trained_stands_last_with_the_reason(cache: Path) -> None:
+    gptq = {**LLAMA, "quantization_config": {"quant_method": "gptq"}}
+    vision = {"architectures": ["LlavaForConditionalGeneration"], "vision_config": {}}
+    cached(cache, "acme/encoder", {"architectures": ["BertForMaskedLM"]})
+    cached(cache, "acme/packed", gptq)
+    cached(cache, "acme/seeing", vision)
+    cached(cache, "acme/writer")
+    unsafe = cached(cache, "acme/pickled", weights=False)
+    (unsafe / "pytorch_model.bin").write_bytes(b"x")
+    for name, file in (("acme/gguf", "model.Q4.gguf"), ("acme/painter", "model_index.json")):
+        folder = cached(cache, name, weights=False)
+        (folder / "config.json").unlink()
+        (folder / file).write_bytes(b"{}")
+
+    assert [entry.id for entry in list_models()[-6:]] == [
+        f"acme/{name}" for name in ("encoder", "gguf", "packed", "painter", "pickled", "seeing")
+    ]
+    problems = {entry.id: entry.problem for entry in list_models() if entry.problem}
+    assert "encoder that reads" in problems["acme/encoder"]
+    assert problems["acme/packed"] == "It is quantised already (GPTQ)."
+    assert "images" in problems["acme/seeing"]
+    assert "GGUF" in problems["acme/gguf"]
+    assert "pictures" in problems["acme/painter"]
+    assert "pytorch_model.bin" in problems["acme/pickled"]
+    assert not any(str(cache) in problem for problem in problems.values())
+
+
+def test_a_catalogue_model_in_the_cache_is_listed_once_as_here(cache: Path) -> None:
+    name = "Qwen/Qwen3-0.6B"
+    assert describe_model(name).source == "catalogue"
+    folder = cached(cache, name)
+    (entry,) = [entry for entry in list_models() if entry.id == name]
+    assert (entry.source, entry.location, entry.title) == ("cache", folder, "Qwen3 0.6B")
+    assert entry.parameters == 596_049_920
+    assert describe_model(name) == entry
+    (folder / "model.safetensors").unlink()  # only a part of it is left
+    (entry,) = [entry for entry in list_models() if entry.id == name]
+    assert (entry.source, entry.location) == ("catalogue", None)
+
+
+def test_the_folder_that_the_person_chose_for_models_is_searched_too(
+    cache: Path, tmp_path: Path
+) -> None:
+    cached(cache, "acme/here")
+    cached(tmp_path / "big-drive", "acme/there")
+    preferences.save(Preferences(models_folder=str(tmp_path / "big-drive")))
+    assert set(in_cache()) == {"acme/here", "acme/there"}
+
+
+def test_an_adapter_folder_names_its_base_model(cache: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    config = {"base_model_name_or_path": "acme/base", "peft_type": "LORA"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    entry = describe_model(str(adapter))
+    assert (entry.adapter_of, entry.location) == ("acme/base", adapter)
+    assert entry.problem
+
+
+def test_an_entry_survives_the_way_to_another_process(cache: Path) -> None:
+    for entry in (*list_models(), describe_model(str(cached(cache, "acme/writer")))):
+        document = json.loads(json.dumps(entry.to_json()))
+        assert CatalogEntry.from_json(document) == entry
 
 
 def test_a_sound_folder_is_taken_as_an_absolute_path(
