@@ -16,6 +16,23 @@ from training_backend.runs import Run
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
+_BEYOND_PLAIN = {
+    "use_dora": "DoRA",
+    "modules_to_save": "fully trained layers (modules_to_save)",
+    "trainable_token_indices": "trained tokens",
+    "fan_in_fan_out": "transposed layers (fan_in_fan_out)",
+    "lora_bias": "LoRA biases",
+    "alora_invocation_tokens": "a switch-on text (activated LoRA)",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "arrow_config": "routing (Arrow)",
+    "layer_replication": "repeated layers",
+}
+# Other ways to begin (pissa, olora, corda, loftq ...) change the base's weights as well.
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -65,8 +82,19 @@ def find_adapter(job: ExportJob) -> Adapter:
     return read_adapter(newest.folder, run)
 
 
-def read_adapter(folder: Path, run: Run | None) -> Adapter:
-    """Raises `UserError` when the folder holds no complete LoRA adapter."""
+def beyond_plain_lora(config: dict[str, Any]) -> str:
+    """What an adapter uses that is more than W + scale * B A; "" for plain LoRA."""
+    if config.get("peft_type") != "LORA":
+        return f"{config.get('peft_type')} instead of LoRA"
+    for key, what in _BEYOND_PLAIN.items():
+        if config.get(key):
+            return what
+    start = config.get("init_lora_weights")
+    return "" if start in _PLAIN_STARTS else f"{start} as its beginning"
+
+
+def read_adapter(folder: Path, run: Run | None, field: str = "run") -> Adapter:
+    """Raises `UserError` about `field` when the folder holds no complete adapter."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -76,7 +104,7 @@ def read_adapter(folder: Path, run: Run | None) -> Adapter:
             "adapter_damaged",
             "The folder {folder} does not hold a whole adapter.",
             "It needs {config} and {weights}.",
-            field="run",
+            field=field,
             folder=folder,
             config=CONFIG,
             weights=WEIGHTS,
@@ -87,7 +115,7 @@ def read_adapter(folder: Path, run: Run | None) -> Adapter:
             "adapter_without_base",
             "{config} in {folder} does not name its base model.",
             "Add base_model_name_or_path to it.",
-            field="run",
+            field=field,
             folder=folder,
             config=CONFIG,
         )

@@ -92,9 +92,27 @@ def weight_files(folder: Path) -> list[Path]:
 def count_parameters(weights: list[Path]) -> int | None:
     """Numbers in all tensors, by the files' heads: 8 bytes of length, then JSON."""
     try:
-        return sum(_count_in(path) for path in weights)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+        return sum(math.prod(shape) for path in weights for shape in tensor_shapes(path).values())
+    except (OSError, ValueError):
         return None
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a safetensors file, by the file's head alone.
+
+    Raises `OSError`, or `ValueError` for what is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > 100_000_000:
+                raise ValueError("not a safetensors file")
+            head = json.loads(file.read(length))
+        return {
+            name: tuple(entry["shape"]) for name, entry in head.items() if name != "__metadata__"
+        }
+    except (LookupError, TypeError, AttributeError, struct.error) as error:
+        raise ValueError("not a safetensors file") from error
 
 
 def _kind(config: dict[str, Any], architectures: list[str]) -> str:
@@ -151,15 +169,6 @@ def _indexed_weights(folder: Path) -> list[str]:
         return sorted({Path(name).name for name in json.loads(text)["weight_map"].values()})
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
-
-
-def _count_in(path: Path) -> int:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > 100_000_000:
-            raise ValueError("not a safetensors file")
-        head = json.loads(file.read(length))
-    return sum(math.prod(entry["shape"]) for key, entry in head.items() if key != "__metadata__")
 
 
 def _error(code: str, message: str, remedy: str, **params: object) -> UserError:

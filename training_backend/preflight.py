@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from training_backend import adapters, catalog
+from training_backend import adapters, catalog, start_adapter
 from training_backend.data import mapping, sources
 from training_backend.demo_model import demo_model_ready
 from training_backend.errors import JobError, Problem, UserError
@@ -37,8 +37,11 @@ def check(job: Job) -> None:
 
 
 def _model(job: TrainingJob) -> None:
+    """The base model, and the adapter to start from."""
     if job.model.id not in catalog.DEMO_MODEL_IDS:  # the worker prepares that one itself
         catalog.resolve_model(job.model.id)
+    location = catalog.describe_model(job.model.id).location if job.model.adapter else None
+    start_adapter.check(job, location)
 
 
 def check_data(job: TrainingJob) -> None:

@@ -106,7 +106,7 @@ class EvaluationLogged(_Event):
 
 
 class SampleGenerated(_Event):
-    """The model's answer to one of the fixed prompts; at step 0 it is the base model's."""
+    """The model's answer to one of the fixed prompts; at step 0 it is what the run starts from."""
 
     type: Literal["SampleGenerated"] = "SampleGenerated"
     step: int

@@ -19,8 +19,8 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from trl import SFTConfig, SFTTrainer
 
-from training_backend import base_model, checkpoints, sampling
-from training_backend.adapters import CONFIG, WEIGHTS
+from training_backend import adapters, base_model, checkpoints, sampling, start_adapter
+from training_backend.adapters import CONFIG, WEIGHTS, Adapter
 from training_backend.checkpoints import Checkpoint
 from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.errors import StopRequested, UserError
@@ -63,6 +63,7 @@ def _run(
 
     reporter.phase("loading", detail="the tokenizer and the data")
     model_id = str(base_model.locate(job, reporter))
+    start = _start(job, model_id, resume_from)
     tokenizer = load_tokenizer(job, model_id)
     model = base_model.load_model(job, model_id, reporter)
     data = _dataset(job, tokenizer, reporter)
@@ -73,13 +74,15 @@ def _run(
         train_dataset=data.train,
         eval_dataset=data.held_out,
         processing_class=tokenizer,
-        peft_config=base_model.lora_config(job, model),
+        peft_config=base_model.lora_config(job, model, start),
     )
     # TRL holds 4-bit adapters in bf16, yet a resumed one comes back in fp32: a resume would
     # not be exact. Train them in fp32 from the start.
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if start is not None:
+        base_model.start_from(trainer.model, start)
     reports = TrainerReports(job, reporter, staging)
     trainer.add_callback(reports)
 
@@ -110,6 +113,17 @@ def _run(
     with contextlib.suppress(StopRequested):
         _answer_prompts(job, trainer, tokenizer, step, reporter)
     return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=loss)
+
+
+def _start(job: TrainingJob, model_id: str, resume_from: Checkpoint | None) -> Adapter | None:
+    """The adapter that the job goes on from; of a resumed one its checkpoint tells all."""
+    if job.model.adapter is None:
+        return None
+    if resume_from is not None:
+        return adapters.read_adapter(resume_from.folder, None)
+    base = Path(model_id)
+    start_adapter.check(job, base if base.is_dir() else None)
+    return start_adapter.find(job)
 
 
 # --- data ------------------------------------------------------------------------------

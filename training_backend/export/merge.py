@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from training_backend.adapters import WEIGHTS, Adapter
+from training_backend.adapters import WEIGHTS, Adapter, beyond_plain_lora
 from training_backend.errors import UserError
 from training_backend.export.tensor_file import (
     FLOATS,
@@ -38,23 +38,6 @@ from training_backend.export.tensor_file import (
 PREFIX = "base_model.model."
 SAMPLES = 12  # merged tensors recomputed from the written files
 BLOCK_VALUES = 2_000_000  # of a weight in work at once, as float64
-
-_UNSUPPORTED = {
-    "use_dora": "DoRA",
-    "modules_to_save": "fully trained layers (modules_to_save)",
-    "trainable_token_indices": "trained tokens",
-    "fan_in_fan_out": "transposed layers (fan_in_fan_out)",
-    "lora_bias": "LoRA biases",
-    "alora_invocation_tokens": "a switch-on text (activated LoRA)",
-    "use_qalora": "QALoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "kasa_config": "KaSA",
-    "monteclora_config": "MonteCLoRA",
-    "arrow_config": "routing (Arrow)",
-    "layer_replication": "repeated layers",
-}
-# Other ways to begin (pissa, olora, corda, loftq ...) change the base's weights as well.
-_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -135,13 +118,9 @@ def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
 
 def _updates(source: TensorFile, config: dict[str, Any]) -> dict[str, Update]:
     """The update of each base weight by name. Raises `UserError` for what we cannot merge."""
-    if config.get("peft_type") != "LORA":
-        raise _misfit(f"{config.get('peft_type')} adapters cannot be merged, only LoRA")
-    for key, what in _UNSUPPORTED.items():
-        if config.get(key):
-            raise _misfit(f"adapters with {what} cannot be merged yet")
-    if config.get("init_lora_weights") not in _PLAIN_STARTS:
-        raise _misfit(f"adapters begun with {config['init_lora_weights']} cannot be merged yet")
+    beyond = beyond_plain_lora(config)
+    if beyond:
+        raise _misfit(f"an adapter that uses {beyond} cannot be merged yet")
     tensors = {tensor.name: tensor for tensor in source.tensors}
     updates = {}
     for name in list(tensors):
