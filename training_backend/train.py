@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from training_backend import adapters, base_model, checkpoints, sampling, start_adapter
@@ -83,6 +84,8 @@ def _run(
             parameter.data = parameter.data.float()
     if start is not None:
         base_model.start_from(trainer.model, start)
+    # It prints what the journal holds; the log's last lines are evidence when a worker dies.
+    trainer.remove_callback(PrinterCallback)
     reports = TrainerReports(job, reporter, staging)
     trainer.add_callback(reports)
 

@@ -29,7 +29,7 @@ LLAMA_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 def test_a_run_tells_its_phases_in_order_and_counts_what_it_trains(
-    do: Any, job_document: Any
+    do: Any, job_document: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = do(job_document())
     assert done.exit_code == 0
@@ -56,6 +56,8 @@ def test_a_run_tells_its_phases_in_order_and_counts_what_it_trains(
     assert metrics[-1].seconds_left == 0
     assert done.of("MemorySampled")[0].process_bytes > 0
     assert done.terminal.folder == str(done.run.adapter)
+    # Of a worker this is its log, whose last lines are for what went wrong.
+    assert "learning_rate" not in capsys.readouterr().out
 
 
 def test_the_run_folder_holds_no_pickled_arguments_and_no_path_of_staging(
