@@ -182,8 +182,10 @@ class RunController(QObject):
 
     def _warm_up(self) -> None:
         with self._warm_lock:
-            if self._leaving.is_set() or (self._warm is not None and self._warm.is_alive()):
+            if self._leaving.is_set() or (self._warm is not None and self._warm.is_ready()):
                 return
+            if self._warm is not None:
+                self._warm.dismiss()
             try:
                 self._warm = launch.Worker()
             except OSError:
@@ -192,7 +194,10 @@ class RunController(QObject):
     def _take_warm(self) -> launch.Worker | None:
         with self._warm_lock:
             worker, self._warm = self._warm, None
-        return worker if worker is not None and worker.is_alive() else None
+        if worker is None or worker.is_ready():
+            return worker
+        worker.dismiss()
+        return None
 
     # ---------------------------------------------------------------------- in the GUI thread
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from training_backend import hardware, preferences
+
 
 def detach() -> None:
     """Leave the terminal, so that its Ctrl+C and its closing do not end a training, and yield
@@ -21,6 +23,16 @@ def detach() -> None:
     else:
         os.setsid()
         process.nice(10)
+
+
+def choose_card() -> None:
+    """Show torch the card that the person chose; before torch is imported.
+
+    A card that is no longer there counts as none chosen: then it is the first one.
+    """
+    chosen = preferences.load().gpu
+    if chosen and any(gpu.uuid == chosen for gpu in hardware.probe().gpus):
+        os.environ["CUDA_VISIBLE_DEVICES"] = chosen
 
 
 def set_environment() -> None:

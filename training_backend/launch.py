@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
-from training_backend import runs, worker
+from training_backend import preferences, runs, worker
 from training_backend.journal import JournalReader
 from training_backend.protocol import TERMINAL_TYPES, Event, parse_event
 from training_backend.runs import Run
@@ -38,6 +38,7 @@ class Worker:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
+        self._preferences = preferences.load()
         self._queue: Any = context.Queue(QUEUE_SIZE)
         child_end, self._pipe = context.Pipe(duplex=False)
         self.process = context.Process(
@@ -59,6 +60,13 @@ class Worker:
 
     def is_alive(self) -> bool:
         return self.process.is_alive()
+
+    def is_ready(self) -> bool:
+        """Whether it lives, and began with what the person prefers now.
+
+        The card, the network and the models' folder are settled when its libraries are imported.
+        """
+        return self.is_alive() and self._preferences == preferences.load()
 
     def dismiss(self) -> None:
         """Let an idle worker go. One that has its run is not touched."""

@@ -21,7 +21,7 @@ from filelock import Timeout
 
 from training_backend import __version__, checkpoints, runs
 from training_backend.checkpoints import Checkpoint
-from training_backend.child_process import detach, redirect_output, set_environment
+from training_backend.child_process import choose_card, detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
 from training_backend.files import is_disk_full
 from training_backend.job import ExportJob, Job, TrainingJob
@@ -109,6 +109,7 @@ def main(feed: Any, pipe: Connection) -> None:
     # exit on what it did not read, and hold on to the card.
     feed.cancel_join_thread()
     detach()
+    choose_card()
     set_environment()
     idle_log = home() / "logs" / "idle-worker.log"
     idle_log.parent.mkdir(exist_ok=True)

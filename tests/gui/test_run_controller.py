@@ -11,10 +11,11 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.run_controller import RunController
-from training_backend import launch, runs
+from training_backend import launch, preferences, runs
 from training_backend.errors import JobError
 from training_backend.job import parse_job
 from training_backend.journal import JournalWriter
+from training_backend.preferences import Preferences
 from training_backend.protocol import (
     MetricsLogged,
     RunFailed,
@@ -136,6 +137,19 @@ def test_leaving_lets_go_of_an_idle_worker(qtbot: QtBot) -> None:
     assert isinstance(worker, launch.Worker)
     controller.shutdown()
     qtbot.waitUntil(lambda: not worker.is_alive(), timeout=60_000)
+
+
+def test_a_worker_that_began_with_other_preferences_is_let_go(
+    qtbot: QtBot, controller: RunController
+) -> None:
+    controller.warm_up()
+    qtbot.waitUntil(lambda: controller._warm is not None, timeout=20_000)
+    stale = controller._warm
+    assert stale is not None and stale.is_ready()
+    preferences.save(Preferences(gpu="GPU-1"))
+    assert not stale.is_ready()
+    assert controller._take_warm() is None
+    qtbot.waitUntil(lambda: not stale.is_alive(), timeout=60_000)
 
 
 def test_resuming_a_run_that_lives_already_follows_it(

@@ -1,0 +1,37 @@
+"""What a worker settles before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_hardware import FakeCard
+from training_backend import child_process, preferences
+from training_backend.hardware import GpuReader
+from training_backend.preferences import Preferences
+
+
+@pytest.mark.parametrize(
+    ("chosen", "visible", "index"),
+    [
+        pytest.param("", "0", 0, id="none chosen"),
+        pytest.param("GPU-1", "GPU-1", 1, id="the second"),
+        pytest.param("GPU-9", "0", 0, id="one that was taken out"),
+    ],
+)
+def test_torch_and_the_memory_chart_see_the_chosen_card(
+    lorasmith_home: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, visible: str, index: int
+) -> None:
+    FakeCard(monkeypatch)
+    monkeypatch.setattr(os, "environ", {**os.environ})  # others must not see what is set here
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    preferences.save(Preferences(gpu=chosen))
+    child_process.choose_card()
+    child_process.set_environment()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+    reader = GpuReader()
+    sample = reader.read()
+    assert sample is not None and sample.index == index
+    reader.close()
