@@ -22,9 +22,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from training_backend import preferences
 from training_backend.catalog import DEMO_MODEL_IDS, describe_model, resolve_model
 from training_backend.child_process import detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
@@ -129,6 +131,7 @@ class _Server:
             try:
                 if request.cancelled.is_set():
                     raise StopRequested
+                preferences.apply_to_environment()  # the switch may have been flipped
                 request.answer("done", HANDLERS[kind](request, tokenizers))
             except StopRequested:
                 request.answer("stopped", {})
@@ -241,6 +244,63 @@ def _prepare_demo(request: Request, tokenizers: Tokenizers) -> Answer:
     return {"folder": str(prepare_demo_model(report))}
 
 
+def _search_models(request: Request, tokenizers: Tokenizers) -> Answer:
+    from training_backend import hub_models
+
+    asked = request.document
+    found = hub_models.search(
+        asked["query"],
+        licence=asked.get("licence") or "",
+        gated=asked.get("gated"),
+        max_parameters=asked.get("max_parameters"),
+        limit=asked.get("limit", 30),
+    )
+    return {"models": [entry.to_json() for entry in found.models], "left_out": found.left_out}
+
+
+def _model_info(request: Request, tokenizers: Tokenizers) -> Answer:
+    """What a model on the Hub is, its files, and how much of them is here already."""
+    from training_backend import downloads, hub_models
+
+    asked = request.document
+    found = hub_models.info(asked["id"], asked.get("revision"))
+    return {
+        "entry": found.entry.to_json(),
+        "total_bytes": found.total_bytes,
+        "files": [{"name": file.name, "bytes": file.bytes} for file in found.files],
+        "on_disk_bytes": downloads.on_disk_bytes(found),
+        "problem": found.entry.problem,
+    }
+
+
+def _download_model(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Cancelling is a pause: what has arrived stays."""
+    from training_backend import downloads
+
+    asked = request.document
+    folder = downloads.fetch_model(
+        asked["id"],
+        asked.get("revision"),
+        lambda progress: request.progress(asdict(progress)),
+        request.cancelled.is_set,
+    )
+    return {"folder": str(folder)}
+
+
+def _discard_download(request: Request, tokenizers: Tokenizers) -> Answer:
+    from training_backend import downloads
+
+    downloads.discard(request.document["id"])
+    return {}
+
+
+def _check_token(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Whom the Hub takes the token for."""
+    from training_backend import hub_models
+
+    return {"name": hub_models.token_owner()}
+
+
 HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "preview": _preview,
     "lengths": _lengths,
@@ -248,6 +308,11 @@ HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "count": _count,
     "fetch_tokenizer": _fetch_tokenizer,
     "prepare_demo": _prepare_demo,
+    "search_models": _search_models,
+    "model_info": _model_info,
+    "download_model": _download_model,
+    "discard_download": _discard_download,
+    "check_token": _check_token,
 }
 NEED_TORCH = frozenset({"prepare_demo"})
 

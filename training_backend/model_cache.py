@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training_backend import curated, preferences
+from training_backend import curated, hub_cache
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.errors import UserError
 from training_backend.model_folder import check_model_folder, count_parameters, weight_files
@@ -24,20 +23,13 @@ _PROBLEMS = {
     "model_quantised_already": "It is quantised already ({detail}).",
     "model_not_causal": "It is not a model that writes text ({detail}).",
     "model_weights_unsafe": "Its weights are not safetensors ({detail}).",
+    "model_is_gguf": "It is a GGUF file, which cannot be trained.",
+    "model_needs_code": "It needs program code of its own.",
     "model_config_missing": "It has no config.json.",
     "model_config_broken": "Its config.json cannot be read.",
     "model_is_an_adapter": "It is an adapter, not a whole model.",
 }
 _PARTLY_HERE = ("model_incomplete", "model_weights_missing")
-
-
-def folders() -> list[Path]:
-    """Where huggingface_hub keeps models, by its own rules, and where the person has them put.
-
-    Importing huggingface_hub takes too long for the window.
-    """
-    chosen = preferences.load().models_folder
-    return list(dict.fromkeys([*([Path(chosen).expanduser()] if chosen else []), _hub_cache()]))
 
 
 def models() -> Iterator[CatalogEntry]:
@@ -46,10 +38,10 @@ def models() -> Iterator[CatalogEntry]:
     One that is here only in part has no `location`; one that cannot be trained has a `problem`.
     """
     seen: set[str] = set()
-    for folder in folders():
+    for folder in hub_cache.folders():
         for repo in folder.glob("models--*--*"):
             name = repo.name.removeprefix("models--").replace("--", "/", 1)
-            snapshot = _snapshot(repo)
+            snapshot = hub_cache.snapshot_of(repo)
             if snapshot is not None and name not in seen:
                 seen.add(name)
                 yield _cached(name, snapshot)
@@ -57,8 +49,8 @@ def models() -> Iterator[CatalogEntry]:
 
 def model(name: str) -> CatalogEntry | None:
     """The model of this id (owner/name) in the cache, as in `models`."""
-    for folder in folders():
-        snapshot = _snapshot(folder / f"models--{name.replace('/', '--')}")
+    for folder in hub_cache.folders():
+        snapshot = hub_cache.snapshot_of(hub_cache.repo_folder(folder, name))
         if snapshot is not None:
             return _cached(name, snapshot)
     return None
@@ -114,7 +106,7 @@ def _cached(name: str, snapshot: Path) -> CatalogEntry:
         if error.code in _PARTLY_HERE:
             text = "Only a part of it is here; the rest is downloaded when training starts."
             return replace(entry, location=None, parameters=None, size_bytes=None, description=text)
-        return replace(entry, parameters=None, problem=_problem(error, snapshot))
+        return replace(entry, parameters=None, problem=short_problem(error))
     except OSError as error:
         return replace(entry, problem=f"Its files cannot be read ({error.strerror or error}).")
     known = curated.entry(name)
@@ -123,34 +115,12 @@ def _cached(name: str, snapshot: Path) -> CatalogEntry:
     return replace(known, location=snapshot, size_bytes=entry.size_bytes, source="cache")
 
 
-def _problem(error: UserError, snapshot: Path) -> str:
-    if error.code == "model_config_missing":
-        if next(snapshot.glob("**/*.gguf"), None):
-            return "It is a GGUF file, which cannot be trained."
-        if (snapshot / "model_index.json").is_file():
-            return "It makes pictures, not text."
+def short_problem(error: UserError) -> str:
+    """Why a model cannot be trained, in a few words for a row of a list."""
     found = error.params
     detail = found.get("method") or found.get("kind") or found.get("name")
     text = _PROBLEMS.get(error.code)
     return text.format(detail=detail) if text else error.message
-
-
-def _hub_cache() -> Path:
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(os.environ.get("HF_HOME") or caches / "huggingface").expanduser() / "hub"
-
-
-def _snapshot(repo: Path) -> Path | None:
-    """The folder of the cached version that the name `main` stands for."""
-    try:
-        commit = (repo / "refs" / "main").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None
-    snapshot = repo / "snapshots" / commit
-    return snapshot if commit and snapshot.is_dir() else None
 
 
 def _licence(folder: Path) -> str:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training_backend import paths
 from training_backend.files import write_json_atomic
+
+_OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+_OURS = "LORASMITH_SET_OFFLINE"  # tells child processes who set them
 
 
 class Preferences(BaseModel):
@@ -38,11 +42,30 @@ def save(preferences: Preferences) -> None:
     write_json_atomic(paths.home() / "preferences.json", json.loads(preferences.model_dump_json()))
 
 
+def is_offline() -> bool:
+    """Whether no connection may be opened: the switch is on, or HF_HUB_OFFLINE says so."""
+    return load().work_offline or (_says_yes("HF_HUB_OFFLINE") and _OURS not in os.environ)
+
+
 def apply_to_environment() -> None:
-    """Tell the Hugging Face libraries; before any of them is imported, in every process."""
-    wanted = load()
-    if wanted.work_offline:
-        for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
-            os.environ[variable] = "1"
-    if wanted.models_folder:
-        os.environ["HF_HUB_CACHE"] = wanted.models_folder
+    """Tell the Hugging Face libraries whether they may use the network.
+
+    For the start of every process, before any of them is imported, so that child processes
+    know too; and for a running process before a piece of work, since the switch may have been
+    flipped: what is imported already is told as well. Someone who set HF_HUB_OFFLINE before
+    the program started stays offline, whatever the switch says.
+    """
+    if load().work_offline:
+        if not _says_yes("HF_HUB_OFFLINE"):
+            os.environ[_OURS] = "1"
+        os.environ.update(dict.fromkeys(_OFFLINE_VARIABLES, "1"))
+    elif os.environ.pop(_OURS, None):
+        for variable in _OFFLINE_VARIABLES:
+            os.environ.pop(variable, None)
+    for module in ("huggingface_hub.constants", "datasets.config"):
+        if module in sys.modules:
+            vars(sys.modules[module])["HF_HUB_OFFLINE"] = _says_yes("HF_HUB_OFFLINE")
+
+
+def _says_yes(variable: str) -> bool:
+    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")

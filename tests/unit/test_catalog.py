@@ -27,9 +27,9 @@ def make_model(folder: Path, config: dict[str, Any] = LLAMA, weights: bool = Tru
     return folder
 
 
-def write_safetensors(path: Path) -> None:
+def write_safetensors(path: Path, name: str = "w") -> None:
     tensor = {"dtype": "BF16", "shape": [3, 4], "data_offsets": [0, 24]}
-    head = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    head = json.dumps({"__metadata__": {"format": "pt"}, name: tensor}).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(24))
 
 
@@ -99,7 +99,7 @@ def test_a_half_downloaded_model_can_be_chosen_and_is_not_here(cache: Path) -> N
     parts = cached(cache, "acme/half", weights=False)
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (parts / "model.safetensors.index.json").write_text(json.dumps(index))
-    write_safetensors(parts / "model-1.safetensors")
+    write_safetensors(parts / "model-1.safetensors", "a")
     cached(cache, "acme/config-only", weights=False)
     for name in ("acme/half", "acme/config-only"):
         half = in_cache()[name]
@@ -107,7 +107,7 @@ def test_a_half_downloaded_model_can_be_chosen_and_is_not_here(cache: Path) -> N
         assert (half.location, half.size_bytes, half.problem) == (None, None, "")
         assert "rest is downloaded" in half.description
 
-    write_safetensors(parts / "model-2.safetensors")
+    write_safetensors(parts / "model-2.safetensors", "b")
     assert in_cache()["acme/half"].parameters == 24
     assert in_cache()["acme/half"].location == parts
 
