@@ -53,6 +53,18 @@ class TraceNeeded(Exception):
     """This model has not been traced for such settings; ask the helper for "trace"."""
 
 
+# Above this share of what is free it is tight: other programs grow, allocations fragment.
+_COMFORTABLE_SHARE = 0.9
+
+
+def fit_of(total_bytes: int, device: Device) -> Fit:
+    """Whether so many bytes fit into what is free on the device."""
+    if total_bytes > device.available_bytes:
+        return "does_not_fit"
+    share = total_bytes / max(1, device.available_bytes)
+    return "tight" if share > _COMFORTABLE_SHARE else "comfortable"
+
+
 def optimizer_name(job: TrainingJob, device: Device) -> str:
     """The optimizer that the job means: "auto" is paged 8-bit AdamW on a card, AdamW elsewhere."""
     if job.training.optim != "auto":

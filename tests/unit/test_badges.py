@@ -1,0 +1,94 @@
+"""In which word a model's memory is said, on this device and with these settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from training_backend import curated, vram
+from training_backend.badges import badge
+from training_backend.catalog_entry import CatalogEntry
+from training_backend.devices import Device, parse_device
+from training_backend.errors import UserError
+from training_backend.job import TrainingJob
+from training_backend.vram import Estimate, Needs, TraceNeeded, fit_of
+
+GIB = 2**30
+CARD = parse_device("cuda:24GiB")
+JOB = TrainingJob.model_validate({"model": {"id": "demo"}, "dataset": {"path": "demo"}})
+
+
+@pytest.mark.parametrize(
+    ("gib", "fit"), [(12, "comfortable"), (21.5, "comfortable"), (22, "tight"), (24, "tight"),
+                     (24.1, "does_not_fit")],
+)  # fmt: skip
+def test_tight_is_the_last_tenth_of_what_is_free(gib: float, fit: str) -> None:
+    assert fit_of(int(gib * GIB), CARD) == fit
+    busy = replace(parse_device("cuda:32GiB"), used_by_others_bytes=8 * GIB)
+    assert fit_of(int(gib * GIB), busy) == fit
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """GiB that a model of the catalogue takes in "16" and "4" bits; others were never traced."""
+    table: dict[str, float] = {}
+
+    def estimate_job(job: TrainingJob, device: Device) -> Estimate:
+        if curated.entry(job.model.id) is None:
+            raise TraceNeeded
+        return estimate(job, device)
+
+    def estimate(job: TrainingJob, device: Device) -> Estimate:
+        total = int(table["4" if job.quantization.load_in_4bit else "16"] * GIB)
+        return Estimate((), total, device, fit_of(total, device), Needs(0, 0, 0, 0, 0, 0))
+
+    def estimate_parameters(parameters: int, job: TrainingJob, device: Device) -> int:
+        assert parameters == 7
+        return estimate(job, device).total_bytes
+
+    monkeypatch.setattr(vram, "estimate_job", estimate_job)
+    monkeypatch.setattr(vram, "estimate_parameters", estimate_parameters)
+    return table
+
+
+CASES = [
+    (10, 5, "comfortable"), (23, 5, "tight"), (30, 23, "fits_in_4bit"), (30, 10, "fits_in_4bit"),
+    (140, 40, "does_not_fit"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("in_16", "in_4", "expected"), CASES)
+def test_a_model_of_the_catalogue(
+    sizes: dict[str, float], in_16: float, in_4: float, expected: str
+) -> None:
+    sizes.update({"16": in_16, "4": in_4})
+    assert badge(curated.models()[0], JOB, CARD) == expected
+
+
+@pytest.mark.parametrize(("in_16", "in_4", "expected"), CASES)
+def test_a_model_of_which_only_the_size_is_known(
+    sizes: dict[str, float], in_16: float, in_4: float, expected: str
+) -> None:
+    sizes.update({"16": in_16, "4": in_4})
+    assert badge(hub_model(parameters=7), JOB, CARD) == expected
+
+
+def test_nothing_is_said_of_what_cannot_be_told(
+    sizes: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert badge(hub_model(), JOB, CARD) == "unknown"
+    assert badge(hub_model(parameters=7, problem="It is a GGUF file."), JOB, CARD) == "unknown"
+
+    def unknown(job: TrainingJob, device: Device) -> Estimate:
+        raise UserError("model_unknown", "There is no such model.")
+
+    monkeypatch.setattr(vram, "estimate_job", unknown)
+    assert badge(hub_model(), JOB, CARD) == "unknown"
+
+
+def hub_model(**details: Any) -> CatalogEntry:
+    known = {"parameters": None, **details}
+    return CatalogEntry("acme/x", "x", size_bytes=None, licence="", location=None,
+                        description="", source="hub", **known)  # fmt: skip
