@@ -49,7 +49,9 @@ def _run(application: type, options: argparse.Namespace) -> int:
     from app.error_dialog import install_excepthook
     from app.main_window import MainWindow
     from app.settings import Settings
+    from training_backend import preferences
 
+    preferences.apply_to_environment()  # for the processes that this one starts
     app = application(sys.argv[:1])
     app.setApplicationName("lorasmith")
     app.setApplicationDisplayName("Lorasmith")

@@ -6,9 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.hub_server import HubServer, hub_server
+from training_backend import preferences
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -50,3 +54,24 @@ def home_with_demo_model(lorasmith_home: Path, demo_model_dir: Path) -> Path:
     except OSError:  # Windows allows links to administrators only
         shutil.copytree(demo_model_dir, target)
     return lorasmith_home
+
+
+@pytest.fixture(autouse=True)
+def _no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test never sees the keyring of the person who runs it."""
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+
+
+@pytest.fixture
+def hub(
+    lorasmith_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HubServer]:
+    """An empty Hub of the test's own, and an empty cache; for child processes too."""
+    for variable in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    with hub_server() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        preferences.apply_to_environment()  # what was imported before may remember otherwise
+        yield server

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from training_backend import journal, preflight, runs
+from training_backend import journal, preferences, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
 from training_backend.job import ExportFormat, ExportJob, TrainingJob, load_job, parse_job
@@ -37,6 +37,7 @@ _SHOWN_ROWS = 8  # of one finding of lint
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    preferences.apply_to_environment()
     try:
         return int(options.command(options))
     except JobError as error:

@@ -37,10 +37,10 @@ def choose_card() -> None:
 
 def set_environment() -> None:
     """What the libraries read from the environment when they are imported."""
+    preferences.apply_to_environment()
     # Idle threads sleep instead of spinning: on few cores they would take the window's turn.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Progress bars would fill the log, whose last lines are evidence when a worker dies.
     os.environ.setdefault("TQDM_DISABLE", "1")
     # TRL refuses several cards in one process; count them as NVML does.

@@ -52,7 +52,6 @@ SILENCE_SECONDS = 10.0
 RATE_SECONDS = 5.0  # the rate is that of so many seconds
 MAX_WAIT_SECONDS = 120.0  # of what a Retry-After asks for
 _PART = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\.incomplete")  # other programs' are longer
-_CHUNK = 256 * 1024
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 _BESIDES_BYTES = 20_000_000  # room for locks, links and the file system's own needs
 
@@ -286,7 +285,7 @@ class _Download:
                 self._done -= done
                 done = 0
             with part.open("ab" if done else "wb") as target:
-                for chunk in answer.iter_bytes(_CHUNK):
+                for chunk in answer.iter_bytes():
                     target.write(chunk[: file.bytes - done])
                     arrived = min(len(chunk), file.bytes - done)
                     done += arrived

@@ -48,7 +48,7 @@ def is_offline() -> bool:
 
 
 def apply_to_environment() -> None:
-    """Tell the Hugging Face libraries whether they may use the network.
+    """Tell the Hugging Face libraries how they may use the network.
 
     For the start of every process, before any of them is imported, so that child processes
     know too; and for a running process before a piece of work, since the switch may have been
@@ -62,9 +62,19 @@ def apply_to_environment() -> None:
     elif os.environ.pop(_OURS, None):
         for variable in _OFFLINE_VARIABLES:
             os.environ.pop(variable, None)
-    for module in ("huggingface_hub.constants", "datasets.config"):
-        if module in sys.modules:
-            vars(sys.modules[module])["HF_HUB_OFFLINE"] = _says_yes("HF_HUB_OFFLINE")
+    # Without a word it would ask the Hub which programs there are that may call it, and tell.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Xet has a process-wide cache and threads of its own; everything is had without it.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    offline = {"HF_HUB_OFFLINE": _says_yes("HF_HUB_OFFLINE")}
+    _set_in("huggingface_hub.constants", offline | {"HF_HUB_DISABLE_TELEMETRY": True})
+    _set_in("datasets.config", offline)
+
+
+def _set_in(module: str, values: dict[str, bool]) -> None:
+    """Change constants that a library read from the environment, if it is imported."""
+    if module in sys.modules:
+        vars(sys.modules[module]).update(values)
 
 
 def _says_yes(variable: str) -> bool:
