@@ -18,11 +18,19 @@ from typing import TYPE_CHECKING, Any, get_args
 from training_backend import journal, preferences, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
-from training_backend.job import ExportFormat, ExportJob, TrainingJob, load_job, parse_job
+from training_backend.job import (
+    ExportFormat,
+    ExportJob,
+    ProbeJob,
+    TrainingJob,
+    load_job,
+    parse_job,
+)
 from training_backend.launch import Worker, kill
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,
+    MemoryMeasured,
     RunCompleted,
     RunStopped,
     SampleGenerated,
@@ -80,7 +88,7 @@ def train(options: argparse.Namespace) -> int:
     job = _training_job(options)
     preflight.check(job)
     run = runs.create(job)
-    terminal = _follow(run, options)
+    terminal = _follow(run, _report(options))
     if not options.json:
         print(run.folder)
     return _exit_code(terminal)
@@ -98,7 +106,7 @@ def resume(options: argparse.Namespace) -> int:
             state=state,
         )
     runs.settle(run)
-    terminal = _follow(run, options)
+    terminal = _follow(run, _report(options))
     if not options.json:
         print(run.folder)
     return _exit_code(terminal)
@@ -219,10 +227,50 @@ def export(options: argparse.Namespace) -> int:
         "the export",
     )
     preflight.check(job)
-    terminal = _follow(runs.create(job), options)
+    terminal = _follow(runs.create(job), _report(options))
     if not options.json and isinstance(terminal, RunCompleted):
         print(terminal.folder)
     return _exit_code(terminal)
+
+
+def probe(options: argparse.Namespace) -> int:
+    """Try one real step; its progress goes to stderr, also with --json."""
+    asked = ProbeJob(job=_training_job(options))
+    preflight.check(asked)
+    run = runs.create(asked)
+    try:
+        terminal = _follow(run, ConsoleReport())
+        found = next((e for e in run.events() if isinstance(e, MemoryMeasured)), None)
+    finally:
+        runs.clear_probes()
+    if found is not None:
+        document = found.model_dump(mode="json", exclude={"type", "seq", "time", "elapsed"})
+        _result(options, document, "\n".join(_measured_lines(found)))
+    return _exit_code(terminal)
+
+
+def _measured_lines(found: MemoryMeasured) -> list[str]:
+    device = f"{found.device_name}, which has {_gb(found.device_total_bytes)}"
+    rows = f"with rows of {found.longest_tokens:,} tokens"
+    if not found.fits:
+        where = f"it ran out {found.ran_out}" if found.ran_out else "it takes more than is free"
+        return [
+            f"Does not fit: {where}, at {_gb(found.measured_bytes)} on {device}, {rows}.",
+            "Choose a smaller batch size or a shorter longest row, 4-bit loading, or activation "
+            "checkpointing.",
+        ]
+    estimate = f" (estimate {_gb(found.estimate_bytes)})" if found.estimate_bytes else ""
+    lines = [f"Measured {_gb(found.measured_bytes)}{estimate} on {device}, {rows}."]
+    lines += [f"  {name:12} {_gb(size):>10}" for name, size in found.parts.items()]
+    if found.seconds_per_step is not None:
+        lines.append(f"One step takes {found.seconds_per_step:.1f} seconds.")
+    if found.run_seconds is not None:
+        lines.append(f"The whole run takes about {found.run_seconds / 60:,.0f} minutes.")
+    return lines
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB"
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -241,11 +289,12 @@ def demo(options: argparse.Namespace) -> int:
     job = demo_job()
     preflight.check(job)
     run = runs.create(job)
-    code = _exit_code(_follow(run, options))
+    code = _exit_code(_follow(run, _report(options)))
     if code:
         return code
     out = exports_dir() / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    code = _exit_code(_follow(runs.create(ExportJob(run=str(run.folder), out=str(out))), options))
+    exported = runs.create(ExportJob(run=str(run.folder), out=str(out)))
+    code = _exit_code(_follow(exported, _report(options)))
     if code == 0:
         samples = [event for event in run.events() if isinstance(event, SampleGenerated)]
         for prompt in job.evaluation.prompts:
@@ -255,7 +304,7 @@ def demo(options: argparse.Namespace) -> int:
     return code
 
 
-def _follow(run: Run, options: argparse.Namespace) -> Event:
+def _follow(run: Run, shown_by: Report) -> Event:
     """Run it in a worker and show what it says. Ctrl+C saves and stops; a second one kills."""
     known = journal.last_event(run.folder)
     shown = -1 if known is None else known.seq  # of a resumed run, what it said before
@@ -270,7 +319,7 @@ def _follow(run: Run, options: argparse.Namespace) -> Event:
     try:
         worker = Worker()
         worker.start(run)
-        with _report(options) as report:
+        with shown_by as report:
             for event in worker.follow(run):
                 if event is not None and event.seq > shown:
                     shown = event.seq
@@ -340,6 +389,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("job", type=Path, metavar="JOB.json")
     command.add_argument(
         "--near-duplicates", action="store_true", help="look for rows that are nearly the same"
+    )
+    add("probe", probe, "try one real step and measure its memory and time").add_argument(
+        "job", type=Path, metavar="JOB.json"
     )
     add("runs", list_runs, "list the runs")
     command = add("export", export, "write what a run learned as a folder")

@@ -34,6 +34,7 @@ PHASES = {
     "loading": "Loading",
     "quantising": "Quantising",
     "tokenising": "Reading the data",
+    "measuring": "Trying one step",
     "sampling": "Answering the questions",
     "training": "Training",
     "saving": "Saving",

@@ -281,14 +281,25 @@ class ExportJob(Section):
     out: str = Field(min_length=1, title="Output folder")
 
 
-Job = TrainingJob | ExportJob
+class ProbeJob(Section):
+    """Try one real step of a training on its longest rows, and measure the memory it takes."""
+
+    kind: Literal["probe"] = "probe"
+    version: Literal[1] = 1
+    name: str = Field(default="probe", min_length=1, max_length=120, title="Name")
+    job: TrainingJob
+
+
+Job = TrainingJob | ExportJob | ProbeJob
+_KINDS: dict[Any, type[Job]] = {"export": ExportJob, "probe": ProbeJob}
 
 
 def parse_job(data: Any, source: str = "job") -> Job:
     """Check a job document. Raises `JobError` with every mistake at once."""
     if not isinstance(data, Mapping):
         raise JobError([Problem("", "a job is one JSON object")], source)
-    model = ExportJob if data.get("kind") == "export" else TrainingJob
+    kind = data.get("kind")
+    model = _KINDS.get(kind, TrainingJob) if isinstance(kind, str) else TrainingJob
     try:
         text = json.dumps(data)
     except (TypeError, ValueError, RecursionError) as error:
@@ -337,7 +348,7 @@ def _anchored(job: Job, folder: Path) -> Job:
                 return str(Path(candidate))
         return text
 
-    if isinstance(job, ExportJob):
+    if not isinstance(job, TrainingJob):
         return job
     paths = {"id": absolute(job.model.id)}
     if job.model.adapter is not None:

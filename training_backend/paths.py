@@ -47,6 +47,11 @@ def export_runs_dir() -> Path:
     return _made(home() / "export-runs")
 
 
+def probe_runs_dir() -> Path:
+    """`probe-runs/`: what a probe needs while it lasts."""
+    return _made(home() / "probe-runs")
+
+
 def models_dir() -> Path:
     """`models/`: base models that Lorasmith prepared itself."""
     return _made(home() / "models")

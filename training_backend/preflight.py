@@ -12,7 +12,7 @@ from training_backend import adapters, catalog, start_adapter
 from training_backend.data import mapping, sources
 from training_backend.demo_model import demo_model_ready
 from training_backend.errors import JobError, Problem, UserError
-from training_backend.job import ExportJob, Job, TrainingJob
+from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
 from training_backend.paths import require_free, runs_dir
 
 MIN_FREE_BYTES = 500_000_000  # an adapter, a few checkpoints with optimizer state, logs
@@ -22,10 +22,13 @@ DEMO_FREE_BYTES = 1_000_000_000  # the download, its unpacked weights and the re
 def check(job: Job) -> None:
     """Raises `JobError` with everything that would keep the job from starting."""
     checks: list[Callable[[], None]]
-    if isinstance(job, TrainingJob):
-        checks = [lambda: _model(job), lambda: check_data(job), lambda: _room(job)]
-    else:
-        checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
+    match job:
+        case TrainingJob():
+            checks = [lambda: _model(job), lambda: check_data(job), lambda: _room(job)]
+        case ExportJob():
+            checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
+        case ProbeJob():  # it does without data
+            checks = [lambda: _model(job.job)]
     problems = []
     for one in checks:
         try:

@@ -18,6 +18,7 @@ Phase = Literal[
     "loading",
     "quantising",
     "tokenising",
+    "measuring",
     "sampling",
     "training",
     "saving",
@@ -50,7 +51,8 @@ class RunStarted(_Event):
 class PhaseChanged(_Event):
     """Work moved on: to another phase, or (`fraction`, 0 to 1) within one.
 
-    The counts are known from the phase `training` on. `trained_token_share` is the share
+    `seconds_left` is of the whole job, where that can be told. The counts are known from the
+    phase `training` on. `trained_token_share` is the share
     of the data's tokens that the loss is computed on.
     """
 
@@ -58,6 +60,7 @@ class PhaseChanged(_Event):
     phase: Phase
     fraction: float | None = None
     detail: str = ""
+    seconds_left: float | None = None
     total_steps: int | None = None
     trainable_parameters: int | None = None
     total_parameters: int | None = None
@@ -121,6 +124,31 @@ class CheckpointSaved(_Event):
     step: int
     path: str
     bytes: int
+
+
+class MemoryMeasured(_Event):
+    """What one real step on the longest rows took, at its peak; a probe's result.
+
+    `measured_bytes` is what the process held of the device, all included; `parts` is what of it
+    is known, by the names of `vram.Part`. Where it did not fit, the bytes are those up to there
+    and `ran_out` says where. `estimate_bytes` is what the estimate said of the same rows.
+    """
+
+    type: Literal["MemoryMeasured"] = "MemoryMeasured"
+    device: str
+    device_name: str = ""
+    device_total_bytes: int
+    fits: bool
+    ran_out: str = ""
+    measured_bytes: int
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    estimate_bytes: int | None = None
+    parts: dict[str, int] = Field(default_factory=dict)
+    longest_tokens: int
+    full_length: bool
+    seconds_per_step: float | None = None
+    run_seconds: float | None = None
 
 
 class WarningRaised(_Event):
@@ -191,6 +219,7 @@ Event = Annotated[
     | EvaluationLogged
     | SampleGenerated
     | CheckpointSaved
+    | MemoryMeasured
     | WarningRaised
     | LogLine
     | Heartbeat

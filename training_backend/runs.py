@@ -10,7 +10,7 @@
       checkpoints/      finished checkpoint-<step>/ folders, each with COMPLETE.json
       adapter/          the result
 
-Exports are jobs of the same kind, with folders of the same kind, elsewhere.
+Exports and probes are jobs too, with folders of the same kind, elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ from filelock import FileLock, Timeout
 from training_backend import journal
 from training_backend.errors import UserError
 from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
-from training_backend.job import ExportJob, Job, TrainingJob, load_job
-from training_backend.paths import export_runs_dir, runs_dir
+from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, load_job
+from training_backend.paths import export_runs_dir, probe_runs_dir, runs_dir
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,
@@ -175,7 +176,7 @@ class RunSummary:
 
 def create(job: Job) -> Run:
     """Make the folder of a new run; its name is unique and made of plain letters."""
-    parent = export_runs_dir() if isinstance(job, ExportJob) else runs_dir()
+    parent = _parent(job)
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{_slug(job.name)}"
     folder = parent / stem
     count = 1
@@ -190,6 +191,23 @@ def create(job: Job) -> Run:
     write_text_atomic(folder / "job.json", job.model_dump_json(indent=2) + "\n")
     fsync_folder(parent)
     return Run(folder)
+
+
+def _parent(job: Job) -> Path:
+    match job:
+        case TrainingJob():
+            return runs_dir()
+        case ExportJob():
+            return export_runs_dir()
+        case ProbeJob():
+            return probe_runs_dir()
+
+
+def clear_probes() -> None:
+    """Remove what probes left behind that ended, also those of a window that was killed."""
+    for folder in probe_runs_dir().iterdir():
+        if not Run(folder).is_alive():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def find(reference: str) -> Run:

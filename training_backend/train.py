@@ -64,28 +64,12 @@ def _run(
 
     reporter.phase("loading", detail="the tokenizer and the data")
     model_id = str(base_model.locate(job, reporter))
-    start = _start(job, model_id, resume_from)
+    start = start_of(job, model_id, resume_from)
     tokenizer = load_tokenizer(job, model_id)
     model = base_model.load_model(job, model_id, reporter)
     data = _dataset(job, tokenizer, reporter)
 
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(job, staging, data.held_out is not None),
-        train_dataset=data.train,
-        eval_dataset=data.held_out,
-        processing_class=tokenizer,
-        peft_config=base_model.lora_config(job, model, start),
-    )
-    # TRL holds 4-bit adapters in bf16, yet a resumed one comes back in fp32: a resume would
-    # not be exact. Train them in fp32 from the start.
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    if start is not None:
-        base_model.start_from(trainer.model, start)
-    # It prints what the journal holds; the log's last lines are evidence when a worker dies.
-    trainer.remove_callback(PrinterCallback)
+    trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
     reports = TrainerReports(job, reporter, staging)
     trainer.add_callback(reports)
 
@@ -118,7 +102,9 @@ def _run(
     return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=loss)
 
 
-def _start(job: TrainingJob, model_id: str, resume_from: Checkpoint | None) -> Adapter | None:
+def start_of(
+    job: TrainingJob, model_id: str, resume_from: Checkpoint | None = None
+) -> Adapter | None:
     """The adapter that the job goes on from; of a resumed one its checkpoint tells all."""
     if job.model.adapter is None:
         return None
@@ -147,6 +133,36 @@ def _dataset(job: TrainingJob, tokenizer: Any, reporter: Reporter) -> TrainingRo
 
 
 # --- training --------------------------------------------------------------------------
+
+
+def make_trainer(
+    job: TrainingJob,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    held_out: Any | None,
+    start: Adapter | None,
+    staging: Path,
+) -> Any:
+    """The trainer of a job, with its adapter in place; `rows` as `TrainingRows.train`."""
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(job, staging, held_out is not None),
+        train_dataset=rows,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        peft_config=base_model.lora_config(job, model, start),
+    )
+    # TRL holds 4-bit adapters in bf16, yet a resumed one comes back in fp32: a resume would
+    # not be exact. Train them in fp32 from the start.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if start is not None:
+        base_model.start_from(trainer.model, start)
+    # It prints what the journal holds; the log's last lines are evidence when a worker dies.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:

@@ -15,7 +15,7 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import Timeout
 
@@ -24,7 +24,7 @@ from training_backend.checkpoints import Checkpoint
 from training_backend.child_process import choose_card, detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
 from training_backend.files import is_disk_full
-from training_backend.job import ExportJob, Job, TrainingJob
+from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
 from training_backend.journal import JournalWriter
 from training_backend.memory import SAMPLE_SECONDS, MemorySampler
 from training_backend.paths import drive_of, home
@@ -95,6 +95,16 @@ class Reporter:
         """Raises `StopRequested` when the person asked to stop."""
         if self.stop_requested():
             raise StopRequested
+
+    def end_now(self, terminal: Terminal, exit_code: int) -> NoReturn:
+        """End the process in the midst of its work, with this as its last word.
+
+        For work that leaves nothing behind; the other threads say nothing any more.
+        """
+        self.run.clear_requests()
+        self._order.acquire()
+        self._journal.append(terminal)  # where its reader looks when the queue ends
+        os._exit(exit_code)
 
     def quiet_seconds(self) -> float:
         return time.monotonic() - self._last
@@ -167,13 +177,19 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
     job: Job | None = None
     try:
         job = run.job()
-        if isinstance(job, TrainingJob):
-            from training_backend import train
+        match job:
+            case TrainingJob():
+                from training_backend import train
 
-            return train.run(job, reporter, resume_from)
-        from training_backend.export import folder
+                return train.run(job, reporter, resume_from)
+            case ProbeJob():
+                from training_backend import probe
 
-        return folder.run(job, reporter)
+                return probe.run(job, reporter)
+            case ExportJob():
+                from training_backend.export import folder
+
+                return folder.run(job, reporter)
     except StopRequested:
         return RunStopped(checkpoint=str(resume_from.folder) if resume_from else None)
     except UserError as error:

@@ -38,6 +38,7 @@ from training_backend.protocol import (
     Event,
     Heartbeat,
     LogLine,
+    MemoryMeasured,
     MemorySampled,
     MetricsLogged,
     PhaseChanged,
@@ -220,7 +221,7 @@ class TrainPage(QWidget):
                 self._log(event, self.tr("Note: {message}").format(message=event.message))
             case LogLine():
                 self._log(event, event.message)
-            case Heartbeat():
+            case Heartbeat() | MemoryMeasured():  # the latter is a probe's alone
                 pass
             case RunCompleted() | RunStopped() | RunFailed() | RunInterrupted():
                 self._end(event, past=past)

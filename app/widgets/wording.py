@@ -25,6 +25,7 @@ _PHASES: dict[Phase, str] = {
     "quantising": str(QT_TRANSLATE_NOOP("wording", "Packing the model into 4 bits")),
     "sampling": str(QT_TRANSLATE_NOOP("wording", "Answering questions")),
     "tokenising": str(QT_TRANSLATE_NOOP("wording", "Preparing the data")),
+    "measuring": str(QT_TRANSLATE_NOOP("wording", "Trying one step")),
     "training": str(QT_TRANSLATE_NOOP("wording", "Training")),
     "saving": str(QT_TRANSLATE_NOOP("wording", "Saving the result")),
     "merging": str(QT_TRANSLATE_NOOP("wording", "Merging the adapter into the model")),

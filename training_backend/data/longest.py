@@ -1,0 +1,97 @@
+"""The batch that takes the most memory: the longest rows of the data, else full ones made up.
+
+Needs datasets, so it is for the worker alone.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from training_backend.data.formatting import IGNORED
+from training_backend.data.prepare import Preparation
+from training_backend.errors import UserError
+from training_backend.job import TrainingJob
+
+SCAN_SECONDS = 8.0
+_DRAWS = 1_000
+
+
+@dataclass(frozen=True)
+class LongestRow:
+    """One row to fill batches with, and what is known of the data's lengths.
+
+    `lengths` are tokens of the sequences that were looked at; `complete` says that these are
+    all. Without data they are empty.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    lengths: tuple[int, ...]
+    complete: bool
+
+
+def longest_row(
+    job: TrainingJob, tokenizer: Any, should_stop: Callable[[], bool] | None = None
+) -> LongestRow:
+    """Look for the longest row, for seconds at most.
+
+    Where the data cannot be read, or holds more rows than there is time for and none of those
+    seen is full, a row of `max_length` tokens is made up.
+    """
+    longest: tuple[int, int] = (0, 0)  # tokens, learned ones
+    input_ids: list[int] = []
+    labels: list[int] = []
+    lengths: list[int] = []
+    complete = True
+    until = time.monotonic() + SCAN_SECONDS
+    try:
+        for row in Preparation(job, tokenizer).rows(should_stop=should_stop):
+            for sequence in row.sequences:
+                found = list(sequence.labels)
+                size = len(found), sum(label != IGNORED for label in found)
+                lengths.append(size[0])
+                if size > longest:
+                    longest, input_ids, labels = size, list(sequence.input_ids), found
+            if time.monotonic() > until:
+                complete = False
+                break
+    except UserError:  # the run will tell what is wrong with it; memory can be told all the same
+        lengths, complete = [], True
+    if not lengths or (not complete and longest[0] < job.training.max_length):
+        chance = random.Random(job.training.seed)
+        vocabulary = int(tokenizer.vocab_size)
+        input_ids = [chance.randrange(vocabulary) for _ in range(job.training.max_length)]
+        labels = input_ids
+    return LongestRow(input_ids, labels, tuple(lengths), complete)
+
+
+def batches(row: LongestRow, job: TrainingJob, count: int) -> Any:
+    """A dataset of `count` batches, each as long as the settings and the row allow.
+
+    Packed rows are full whatever the data, and hold several rows: that decides the attention.
+    """
+    from datasets import Dataset
+
+    rows = job.training.per_device_train_batch_size * count
+    ids, labels = row.input_ids, row.labels
+    if job.training.packing:
+        usual = sum(row.lengths) / len(row.lengths) if row.lengths else job.training.max_length / 2
+        pieces = max(2, round(job.training.max_length / max(1.0, usual)))
+        length = max(2, job.training.max_length // pieces)
+        times = -(-length // len(ids))
+        ids, labels = (ids * times)[:length], (ids * times)[:length]
+        rows *= job.training.max_length // length
+    return Dataset.from_dict({"input_ids": [ids] * rows, "labels": [labels] * rows})
+
+
+def usual_share(row: LongestRow, batch_size: int, seed: int) -> float:
+    """How long a usual batch is, measured by the longest: a batch is padded to its longest row."""
+    if not row.lengths:
+        return 1.0
+    chance = random.Random(seed)
+    drawn = (max(chance.choices(row.lengths, k=batch_size)) for _ in range(_DRAWS))
+    return min(1.0, sum(drawn) / _DRAWS / len(row.input_ids))
