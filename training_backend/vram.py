@@ -1,18 +1,40 @@
 """How much memory a job needs, part by part, before it starts.
 
-Plain Python: it evaluates what was traced once per model (`memory_traces.py`).
+Plain Python: it evaluates what was traced once per model (`memory_traces`), adds what follows
+from the settings alone, and what was measured on this computer (`memory_records`). A step has
+four moments that can be its peak: the turn from forward to backward with the loss, the backward
+pass of one of the last layers, that of the first layer, and the optimizer's own step. The
+answer is the largest of them. Every number has its formula and source in `docs/memory.md`.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from training_backend import memory_records, memory_traces
 from training_backend.devices import Device
 from training_backend.job import TrainingJob
+from training_backend.memory_traces import Attention, HeadName, Linear, Poly, Trace
+from training_backend.model_config import config_of
 
 PartName = Literal["weights", "adapter", "gradients", "optimizer", "activations", "overhead"]
 Fit = Literal["comfortable", "tight", "does_not_fit"]
+
+COMFORTABLE = 0.85  # of what is available; the rest is for longer rows and other programs
+MIB = 2**20
+
+# Not traced but observed; a probe on the card itself replaces them.
+CONTEXT_BYTES = 450 * MIB  # the driver's context and the kernels of the libraries
+WORKSPACE_BYTES = 32 * MIB  # cuBLAS, by PyTorch's default for its newest cards
+FRAGMENTATION = 0.03  # what PyTorch's allocator holds beyond what is in use
+LIBRARIES_BYTES = 900 * MIB  # a training process without a model, on the processor
+
+_LOSS_CHUNK = 4096  # tokens that TRL's loss looks at together
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,9 @@ class Estimate:
     needs: Needs
     measured: bool = False
 
+    def part(self, name: PartName) -> Part:
+        return next(part for part in self.parts if part.name == name)
+
 
 class TraceNeeded(Exception):
     """This model has not been traced for such settings; ask the helper for "trace"."""
@@ -72,21 +97,363 @@ def optimizer_name(job: TrainingJob, device: Device) -> str:
     return "paged_adamw_8bit" if device.kind in ("cuda", "xpu") else "adamw_torch"
 
 
-def estimate_parameters(parameters: int, job: TrainingJob, device: Device) -> int:
-    """Total bytes for a model of which only its number of parameters is known.
-
-    Interpolated between the traces that come with the program; right to about a fifth.
-    """
-    raise NotImplementedError
-
-
-def estimate_job(job: TrainingJob, device: Device) -> Estimate:
+def estimate_job(job: TrainingJob, device: Device, *, corrected: bool = True) -> Estimate:
     """The memory that a job needs at its peak, on full batches at `max_length`.
 
     Needs neither weights nor data. Takes a few milliseconds.
+
+    Args:
+        corrected: whether to heed what was measured on this computer.
 
     Raises:
         TraceNeeded: when the model, or such settings of it, were never traced.
         UserError: when the model is not known at all.
     """
-    raise NotImplementedError
+    config = config_of(job)
+    trace = memory_traces.find(memory_traces.fingerprint(config, job)) if config else None
+    if trace is None:
+        raise TraceNeeded
+    found = evaluate(trace, job, device)
+    if not corrected:
+        return found
+    measured = memory_records.measured(job, device)
+    total = found.total_bytes + memory_records.correction(device) if measured is None else measured
+    return _with_total(found, total, measured is not None)
+
+
+def estimate_parameters(parameters: int, job: TrainingJob, device: Device) -> int:
+    """Total bytes for a model of which only its number of parameters is known.
+
+    Interpolated between the traces that come with the program, on a logarithmic scale.
+    """
+    known = sorted((trace.parameters, trace) for trace in _default_traces())
+    below = max((pair for pair in known if pair[0] <= parameters), default=known[0])
+    above = min((pair for pair in known if pair[0] > parameters), default=known[-1])
+    low, high = (evaluate(pair[1], job, device).total_bytes for pair in (below, above))
+    if below[0] == above[0]:  # smaller or larger than all: by its weights
+        per_parameter = _weight_bytes(below[1], job) / below[0]
+        return max(0, int(low + (parameters - below[0]) * per_parameter))
+    share = math.log(parameters / below[0]) / math.log(above[0] / below[0])
+    return int(low * (high / low) ** share)
+
+
+@functools.cache
+def _default_traces() -> tuple[Trace, ...]:
+    return tuple(memory_traces.shipped())
+
+
+def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
+    """What a traced model needs with these settings on this device."""
+    card = device.kind != "cpu"
+    weights = _weight_bytes(trace, job)
+    adapted = [linear for linear in trace.linears if linear.adapted]
+    trained = job.lora.r * sum(x.count * (x.rows + x.columns) for x in adapted)
+    optimizer = _optimizer_bytes(optimizer_name(job, device), adapted, job.lora.r)
+    gradients = 4 * trained
+    accumulates = job.training.gradient_accumulation_steps > 1
+
+    # Beside weights, adapter and optimizer: the largest of four moments.
+    top, bottom = _step_bytes(trace, job, device)
+    update = _update_bytes(optimizer_name(job, device), adapted, job.lora.r, card)
+    peak = max(top + gradients * accumulates, bottom + gradients, gradients + update)
+    held = gradients if accumulates or peak > top else 0
+    activations = peak - held
+
+    inner = weights + 4 * trained + optimizer.bytes + peak
+    overhead = _overhead(device, inner, activations)
+    parts = (
+        _weights_part(trace, job, weights),
+        Part(
+            "adapter",
+            4 * trained,
+            f"{trained:,} trained numbers × 4 bytes: rank {job.lora.r} × (rows + columns) of "
+            f"{sum(x.count for x in adapted):,} layers",
+            "LoRA (arXiv 2106.09685), section 4.1; held in 32-bit",
+        ),
+        Part(
+            "gradients",
+            held,
+            f"{trained:,} trained numbers × 4 bytes"
+            if held
+            else "0: without accumulation none are held at the peak",
+            "PyTorch keeps gradients in the type of the trained numbers",
+        ),
+        optimizer,
+        _activations_part(trace, job, device, activations),
+        overhead,
+    )
+    total = sum(part.bytes for part in parts)
+    return Estimate(
+        parts, total, device, _fit(total, device), _needs(trace, job, device, total, trained)
+    )
+
+
+# --- the step --------------------------------------------------------------------------------
+
+
+def _step_bytes(trace: Trace, job: TrainingJob, device: Device) -> tuple[int, int]:
+    """Activations at the top of the backward pass with the loss, and at its bottom."""
+    training = job.training
+    values = _growth_values(job)
+    card, in_4bit = device.kind != "cpu", job.quantization.load_in_4bit
+    attention = _attention(trace, job)
+    steps = {
+        recomputed: trace.steps[memory_traces.step_name(card, in_4bit, recomputed, attention)]
+        for recomputed in (False, True)
+    }
+    every = training.activation_checkpointing_every_n_layers
+    recomputes = [
+        training.activation_checkpointing and index % every == 0
+        for index in range(len(trace.layers))
+    ]
+    last = len(trace.layers) - 1
+
+    def most(moments: Iterable[Poly]) -> float:
+        return max((_bytes(moment, values) for moment in moments), default=0.0)
+
+    def layers(count: int, turned: bool) -> float:
+        """What the first `count` layers keep."""
+        total = 0.0
+        for kind, recomputed in zip(trace.layers[:count], recomputes, strict=False):
+            step = steps[recomputed]
+            total += _bytes((step.kept if turned else step.held)[kind], values)
+        return total
+
+    head = trace.heads[_head_name(device)]
+    end = steps[recomputes[last]]
+    top = max(
+        layers(last, False) + most(end.forward),
+        layers(last, False) + most(end.end) + most(head.forward),
+        layers(last, True) + most(end.turn) + most(head.backward),
+        *(
+            layers(index, True) + most(steps[recomputes[index]].backward)
+            for index in range(max(0, last - every), last + 1)
+        ),
+    )
+    return int(top), int(most(steps[recomputes[0]].bottom))
+
+
+def _growth_values(job: TrainingJob) -> dict[str, float]:
+    batch, length, rank = _batch(job), _length(job), job.lora.r
+    return {
+        "1": 1,
+        "length": length,
+        "tokens": batch * length,
+        "rank": rank,
+        "tokens*rank": batch * length * rank,
+        "batch*length^2": batch * length**2,
+        "length^2": length**2,
+        "chunk": min(batch * length, _LOSS_CHUNK),
+    }
+
+
+def _batch(job: TrainingJob) -> int:
+    """Rows at once; packing puts all of them into a single one."""
+    return 1 if job.training.packing else job.training.per_device_train_batch_size
+
+
+def _length(job: TrainingJob) -> int:
+    rows = job.training.per_device_train_batch_size if job.training.packing else 1
+    return rows * job.training.max_length
+
+
+def _attention(trace: Trace, job: TrainingJob) -> Attention:
+    """Rows of different lengths, or packed ones, need a mask; so does a window within a row."""
+    if job.training.packing or job.training.per_device_train_batch_size > 1:
+        return "mask"
+    window = trace.sliding_window
+    return "window" if window and job.training.max_length >= window else "plain"
+
+
+def _head_name(device: Device) -> HeadName:
+    if device.kind == "cpu":
+        return "cpu"
+    # An imagined card is one as people mostly have it: with Triton, as PyTorch for Linux brings.
+    triton = device.imagined or importlib.util.find_spec("triton") is not None
+    return "card" if triton and device.kind in ("cuda", "xpu") else "card_without_triton"
+
+
+def _bytes(poly: Poly, values: dict[str, float]) -> float:
+    return sum(amount * values[growth] for growth, amount in poly.items())
+
+
+# --- the parts -------------------------------------------------------------------------------
+
+
+def _weight_bytes(trace: Trace, job: TrainingJob) -> int:
+    if not job.quantization.load_in_4bit:
+        return 2 * trace.parameters
+    double = job.quantization.bnb_4bit_use_double_quant
+    packed = (x.count * bytes_in_4bit(x.rows * x.columns, double) for x in trace.linears
+              if x.quantised)  # fmt: skip
+    return 2 * trace.other_weights + sum(packed)
+
+
+def bytes_in_4bit(elements: int, double: bool) -> int:
+    """One layer's weight as bitsandbytes holds it: half a byte each, and scales by blocks of 64.
+
+    The scales are fp32, or with double quantisation one byte each with an fp32 scale of their
+    own by blocks of 256 (QLoRA, arXiv 2305.14314, section 3), beside small tables.
+    """
+    blocks = math.ceil(elements / 64)
+    tables = 16 * 4
+    if not double:
+        return math.ceil(elements / 2) + 4 * blocks + tables
+    return math.ceil(elements / 2) + blocks + 4 * math.ceil(blocks / 256) + tables + 4
+
+
+def _weights_part(trace: Trace, job: TrainingJob, weights: int) -> Part:
+    if not job.quantization.load_in_4bit:
+        return Part(
+            "weights",
+            weights,
+            f"{trace.parameters:,} parameters × 2 bytes",
+            "16-bit weights, tied ones counted once",
+        )
+    double = job.quantization.bnb_4bit_use_double_quant
+    inside = trace.parameters - trace.other_weights
+    bits = 4 + (8 / 64 + 32 / 64 / 256 if double else 32 / 64)
+    return Part(
+        "weights",
+        weights,
+        f"{inside:,} parameters × {bits:.3f} bits, and {trace.other_weights:,} × 2 bytes in "
+        "16-bit: embeddings, norms and the output layer",
+        "QLoRA (arXiv 2305.14314), section 3: blocks of 64"
+        + (" with double quantisation" if double else ""),
+    )
+
+
+def _optimizer_bytes(name: str, adapted: list[Linear], rank: int) -> Part:
+    """The optimizer's states of the two matrices of each adapted layer."""
+    counts = [n for x in adapted for n in (rank * x.columns, rank * x.rows) for _ in range(x.count)]
+    trained = sum(counts)
+    if name == "adamw_torch":
+        return Part(
+            "optimizer",
+            8 * trained,
+            f"{trained:,} trained numbers × 8 bytes: two running means in 32-bit",
+            "AdamW (arXiv 1711.05101), as PyTorch holds it",
+        )
+    if name in ("adamw_8bit", "paged_adamw_8bit"):
+        small = sum(n for n in counts if n < 4096)
+        size = 8 * small + sum(2 * n + 8 * math.ceil(n / 256) for n in counts if n >= 4096)
+        return Part(
+            "optimizer",
+            size,
+            f"{trained - small:,} trained numbers × 2 bytes and a scale for every 256 of them"
+            + (f"; {small:,} in small matrices × 8 bytes" if small else "")
+            + ("; it can give way to RAM when the card is full" if "paged" in name else ""),
+            "8-bit optimizers (arXiv 2110.02861), as bitsandbytes holds them",
+        )
+    if name == "adafactor":
+        edges = sum(x.count * (2 * rank + x.rows + x.columns) for x in adapted)
+        return Part(
+            "optimizer",
+            4 * edges,
+            f"{edges:,} row and column means × 4 bytes",
+            "Adafactor (arXiv 1804.04235), factored and without momentum",
+        )
+    return Part("optimizer", 0, "0: plain SGD keeps no state", "PyTorch's SGD without momentum")
+
+
+def _update_bytes(name: str, adapted: list[Linear], rank: int, card: bool) -> int:
+    """What the optimizer takes for a moment while it updates the trained numbers."""
+    sizes = [rank * max(x.rows, x.columns) for x in adapted]
+    largest = max(sizes, default=0)
+    if name == "adamw_torch" and card:  # all at once, for speed
+        return 4 * rank * sum(x.count * (x.rows + x.columns) for x in adapted)
+    return 8 * largest if name in ("adamw_torch", "adafactor") else 0
+
+
+def _activations_part(trace: Trace, job: TrainingJob, device: Device, size: int) -> Part:
+    training = job.training
+    every = training.activation_checkpointing_every_n_layers
+    if not training.activation_checkpointing:
+        kept = "every layer keeps what its backward pass needs"
+    elif every == 1:
+        kept = "every layer keeps its input and is computed again"
+    else:
+        kept = f"one layer in {every} keeps its input only and is computed again"
+    chunk = min(_batch(job) * _length(job), _LOSS_CHUNK)
+    return Part(
+        "activations",
+        size,
+        f"{_batch(job):,} × {_length(job):,} tokens through {len(trace.layers)} layers of width "
+        f"{trace.hidden_size:,}; {kept}; the loss takes {chunk:,} tokens of a vocabulary of "
+        f"{trace.vocabulary:,} at a time",
+        "Traced: every tensor of one step of this model, followed from its making to its end",
+    )
+
+
+def _overhead(device: Device, inner: int, activations: int) -> Part:
+    if device.kind == "cpu":
+        return Part(
+            "overhead",
+            LIBRARIES_BYTES,
+            f"{LIBRARIES_BYTES // MIB:,} MiB for the program and its libraries",
+            "Measured on Linux: a training process before its model is loaded",
+        )
+    fragments = int(FRAGMENTATION * activations)
+    return Part(
+        "overhead",
+        CONTEXT_BYTES + WORKSPACE_BYTES + fragments,
+        f"{CONTEXT_BYTES // MIB:,} MiB for the driver and its kernels, {WORKSPACE_BYTES // MIB} MiB "
+        f"for matrix products, {FRAGMENTATION:.0%} of the activations lost between tensors",
+        "An assumption from common cards; the memory test measures yours",
+    )
+
+
+def _with_total(found: Estimate, total: int, measured: bool) -> Estimate:
+    """The estimate with another total, the difference put to what no formula tells."""
+    difference = total - found.total_bytes
+    if not difference:
+        return found if not measured else _replaced(found, found.parts, total, True)
+    last = found.part("overhead")
+    word = "measured here" if measured else "measured here with other settings"
+    changed = Part(
+        last.name,
+        last.bytes + difference,
+        f"{last.formula}; {difference / MIB:+,.0f} MiB {word}",
+        last.source,
+    )
+    parts = (*(part for part in found.parts if part is not last), changed)
+    return _replaced(found, parts, total, measured)
+
+
+def _replaced(
+    found: Estimate, parts: tuple[Part, ...], total: int, measured: bool
+) -> Estimate:
+    fit = _fit(total, found.device)
+    return Estimate(parts, total, found.device, fit, found.needs, measured)
+
+
+def _fit(total: int, device: Device) -> Fit:
+    if total <= COMFORTABLE * device.available_bytes:
+        return "comfortable"
+    return "tight" if total <= device.available_bytes else "does_not_fit"
+
+
+# --- RAM and disk ----------------------------------------------------------------------------
+
+
+def _needs(trace: Trace, job: TrainingJob, device: Device, total: int, trained: int) -> Needs:
+    """RAM and disk of training, of merging (tensor by tensor) and of a GGUF file made after it."""
+    optimizer = _optimizer_bytes(
+        optimizer_name(job, device), [x for x in trace.linears if x.adapted], job.lora.r
+    ).bytes
+    largest = max(
+        [x.rows * x.columns for x in trace.linears] + [trace.vocabulary * trace.hidden_size]
+    )
+    libraries = LIBRARIES_BYTES + (1500 * MIB if device.kind != "cpu" else 0)
+    loading = 2 * largest  # weights are read one after the other, straight to where they go
+    paged = optimizer if "paged" in optimizer_name(job, device) else 0
+    checkpoint = 4 * trained + optimizer + 25 * MIB  # with tokenizer and state of the trainer
+    whole = 2 * trace.parameters
+    return Needs(
+        training_ram=total if device.kind == "cpu" else libraries + loading + paged,
+        training_disk=checkpoint * (job.training.save_total_limit + 1) + 4 * trained,
+        merge_ram=LIBRARIES_BYTES + 12 * largest,  # one tensor: in 16-bit, and twice in 32-bit
+        merge_disk=whole,
+        gguf_ram=LIBRARIES_BYTES + 12 * largest,
+        gguf_disk=2 * whole + trace.parameters * 34 // 32,  # merged, as F16, and as Q8_0
+    )
