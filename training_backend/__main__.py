@@ -7,6 +7,7 @@ line, 3 stopped on request. Progress goes to stderr, results to stdout.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import signal
@@ -39,6 +40,8 @@ from training_backend.runs import Run
 
 if TYPE_CHECKING:
     from training_backend.data.lint import Finding
+    from training_backend.devices import Device
+    from training_backend.vram import Estimate
 
 _SHOWN_ROWS = 8  # of one finding of lint
 
@@ -195,6 +198,31 @@ def _places(finding: Finding) -> str:
     shown = ", ".join(str(row + 1) for row in finding.rows[:_SHOWN_ROWS])
     more = ", ..." if finding.count > _SHOWN_ROWS else ""
     return f"({'row' if finding.count == 1 else 'rows'} {shown}{more})"
+
+
+def estimate(options: argparse.Namespace) -> int:
+    from training_backend.devices import parse_device, this_device
+    from training_backend.memory_report import as_document, as_text
+
+    job = _training_job(options)
+    device = parse_device(options.device) if options.device else this_device()
+    found = _estimated(job, device, options)
+    _result(options, as_document(found), "" if options.json else as_text(found))
+    return 0
+
+
+def _estimated(job: TrainingJob, device: Device, options: argparse.Namespace) -> Estimate:
+    """The job's memory; a model that was never traced is traced first, which takes seconds."""
+    from training_backend.vram import TraceNeeded, estimate_job
+
+    with contextlib.suppress(TraceNeeded):
+        return estimate_job(job, device)
+    with _report(options) as report:
+        report.say("Finding out what a step of this model allocates ...")
+        from training_backend.trace_model import trace_job
+
+        trace_job(job)
+    return estimate_job(job, device)
 
 
 def _training_job(options: argparse.Namespace) -> TrainingJob:
@@ -393,6 +421,9 @@ def _parser() -> argparse.ArgumentParser:
     add("probe", probe, "try one real step and measure its memory and time").add_argument(
         "job", type=Path, metavar="JOB.json"
     )
+    command = add("estimate", estimate, "memory needed, with its parts; needs no weights")
+    command.add_argument("job", type=Path, metavar="JOB.json")
+    command.add_argument("--device", metavar="CARD", help="imagine one, such as cuda:24GiB")
     add("runs", list_runs, "list the runs")
     command = add("export", export, "write what a run learned as a folder")
     command.add_argument("run", metavar="RUN", help="a run's id or folder, or an adapter folder")

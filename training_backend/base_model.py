@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
-from training_backend import start_adapter
+from training_backend import attention, start_adapter
 from training_backend.adapters import WEIGHTS, Adapter
 from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
 from training_backend.demo_model import DemoProgress, prepare_demo_model
@@ -74,7 +74,7 @@ def load_model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
             quantization_config=quantization if asked.load_in_4bit else None,
             dtype=precision(),
             device_map={"": 0 if torch.cuda.is_available() else "cpu"},
-            attn_implementation="sdpa",  # whatever the config says: it could name remote code
+            attn_implementation=attention.implementation(config),
             use_safetensors=True,  # never a pickle
             trust_remote_code=False,
             output_loading_info=True,

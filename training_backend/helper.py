@@ -301,6 +301,20 @@ def _check_token(request: Request, tokenizers: Tokenizers) -> Answer:
     return {"name": hub_models.token_owner()}
 
 
+def _trace(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Find out what a step of the job's model allocates, and keep it; needs torch."""
+    from training_backend.trace_model import trace_job
+
+    def report(share: float) -> None:
+        if request.cancelled.is_set():
+            raise StopRequested
+        request.progress({"share": share})
+
+    with _loading:
+        found = trace_job(request.job(), report)
+    return {"fingerprint": found.fingerprint, "parameters": found.parameters}
+
+
 HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "preview": _preview,
     "lengths": _lengths,
@@ -313,8 +327,9 @@ HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "download_model": _download_model,
     "discard_download": _discard_download,
     "check_token": _check_token,
+    "trace": _trace,
 }
-NEED_TORCH = frozenset({"prepare_demo"})
+NEED_TORCH = frozenset({"prepare_demo", "trace"})
 
 
 def _local_tokenizer(job: TrainingJob) -> Any:

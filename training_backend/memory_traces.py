@@ -17,13 +17,15 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training_backend import paths
-from training_backend.files import write_json_atomic
+from training_backend.files import write_text_atomic
 from training_backend.job import TrainingJob
 
 FORMAT = 1  # of the documents; raise it when `trace_model` finds out something new
 
 # How the bytes of a storage grow: each is what one coefficient is multiplied by.
-Growth = Literal["1", "length", "tokens", "rank", "tokens*rank", "batch*length^2", "length^2", "chunk"]
+Growth = Literal[
+    "1", "length", "tokens", "rank", "tokens*rank", "batch*length^2", "length^2", "chunk"
+]
 GROWTHS: tuple[Growth, ...] = get_args(Growth)
 Poly = dict[Growth, float]
 
@@ -118,7 +120,9 @@ def fingerprint(config: dict[str, Any], job: TrainingJob) -> str:
     document = {
         "format": FORMAT,
         "config": {key: value for key, value in config.items() if key not in _IRRELEVANT},
-        "targets": targets if isinstance(targets, str) else sorted(name.strip() for name in targets),
+        "targets": targets
+        if isinstance(targets, str)
+        else sorted(name.strip() for name in targets),
         "dropout": job.lora.lora_dropout > 0,
         "wide": job.quantization.load_in_4bit
         and job.quantization.bnb_4bit_compute_dtype == "float32",
@@ -138,7 +142,7 @@ def store(trace: Trace, folder: Path | None = None) -> Path:
     """Keep a trace, by default on this computer; returns its file."""
     path = (folder or _folder()) / f"{trace.fingerprint}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(path, trace.model_dump(mode="json"))
+    write_text_atomic(path, trace.model_dump_json() + "\n")
     return path
 
 

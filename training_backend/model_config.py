@@ -9,9 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from training_backend import paths
-from training_backend.catalog import DEMO_MODEL_IDS, cached_snapshot, resolve_model
-from training_backend.errors import UserError
+from training_backend import curated, hub_cache, paths
+from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
 from training_backend.files import write_json_atomic
 from training_backend.job import TrainingJob
 from training_backend.model_folder import read_model_config
@@ -27,17 +26,20 @@ def config_of(job: TrainingJob) -> Config | None:
     Raises:
         UserError: about field `model.id`.
     """
-    name = job.model.id.strip()
+    name, revision = job.model.id.strip(), job.model.revision
     if name in DEMO_MODEL_IDS:
-        return _demo_config()
+        return demo_config()
     folder = Path(os.path.expanduser(name)).absolute()
     if name and os.path.isdir(folder):
         return read_model_config(folder)
     resolve_model(name)  # raises unless it is an id on the Hub
-    snapshot = cached_snapshot(name) if job.model.revision is None else None
+    snapshot = hub_cache.find_snapshot(name, revision)
+    curated_config = curated.config(name)
     if snapshot is not None and (snapshot / "config.json").is_file():
-        return read_model_config(snapshot)
-    return _stored(name, job.model.revision) or _in_catalogue(name)
+        found = read_model_config(snapshot)
+        # The catalogue's says the same in fewer words, and its trace comes with the program.
+        return curated_config if _agrees(curated_config, found) else found
+    return _stored(name, revision) or curated_config
 
 
 def remember_config(name: str, revision: str | None, config: Config) -> None:
@@ -47,29 +49,18 @@ def remember_config(name: str, revision: str | None, config: Config) -> None:
     write_json_atomic(path, config)
 
 
-def catalogue_configs() -> dict[str, Config]:
-    """The configs of the catalogue's models, by id."""
-    return {entry["id"]: entry["config"] for entry in _catalogue() if entry.get("config")}
-
-
 @functools.cache
-def _demo_config() -> Config:
+def demo_config() -> Config:
+    """The demo model's, also before it is prepared."""
     text = (resources.files("resources") / "demo" / "model_config.json").read_text("utf-8")
     return dict(json.loads(text))
 
 
-def _in_catalogue(name: str) -> Config | None:
-    return next((e.get("config") for e in _catalogue() if e["id"].lower() == name.lower()), None)
-
-
-@functools.cache
-def _catalogue() -> list[Config]:
-    try:
-        text = (resources.files("resources") / "models.json").read_text("utf-8")
-        found = json.loads(text)
-    except (OSError, ValueError):
-        return []
-    return list(found["models"] if isinstance(found, dict) else found)
+def _agrees(short: Config | None, full: Config) -> bool:
+    """Whether a catalogue's config says nothing else than the model's own."""
+    return short is not None and all(
+        full.get(key, value) == value for key, value in short.items() if "position" not in key
+    )
 
 
 def _stored(name: str, revision: str | None) -> Config | None:
@@ -83,6 +74,3 @@ def _stored(name: str, revision: str | None) -> Config | None:
 def _store(name: str, revision: str | None) -> Path:
     file = f"{name}@{revision or 'main'}".replace("/", "--")
     return paths.home() / "memory" / "configs" / f"{file}.json"
-
-
-__all__ = ["Config", "UserError", "catalogue_configs", "config_of", "remember_config"]

@@ -16,6 +16,7 @@ attention kernels of a card keep (`_CardAttention`), and that Triton works on th
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import math
@@ -24,6 +25,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 from unittest import mock
@@ -45,10 +47,23 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-from training_backend import memory_traces
+from training_backend import curated, hub_token, memory_traces
+from training_backend.attention import implementation as attention_implementation
 from training_backend.errors import UserError
-from training_backend.job import TrainingJob
-from training_backend.memory_traces import GROWTHS, Attention, Growth, Head, Linear, Poly, Step, Trace
+from training_backend.hub_errors import explained, require_online
+from training_backend.job import TrainingJob, parse_job
+from training_backend.memory_traces import (
+    GROWTHS,
+    Attention,
+    Growth,
+    Head,
+    Linear,
+    Poly,
+    Step,
+    Trace,
+)
+from training_backend.model_config import config_of, demo_config, remember_config
+from training_backend.model_folder import read_model_config
 
 _BATCHES = (5, 7, 11, 13, 17, 19, 23)
 _RANKS = (29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
@@ -59,15 +74,12 @@ _WINDOW = 64  # any sliding window shorter than the lengths above gives the same
 def trace(
     config: dict[str, Any],
     job: TrainingJob,
-    *,
-    cards: tuple[bool, ...] = (False, True),
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Trace:
     """Trace the model of a `config.json` with the adapted layers of `job`. Takes seconds.
 
     Args:
         config: the document itself; nothing is loaded.
-        cards: for a card (True), for the processor (False), or both.
         on_progress: told the share that is done.
 
     Raises:
@@ -75,7 +87,7 @@ def trace(
     """
     try:
         with _quiet():
-            return _Tracer(config, job).trace(cards, on_progress)
+            return _Tracer(config, job).trace(on_progress)
     except UserError:
         raise
     except Exception as error:
@@ -242,14 +254,14 @@ class _Tracer:
 
         self._batch, self._rank, self._length = first(_BATCHES), first(_RANKS), first(_LENGTHS)
 
-    def trace(self, cards: tuple[bool, ...], on_progress: Callable[[float], None]) -> Trace:
+    def trace(self, on_progress: Callable[[float], None]) -> Trace:
         attentions: list[Attention] = ["plain", "mask"]
         window = getattr(self._config, "sliding_window", None)
         if any("sliding" in kind for kind in self._kinds) or (
             window and not getattr(self._config, "layer_types", None)
         ):
             attentions.append("window")
-        variants = list(itertools.product(cards, (False, True), (False, True), attentions))
+        variants = list(itertools.product((False, True), (False, True), (False, True), attentions))
         steps = {}
         for done, (card, in_4bit, recomputed, attention) in enumerate(variants):
             on_progress(done / len(variants))
@@ -307,7 +319,10 @@ class _Tracer:
     def _on_meta(config: Any) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
-                config, dtype=torch.bfloat16, attn_implementation="sdpa", trust_remote_code=False
+                config,
+                dtype=torch.bfloat16,
+                attn_implementation=attention_implementation(config),
+                trust_remote_code=False,
             )
 
     def _reduced_config(self, attention: Attention) -> Any:
@@ -477,9 +492,7 @@ class _Tracer:
         vocabulary, width = self._head.weight.shape
         with FakeTensorMode(), _loss_kernels(chunk, card, triton):
             weight = torch.empty(vocabulary, width, dtype=torch.bfloat16)
-            hidden = torch.empty(
-                batch, length, width, dtype=torch.bfloat16, requires_grad=True
-            )
+            hidden = torch.empty(batch, length, width, dtype=torch.bfloat16, requires_grad=True)
             labels = torch.zeros(batch, length, dtype=torch.long)
             tracker.ignore([weight, hidden, labels])
             with tracker:
@@ -523,7 +536,9 @@ def _make_4bit(model: Any, job: TrainingJob) -> None:
             key == name or f".{key}." in f".{name}." for key in whole
         ):
             continue
-        shape = module.weight.shape if isinstance(module, torch.nn.Linear) else module.weight.T.shape
+        shape = (
+            module.weight.shape if isinstance(module, torch.nn.Linear) else module.weight.T.shape
+        )
         layer = bnb.nn.Linear4bit(
             shape[1],
             shape[0],
@@ -554,7 +569,9 @@ def _give_storage(model: Any, in_4bit: bool, job: TrainingJob) -> None:
                 if old is None:
                     continue
                 if id(old) not in made:
-                    quantised = in_4bit and isinstance(module, bnb.nn.Linear4bit) and key == "weight"
+                    quantised = (
+                        in_4bit and isinstance(module, bnb.nn.Linear4bit) and key == "weight"
+                    )
                     if quantised:
                         new = _packed(module)
                     else:
@@ -621,11 +638,11 @@ class _NoHead(torch.autograd.Function):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _masks(attention: Attention) -> Iterator[None]:
+def _masks(kind: Attention) -> Iterator[None]:
     """Whether rows are padded, which makes transformers build a mask, is not in fake tensors."""
     with (
-        mock.patch.object(masking_utils, "is_tracing", lambda tensor=None: False),
-        mock.patch.object(masking_utils, "fast_all", lambda tensor: attention != "mask"),
+        mock.patch.object(masking_utils, "is_tracing", return_value=False),
+        mock.patch.object(masking_utils, "fast_all", return_value=kind != "mask"),
     ):
         yield
 
@@ -645,7 +662,7 @@ def _attention(card: bool) -> Iterator[None]:
 def _card_attention(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any
 ) -> tuple[Any, None]:
-    """What `sdpa` does on a card: FlashAttention without a mask, else the memory-efficient kernel."""
+    """What `sdpa` does on a card: FlashAttention without a mask, else the other kernel."""
     groups = query.shape[1] // key.shape[1]
     if attention_mask is not None and groups > 1:  # only FlashAttention shares keys
         key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
@@ -717,3 +734,70 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+# --- for jobs, and for the catalogue -------------------------------------------------------------
+
+
+def trace_job(job: TrainingJob, on_progress: Callable[[float], None] = lambda share: None) -> Trace:
+    """Trace a job's model and keep the document; of a model on the Hub, fetch its config first.
+
+    Raises:
+        UserError: the model is not known, not reachable, or cannot be traced.
+    """
+    config = config_of(job)
+    if config is None:
+        config = _fetched_config(job)
+        remember_config(job.model.id.strip(), job.model.revision, config)
+    found = trace(config, job, on_progress)
+    memory_traces.store(found)
+    return found
+
+
+def _fetched_config(job: TrainingJob) -> dict[str, Any]:
+    """The `config.json` of a model on the Hub: a few kilobytes."""
+    from huggingface_hub import hf_hub_download
+
+    name = job.model.id.strip()
+    require_online(name)
+    token = hub_token.read()
+    with explained(name, signed_in=bool(token), revision=job.model.revision):
+        path = hf_hub_download(
+            name, "config.json", revision=job.model.revision, token=token or False
+        )
+    return read_model_config(Path(path).parent)
+
+
+def trace_catalogue(folder: Path) -> None:
+    """Trace the demo model and the whole catalogue with all linear layers adapted."""
+    job = parse_job({"model": {"id": "demo"}, "dataset": {"path": "none"}})
+    assert isinstance(job, TrainingJob)
+    configs = {"demo": demo_config()}
+    configs |= {entry.id: curated.config(entry.id) or {} for entry in curated.models()}
+    kept = set()
+    for name, config in configs.items():
+        print_ = memory_traces.fingerprint(config, job)
+        if print_ in kept:
+            continue
+        try:
+            found = trace(config, job)
+        except UserError as error:
+            print(f"{name}: {error}", flush=True)
+            continue
+        memory_traces.store(found, folder)
+        kept.add(print_)
+        print(f"{name}: {found.parameters:,} parameters", flush=True)
+    for path in folder.glob("*.json"):
+        if path.stem not in kept:
+            path.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training_backend.trace_model")
+    parser.add_argument("--catalogue", action="store_true", required=True)
+    parser.parse_args()
+    trace_catalogue(Path(__file__).parents[1] / "resources" / "memory_traces")
+
+
+if __name__ == "__main__":
+    main()

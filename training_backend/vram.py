@@ -25,7 +25,8 @@ from training_backend.model_config import config_of
 PartName = Literal["weights", "adapter", "gradients", "optimizer", "activations", "overhead"]
 Fit = Literal["comfortable", "tight", "does_not_fit"]
 
-COMFORTABLE = 0.85  # of what is available; the rest is for longer rows and other programs
+# Above this share of what is free it is tight: other programs grow, allocations fragment.
+COMFORTABLE = 0.85
 MIB = 2**20
 
 # Not traced but observed; a probe on the card itself replaces them.
@@ -78,16 +79,12 @@ class TraceNeeded(Exception):
     """This model has not been traced for such settings; ask the helper for "trace"."""
 
 
-# Above this share of what is free it is tight: other programs grow, allocations fragment.
-_COMFORTABLE_SHARE = 0.9
-
-
 def fit_of(total_bytes: int, device: Device) -> Fit:
     """Whether so many bytes fit into what is free on the device."""
     if total_bytes > device.available_bytes:
         return "does_not_fit"
     share = total_bytes / max(1, device.available_bytes)
-    return "tight" if share > _COMFORTABLE_SHARE else "comfortable"
+    return "tight" if share > COMFORTABLE else "comfortable"
 
 
 def optimizer_name(job: TrainingJob, device: Device) -> str:
@@ -184,7 +181,7 @@ def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
     )
     total = sum(part.bytes for part in parts)
     return Estimate(
-        parts, total, device, _fit(total, device), _needs(trace, job, device, total, trained)
+        parts, total, device, fit_of(total, device), _needs(trace, job, device, total, trained)
     )
 
 
@@ -397,8 +394,8 @@ def _overhead(device: Device, inner: int, activations: int) -> Part:
     return Part(
         "overhead",
         CONTEXT_BYTES + WORKSPACE_BYTES + fragments,
-        f"{CONTEXT_BYTES // MIB:,} MiB for the driver and its kernels, {WORKSPACE_BYTES // MIB} MiB "
-        f"for matrix products, {FRAGMENTATION:.0%} of the activations lost between tensors",
+        f"{CONTEXT_BYTES // MIB:,} MiB for the driver and its kernels, {WORKSPACE_BYTES // MIB} "
+        f"MiB for matrix products, {FRAGMENTATION:.0%} of the activations lost between tensors",
         "An assumption from common cards; the memory test measures yours",
     )
 
@@ -420,17 +417,9 @@ def _with_total(found: Estimate, total: int, measured: bool) -> Estimate:
     return _replaced(found, parts, total, measured)
 
 
-def _replaced(
-    found: Estimate, parts: tuple[Part, ...], total: int, measured: bool
-) -> Estimate:
-    fit = _fit(total, found.device)
+def _replaced(found: Estimate, parts: tuple[Part, ...], total: int, measured: bool) -> Estimate:
+    fit = fit_of(total, found.device)
     return Estimate(parts, total, found.device, fit, found.needs, measured)
-
-
-def _fit(total: int, device: Device) -> Fit:
-    if total <= COMFORTABLE * device.available_bytes:
-        return "comfortable"
-    return "tight" if total <= device.available_bytes else "does_not_fit"
 
 
 # --- RAM and disk ----------------------------------------------------------------------------

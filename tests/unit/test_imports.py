@@ -10,7 +10,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "PySide6", "app"}
-NEED_TORCH = {"base_model", "probe", "sampling", "train", "trainer_reports"}
+NEED_TORCH = {
+    "attention", "base_model", "probe", "sampling", "trace_model", "train", "trainer_reports",
+}  # fmt: skip
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY / "training_backend").with_suffix("").parts)
     for path in (REPOSITORY / "training_backend").rglob("*.py")
