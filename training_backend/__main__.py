@@ -236,10 +236,15 @@ def _tokenizer(job: TrainingJob) -> Any:
     """The tokenizer of the job's model; the demo model is prepared first."""
     from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
     from training_backend.demo_model import prepare_demo_model
+    from training_backend.downloads import fetch_tokenizer
     from training_backend.tokenizer import load_tokenizer
 
-    demo = job.model.id in DEMO_MODEL_IDS
-    return load_tokenizer(job, prepare_demo_model() if demo else resolve_model(job.model.id))
+    if job.model.id in DEMO_MODEL_IDS:
+        return load_tokenizer(job, prepare_demo_model())
+    found = resolve_model(job.model.id)
+    if isinstance(found, str):
+        found = fetch_tokenizer(found, job.model.revision)
+    return load_tokenizer(job, found)
 
 
 def export(options: argparse.Namespace) -> int:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_backend import checkpoints, runs
+from training_backend import checkpoints, hub_cache, runs
 from training_backend.errors import UserError
+from training_backend.files import write_json_atomic
 from training_backend.job import ExportJob, TrainingJob
 from training_backend.runs import Run
 
@@ -91,6 +92,18 @@ def beyond_plain_lora(config: dict[str, Any]) -> str:
             return what
     start = config.get("init_lora_weights")
     return "" if start in _PLAIN_STARTS else f"{start} as its beginning"
+
+
+def name_base(folder: Path) -> None:
+    """In a saved adapter, name a base model from the Hub by owner/name and commit.
+
+    PEFT writes where it was loaded from, which is a folder in this computer's cache.
+    """
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    known = hub_cache.origin(str(config.get("base_model_name_or_path") or ""))
+    if known is not None:
+        config["base_model_name_or_path"], config["revision"] = known
+        write_json_atomic(folder / CONFIG, config)
 
 
 def read_adapter(folder: Path, run: Run | None, field: str = "run") -> Adapter:

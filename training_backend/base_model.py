@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,15 @@ import torch
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from training_backend import attention, start_adapter
 from training_backend.adapters import WEIGHTS, Adapter
-from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
-from training_backend.demo_model import DemoProgress, prepare_demo_model
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
-from training_backend.model_folder import tensor_shapes
+from training_backend.model_folder import read_model_config, tensor_shapes
+from training_backend.model_kinds import without_code
 from training_backend.tokenizer import cannot_load
 from training_backend.worker import Reporter
 
@@ -28,27 +26,8 @@ from training_backend.worker import Reporter
 # mode; gradients after it are wrong while the loss looks normal. Keep it from doing so.
 bnb.nn.modules.has_avx512bf16 = lambda: False
 
-PROGRESS_SECONDS = 0.5  # each report is fsynced
 
-
-def locate(job: TrainingJob, reporter: Reporter) -> str | Path:
-    if job.model.id not in DEMO_MODEL_IDS:
-        return resolve_model(job.model.id)
-
-    told = 0.0
-
-    def report(progress: DemoProgress) -> None:
-        nonlocal told
-        if time.monotonic() - told < PROGRESS_SECONDS:
-            return
-        told = time.monotonic()
-        share = progress.done_bytes / progress.total_bytes if progress.total_bytes else None
-        reporter.phase("loading", fraction=share, detail=f"the demo model ({progress.phase})")
-
-    return prepare_demo_model(report)
-
-
-def load_model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
+def load_model(job: TrainingJob, folder: Path, reporter: Reporter) -> Any:
     asked = job.quantization
     compute_dtype = getattr(torch, asked.bnb_4bit_compute_dtype)
     if compute_dtype is torch.bfloat16:
@@ -64,30 +43,34 @@ def load_model(job: TrainingJob, model_id: str, reporter: Reporter) -> Any:
         bnb_4bit_compute_dtype=compute_dtype,
     )
     try:
-        config = AutoConfig.from_pretrained(
-            model_id, revision=job.model.revision, trust_remote_code=False
-        )
+        config = _config(folder)
         model, report = AutoModelForCausalLM.from_pretrained(
-            model_id,
+            str(folder),
             config=config,
-            revision=job.model.revision,
             quantization_config=quantization if asked.load_in_4bit else None,
             dtype=precision(),
             device_map={"": 0 if torch.cuda.is_available() else "cpu"},
             attn_implementation=attention.implementation(config),
             use_safetensors=True,  # never a pickle
             trust_remote_code=False,
+            local_files_only=True,
             output_loading_info=True,
         )
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        raise cannot_load(model_id, error) from error
-    _check_whole(model, model_id, report)
+        raise cannot_load(folder, error) from error
+    _check_whole(model, folder, report)
     return model
 
 
-def _check_whole(model: Any, model_id: str, report: dict[str, Any]) -> None:
+def _config(folder: Path) -> Any:
+    """The model's configuration without what could bring in program code from elsewhere."""
+    settings = without_code(read_model_config(folder))
+    return CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
+
+
+def _check_whole(model: Any, folder: Path, report: dict[str, Any]) -> None:
     """Weights that are not in the files were made up; transformers says so in the log only."""
     bad = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     for name, module in model.named_modules():
@@ -101,7 +84,7 @@ def _check_whole(model: Any, model_id: str, report: dict[str, Any]) -> None:
             "({count} weights in all).",
             "Download the model again.",
             field="model.id",
-            model=model_id,
+            model=folder,
             name=min(bad),
             count=len(bad),
         )

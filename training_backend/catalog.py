@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from training_backend import curated, job, model_cache
+from training_backend import curated, hub_cache, job, model_cache
 from training_backend.catalog_entry import CatalogEntry as CatalogEntry
 from training_backend.curated import nearest_trainable as nearest_trainable
 from training_backend.demo_model import (
@@ -19,8 +18,6 @@ from training_backend.errors import UserError
 from training_backend.model_folder import check_model_folder
 
 DEMO_MODEL_IDS = job.DEMO_MODEL_IDS
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def list_models() -> list[CatalogEntry]:
@@ -71,8 +68,9 @@ def resolve_model(id: str) -> str | Path:
             "Choose the folder of the original model. A GGUF file cannot be fine-tuned.",
             path=path,
         )
-    if _HUB_ID.fullmatch(name) and ".." not in name and "--" not in name:
-        return name
+    hub_id = hub_cache.parse_id(name)
+    if hub_id is not None:
+        return hub_id
     if _looks_like_path(name):
         raise _error(
             "model_folder_missing",

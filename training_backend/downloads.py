@@ -109,6 +109,45 @@ def fetch_model(
     return download.fetch(id, revision)
 
 
+def fetch_tokenizer(
+    id: str,
+    revision: str | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Path:
+    """A folder with the model's tokenizer and configuration, as `fetch_model`, less the weights."""
+    here = tokenizer_folder(id, revision)
+    if here is not None:
+        return here
+    download = _Download(on_progress or (lambda _: None), should_stop or (lambda: False), PAUSES)
+    return download.fetch(id, revision, weights=False)
+
+
+def tokenizer_folder(id: str, revision: str | None = None) -> Path | None:
+    """The folder of a model that was downloaded at least as far as its tokenizer; no network."""
+    folder = hub_cache.find_snapshot(id, revision)
+    ready = folder and has_tokenizer(folder) and (folder / "config.json").is_file()
+    return folder if ready else None
+
+
+def as_text(progress: DownloadProgress) -> str:
+    """In a few words: 1.2 of 16.1 GB, 3 min left."""
+    if progress.phase == "asking":
+        return "asking the Hugging Face Hub for the model"
+    if progress.phase == "waiting":
+        return "waiting for the connection, or for another download of this model"
+    if progress.total_bytes is None or progress.phase == "done":
+        return "the model"
+    total = f"{progress.total_bytes / 1e9:.1f} GB"
+    if progress.phase == "checking":
+        return f"downloading the model: checking {progress.file}"
+    text = f"downloading the model: {progress.done_bytes / 1e9:.1f} of {total}"
+    if progress.seconds_left is None:
+        return text
+    minutes = round(progress.seconds_left / 60)
+    return f"{text}, {f'{minutes} min' if minutes else 'less than a minute'} left"
+
+
 def whole_model(id: str, revision: str | None = None) -> Path | None:
     """The folder of a model that was downloaded and is whole; no network."""
     folder = hub_cache.find_snapshot(id, revision)
@@ -166,7 +205,10 @@ def discard(id: str) -> None:
 
 
 def _remove_version(repo: Path, commit: str) -> None:
-    """A snapshot, and the contents that no other snapshot links to."""
+    """A snapshot with its names, and the contents that no other snapshot links to."""
+    for name in repo.glob("refs/**/*"):
+        if name.is_file() and name.read_text(encoding="ascii").strip() == commit:
+            name.unlink()
     snapshot = repo / "snapshots" / commit
     contents = {path.resolve() for path in snapshot.glob("*") if path.is_symlink()}
     shutil.rmtree(snapshot, ignore_errors=True)
@@ -190,7 +232,7 @@ class _Download:
         self._file = ""
         self._seen: list[tuple[float, int]] = []  # when so many bytes had come in this call
 
-    def fetch(self, id: str, revision: str | None) -> Path:
+    def fetch(self, id: str, revision: str | None, *, weights: bool = True) -> Path:
         self._report("asking")
         model = self._patiently(lambda: info(id, revision))
         if model.problem is not None:
@@ -198,9 +240,10 @@ class _Download:
         id = model.entry.id
         root = hub_cache.folder()
         repo = hub_cache.repo_folder(root, id)
+        files = [file for file in model.files if weights or not file.is_weights]
         with self._alone(root, id):
-            missing = [f for f in model.files if not _place(repo, model.commit, f).is_file()]
-            self._total = model.total_bytes
+            missing = [f for f in files if not _place(repo, model.commit, f).is_file()]
+            self._total = sum(file.bytes for file in files)
             arrived = sum(_arrived(repo, file) for file in missing)
             needed = sum(file.bytes for file in missing) - arrived
             self._done = self._total - needed
@@ -216,12 +259,14 @@ class _Download:
                     raise
                 raise _disk_full(root, id) from error
             snapshot = repo / "snapshots" / model.commit
-            check_model_folder(snapshot)
+            if weights:
+                check_model_folder(snapshot)
             name = repo / "refs" / (revision or "main")
             if name.name != model.commit:
                 name.parent.mkdir(parents=True, exist_ok=True)
                 write_text_atomic(name, model.commit)
-            note.unlink(missing_ok=True)
+            if weights:
+                note.unlink(missing_ok=True)
         self._report("done")
         return snapshot
 

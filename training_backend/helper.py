@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from training_backend import preferences
-from training_backend.catalog import DEMO_MODEL_IDS, describe_model, resolve_model
+from training_backend.catalog import resolve_model
 from training_backend.child_process import detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import TrainingJob, parse_job
@@ -223,10 +223,12 @@ def _count(request: Request, tokenizers: Tokenizers) -> Answer:
 
 def _fetch_tokenizer(request: Request, tokenizers: Tokenizers) -> Answer:
     """Download the tokenizer of a model on the Hub; the weights stay where they are."""
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend import downloads
 
-    job = request.job()
-    load_tokenizer(job, resolve_model(job.model.id))
+    model = request.job().model
+    id = resolve_model(model.id)
+    if isinstance(id, str):
+        downloads.fetch_tokenizer(id, model.revision, None, request.cancelled.is_set)
     return {}
 
 
@@ -333,25 +335,20 @@ NEED_TORCH = frozenset({"prepare_demo", "trace"})
 
 
 def _local_tokenizer(job: TrainingJob) -> Any:
+    from training_backend.downloads import tokenizer_folder
     from training_backend.tokenizer import load_tokenizer
 
-    if job.model.id in DEMO_MODEL_IDS:
-        return load_tokenizer(job, resolve_model(job.model.id))
-    location = describe_model(job.model.id).location
-    if location is not None and job.model.revision is None:
-        return load_tokenizer(job, location)
-    try:
-        return load_tokenizer(job, resolve_model(job.model.id), local_only=True)
-    except UserError as error:
-        if location is not None:
-            raise
+    found = resolve_model(job.model.id)
+    folder = tokenizer_folder(found, job.model.revision) if isinstance(found, str) else found
+    if folder is None:
         raise UserError(
             "model_not_here",
             "The model {model} is not on this computer yet.",
             "Download its tokenizer to see the rows as tokens.",
             field="model.id",
             model=job.model.id,
-        ) from error
+        )
+    return load_tokenizer(job, folder)
 
 
 def _shown(row: Answer) -> Answer:

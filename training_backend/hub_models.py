@@ -51,6 +51,10 @@ class HubFile:
     bytes: int
     checksum: str
 
+    @property
+    def is_weights(self) -> bool:
+        return self.name.endswith(".safetensors")
+
 
 @dataclass(frozen=True)
 class HubModel:

@@ -27,6 +27,23 @@ _METHODS = (
     "aqlm",
     "compressed-tensors",
 )
+# Keys of a `config.json` with which it could have the libraries fetch and run code: kernels
+# from the Hub (transformers takes their names where it takes "sdpa"), modules, pipelines.
+CODE_KEYS = frozenset(
+    {
+        "auto_map",
+        "custom_pipelines",
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "experts_implementation",
+        "_experts_implementation",
+        "_experts_implementation_internal",
+        "use_kernels",
+        "kernel_config",
+        "trust_remote_code",
+    }
+)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _MAPPING = re.compile(r"\(\"([\w.-]+)\", \"\w+Config\"\)|\"([\w.-]+)\": \"\w+Config\"")
 
@@ -69,8 +86,8 @@ def kind_problem(
             model=model,
             kind=_kind(config, architectures),
         )
-    type = str(config.get("model_type") or "")
-    if type and type not in (_native_types() or {type}):
+    type = str(config.get("model_type") or "of no name")
+    if type not in (_native_types() or {type}):
         brings = "auto_map" in config
         return _error(
             "model_needs_code" if brings else "model_type_unknown",
@@ -84,6 +101,15 @@ def kind_problem(
             type=type,
         )
     return _weights_problem(names, model)
+
+
+def without_code(config: dict[str, Any]) -> dict[str, Any]:
+    """A `config.json` less the keys that name program code to fetch or to run."""
+    return {
+        key: without_code(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in CODE_KEYS
+    }
 
 
 def _no_config(names: set[str], model: object) -> UserError:

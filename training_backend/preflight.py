@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from training_backend import adapters, catalog, start_adapter
+from training_backend import adapters, catalog, hub_cache, start_adapter
 from training_backend.data import mapping, sources
 from training_backend.demo_model import demo_model_ready
+from training_backend.downloads import whole_model
 from training_backend.errors import JobError, Problem, UserError
+from training_backend.hub_errors import require_online
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
 from training_backend.paths import require_free, runs_dir
 
@@ -42,9 +44,20 @@ def check(job: Job) -> None:
 def _model(job: TrainingJob) -> None:
     """The base model, and the adapter to start from."""
     if job.model.id not in catalog.DEMO_MODEL_IDS:  # the worker prepares that one itself
-        catalog.resolve_model(job.model.id)
+        found = catalog.resolve_model(job.model.id)
+        if isinstance(found, str) and whole_model(found, job.model.revision) is None:
+            _can_be_fetched(found)
     location = catalog.describe_model(job.model.id).location if job.model.adapter else None
     start_adapter.check(job, location)
+
+
+def _can_be_fetched(id: str) -> None:
+    """As far as that can be told without asking the Hub; the worker downloads the model."""
+    require_online(id)
+    entry = catalog.describe_model(id)
+    begun = hub_cache.repo_folder(hub_cache.folder(), id).is_dir()
+    if entry.size_bytes and not begun:
+        require_free(hub_cache.folder(), entry.size_bytes, f"the model {id}")
 
 
 def check_data(job: TrainingJob) -> None:

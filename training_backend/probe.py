@@ -23,6 +23,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from training_backend import base_model, devices, memory_records, train, vram
+from training_backend.base_files import base_folder
 from training_backend.data import longest
 from training_backend.data.longest import LongestRow
 from training_backend.devices import Device
@@ -94,12 +95,12 @@ class _Probe:
     def _measure(self) -> MemoryMeasured:
         job, reporter = self.job, self.reporter
         reporter.phase("loading", detail="the tokenizer and the data")
-        model_id = str(base_model.locate(job, reporter))
-        start = train.start_of(job, model_id)
-        tokenizer = load_tokenizer(job, model_id)
+        base = base_folder(job.model.id, job.model.revision, reporter)
+        start = train.start_of(job, str(base))
+        tokenizer = load_tokenizer(job, base)
         reporter.phase("tokenising", detail="the longest row")
         self.row = longest.longest_row(job, tokenizer, reporter.stop_requested)
-        model = base_model.load_model(job, model_id, reporter)
+        model = base_model.load_model(job, base, reporter)
         # A second batch meets the gradients of the first; more change nothing.
         batches = min(2, job.training.gradient_accumulation_steps)
         short = _shortened(job, batches)

@@ -21,7 +21,8 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from training_backend import adapters, base_model, checkpoints, sampling, start_adapter
-from training_backend.adapters import CONFIG, WEIGHTS, Adapter
+from training_backend.adapters import CONFIG, WEIGHTS, Adapter, name_base
+from training_backend.base_files import base_folder
 from training_backend.checkpoints import Checkpoint
 from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.errors import StopRequested, UserError
@@ -63,10 +64,10 @@ def _run(
     shutil.rmtree(staging, ignore_errors=True)
 
     reporter.phase("loading", detail="the tokenizer and the data")
-    model_id = str(base_model.locate(job, reporter))
-    start = start_of(job, model_id, resume_from)
-    tokenizer = load_tokenizer(job, model_id)
-    model = base_model.load_model(job, model_id, reporter)
+    base = base_folder(job.model.id, job.model.revision, reporter)
+    start = start_of(job, str(base), resume_from)
+    tokenizer = load_tokenizer(job, base)
+    model = base_model.load_model(job, base, reporter)
     data = _dataset(job, tokenizer, reporter)
 
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
@@ -264,6 +265,7 @@ def _save_adapter(trainer: Any, tokenizer: Any, staged: Path, target: Path) -> N
     trainer.model.save_pretrained(staged, safe_serialization=True)
     tokenizer.save_pretrained(staged)
     (staged / "README.md").unlink(missing_ok=True)
+    name_base(staged)
     assert (staged / WEIGHTS).is_file() and (staged / CONFIG).is_file()
     fsync_tree(staged)
     if target.exists():

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from training_backend import checkpoints
+from training_backend.adapters import name_base
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import CheckpointSaved, EvaluationLogged, MetricsLogged
@@ -90,6 +91,7 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         # A pickle of ours that nothing needs, and the card that PEFT writes with local paths.
         for useless in ("training_args.bin", "README.md"):
             (staged / useless).unlink(missing_ok=True)
+        name_base(staged)
         saved = checkpoints.commit(staged, self._reporter.run.checkpoints)
         checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
         size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())

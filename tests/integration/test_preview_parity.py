@@ -108,7 +108,7 @@ def first_batch(job: TrainingJob, folder: Path) -> set[tuple[tuple[int, ...], tu
         args=train._arguments(job, folder / "staging", False),
         train_dataset=training_rows(job, tokenizer).train,
         processing_class=tokenizer,
-        peft_config=base_model.lora_config(job, model),
+        peft_config=base_model.lora_config(job, model, None),
     )
     batch = next(iter(trainer.get_train_dataloader()))
     lengths = [len(row) for row in trainer.train_dataset["input_ids"]]

@@ -43,7 +43,7 @@ def first_step(folder: str) -> dict[str, Any]:
         train._Trainer = kept
     assert code == 0, run.events()[-1]
     job = run.training_job()
-    base = str(train.base_model.locate(job, None))
+    base = str(train.base_folder(job.model.id, None, None))
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     batch = {key: batches[0][key] for key in ("input_ids", "attention_mask", "labels")}
     with torch.no_grad():

@@ -629,7 +629,7 @@ def test_code_in_a_model_folder_is_not_executed(
     if model_type == "llama":  # we know that one ourselves
         assert done.exit_code == 0
     else:
-        assert done.terminal.code == "model_unloadable" and done.terminal.field == "model.id"
+        assert done.terminal.code == "model_needs_code" and done.terminal.field == "model.id"
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])

@@ -13,13 +13,15 @@ import time
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from training_backend import adapters
+from training_backend import adapters, hub_cache
 from training_backend.adapters import CONFIG, WEIGHTS, Adapter
+from training_backend.base_files import base_folder
 from training_backend.errors import UserError
 from training_backend.export import merge
 from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
 from training_backend.job import ExportJob
 from training_backend.model_folder import weight_files
+from training_backend.model_kinds import CODE_KEYS
 from training_backend.paths import require_free
 from training_backend.preflight import check_empty
 from training_backend.protocol import RunCompleted
@@ -38,14 +40,7 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-_DROPPED_KEYS = {
-    "_name_or_path",
-    "name_or_path",
-    "auto_map",
-    "attn_implementation",
-    "_attn_implementation",
-    "_attn_implementation_internal",
-}
+_DROPPED_KEYS = CODE_KEYS | {"_name_or_path", "name_or_path"}
 
 
 def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
@@ -102,7 +97,7 @@ def _partial(out: Path) -> Path:
 
 
 def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
-    base = base_folder(adapter)
+    base = _base_folder(adapter, reporter)
     files = _base_weights(base)
     require_free(out, sum(path.stat().st_size for path in files) + 50_000_000, "the merged model")
     reporter.phase("merging", fraction=0.0)
@@ -142,7 +137,7 @@ def _copy(source: Path, folder: Path) -> None:
         shutil.copyfile(source, folder / source.name)
 
 
-def base_folder(adapter: Adapter) -> Path:
+def _base_folder(adapter: Adapter, reporter: Reporter) -> Path:
     """The folder of the 16-bit base model, fetched from the Hub where it is not here yet.
 
     Raises `UserError` when it cannot be had.
@@ -150,7 +145,8 @@ def base_folder(adapter: Adapter) -> Path:
     folder = Path(adapter.base).expanduser()
     if (folder / "config.json").is_file():
         return folder
-    if folder.is_absolute():
+    known = hub_cache.origin(folder)  # where the cache had it
+    if known is None and folder.is_absolute():
         raise UserError(
             "base_missing",
             "The base model {base} is no longer there.",
@@ -159,25 +155,12 @@ def base_folder(adapter: Adapter) -> Path:
             base=adapter.base,
             config=CONFIG,
         )
-    import huggingface_hub
-
+    id, revision = known or (adapter.base, adapter.config.get("revision"))
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                adapter.base,
-                revision=adapter.config.get("revision"),
-                allow_patterns=["*.safetensors", "*.json", "*.jinja", "LICENSE*", "tokenizer*"],
-            )
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            "base_unavailable",
-            "The base model {base} cannot be fetched: {reason}",
-            "Check the connection, and try again.",
-            field="run",
-            base=adapter.base,
-            reason=str(error).strip().splitlines()[0],
-        ) from error
+        return base_folder(id, revision, reporter)
+    except UserError as error:
+        error.field = "run"
+        raise
 
 
 def _base_weights(base: Path) -> list[Path]:
