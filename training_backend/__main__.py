@@ -308,9 +308,10 @@ def _gb(size: int) -> str:
 
 def doctor(options: argparse.Namespace) -> int:
     from training_backend import doctor as examination
+    from training_backend import doctor_text
 
     found = examination.report()
-    _result(options, found, examination.as_text(found))
+    _result(options, found, doctor_text.as_text(found))
     return 0
 
 

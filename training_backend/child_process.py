@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from training_backend import hardware, preferences
+from training_backend import devices, nvidia
 
 
 def detach() -> None:
@@ -26,13 +26,15 @@ def detach() -> None:
 
 
 def choose_card() -> None:
-    """Show torch the card that the person chose; before torch is imported.
+    """Show torch the card that training is to take, and no other; before torch is imported.
 
-    A card that is no longer there counts as none chosen: then it is the first one.
+    A card that the person chose and that is no longer there counts as none chosen.
     """
-    chosen = preferences.load().gpu
-    if chosen and any(gpu.uuid == chosen for gpu in hardware.probe().gpus):
-        os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+    gpu = devices.chosen_gpu(nvidia.find_cards().gpus)
+    if gpu is None:
+        return
+    if gpu.mig or os.environ.get("CUDA_VISIBLE_DEVICES", "0") != str(gpu.index):
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid
 
 
 def set_environment() -> None:

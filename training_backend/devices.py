@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from training_backend import nvidia, preferences, torch_build
 from training_backend.errors import UserError
 from training_backend.hardware import Hardware, probe
+from training_backend.nvidia import Gpu
 
 DeviceKind = Literal["cuda", "mps", "xpu", "cpu"]
 
@@ -36,14 +39,34 @@ class Device:
         return max(0, self.total_bytes - self.used_by_others_bytes)
 
 
+def chosen_gpu(gpus: Iterable[Gpu]) -> Gpu | None:
+    """The NVIDIA card that training takes: the one the person chose, else the first.
+
+    Of those that `CUDA_VISIBLE_DEVICES` leaves and the installed PyTorch can compute on; None
+    without any.
+    """
+    build = torch_build.installed()
+    usable = [gpu for gpu in nvidia.visible(tuple(gpus)) if not build.why_not(gpu)]
+    wanted = preferences.load().gpu
+    return next((gpu for gpu in usable if gpu.uuid == wanted), usable[0] if usable else None)
+
+
 def this_device(hardware: Hardware | None = None) -> Device:
-    """The card that training takes on this computer, else its processor and RAM."""
+    """The card that training takes on this computer, else its processor and RAM.
+
+    The trainer knows NVIDIA's cards, and AMD's where PyTorch was built for them; with any other
+    card it trains on the processor.
+    """
     found = hardware or probe()
-    if found.gpus:
-        gpu = found.gpus[0]
+    gpu = chosen_gpu(found.gpus)
+    if gpu is not None:
         return Device(
             "cuda", gpu.name, gpu.total_bytes, gpu.used_bytes, bf16=gpu.bf16, uuid=gpu.uuid
         )
+    if torch_build.installed().hip is not None:
+        for other in found.other_gpus:
+            if other.maker == "AMD" and other.total_bytes:  # PyTorch calls it "cuda" too
+                return Device("cuda", other.name, other.total_bytes, other.used_bytes or 0)
     used = found.ram_total_bytes - found.ram_available_bytes
     return Device("cpu", found.cpu, found.ram_total_bytes, used)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
-import re
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from training_backend import __version__, nvidia, torch_build
 from training_backend.demo_model import demo_model_ready
-from training_backend.hardware import Gpu, Hardware, probe
+from training_backend.devices import Device, chosen_gpu, this_device
+from training_backend.hardware import Hardware, probe
+from training_backend.nvidia import Gpu
+from training_backend.other_gpus import OtherGpu
 
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
@@ -26,87 +28,70 @@ _GIB_PER_BILLION_16BIT = 2.6
 _GIB_BESIDES = 2.5
 _CPU_BILLIONS = 0.5  # beyond this a step on a CPU takes minutes
 
+# AMD's chips that bitsandbytes 0.50 quantises to 4 bits on (its README); x stands for any.
+_AMD_4BIT = ("gfx908", "gfx90a", "gfx942", "gfx950", "gfx1250", "gfx101", "gfx103", "gfx110",
+             "gfx115", "gfx120")  # fmt: skip
+
 
 def report() -> dict[str, Any]:
     """Everything as one JSON document; no package is imported for it, torch included.
 
-    Keys: `python`, `hardware` (see `hardware.Hardware`), `packages` (name to version or None),
-    `torch_cuda` (the CUDA version that torch was built for, or None), `demo_model_ready`,
-    `works` (what would work: `name`, `works`, `note`), `recommended` (`device`,
-    `billions_4bit`, `billions_16bit`, `text`) and `problems` (sentences).
+    Keys: `lorasmith` and `python` (versions), `hardware` (see `hardware.Hardware`), `packages`
+    (name to version or None), `torch_cuda`, `torch_hip` and `torch_xpu` (the versions that torch
+    was built for, or None), `device` (what training takes: see `devices.Device`), `cards` (for
+    each of `hardware.gpus`: `uuid`, `chosen`, and `problem`, a clause on why it cannot be used or
+    ""), `demo_model_ready`, `works` (what would work: `name`, `works`, `note`), `recommended`
+    (`device`, `billions_4bit`, `billions_16bit`, `text`), `problems` and `hints` (sentences).
     """
     hardware = probe()
+    build = torch_build.installed()
     packages = {name: _version(name) for name in _PACKAGES}
-    cuda = _torch_cuda()
-    card = _best_card(hardware, cuda)
+    card = chosen_gpu(hardware.gpus)
+    device = this_device(hardware)
     return {
+        "lorasmith": __version__,
         "python": platform.python_version(),
         "hardware": hardware.to_json(),
         "packages": packages,
-        "torch_cuda": cuda,
+        "torch_cuda": build.cuda,
+        "torch_hip": build.hip,
+        "torch_xpu": build.xpu,
+        "device": asdict(device),
+        "cards": [_card(gpu, hardware, card) for gpu in hardware.gpus],
         "demo_model_ready": demo_model_ready(),
         "works": _works(hardware, card),
-        "recommended": _recommended(hardware, card),
-        "problems": _problems(hardware, packages, cuda),
+        "recommended": _recommended(device),
+        "problems": _problems(hardware, packages),
+        "hints": _hints(hardware, card),
     }
 
 
-def as_text(report: dict[str, Any]) -> str:
-    """The report in plain words, some twenty lines."""
-    hardware = report["hardware"]
-    lines = ["This computer"]
-    for gpu in hardware["gpus"]:
-        lines.append(
-            f"  GPU         {gpu['name']}: {_gib(gpu['free_bytes'])} of "
-            f"{_gib(gpu['total_bytes'])} free"
-        )
-    if not hardware["gpus"]:
-        lines.append("  GPU         none from NVIDIA that can be used")
-    lines += [
-        f"  Processor   {hardware['cpu']}, {hardware['cores']} cores",
-        f"  Memory      {_gib(hardware['ram_available_bytes'])} of "
-        f"{_gib(hardware['ram_total_bytes'])} free",
-        f"  Disk        {_gib(hardware['disk_free_bytes'])} free for {hardware['home']}",
-        f"  System      {hardware['system']}, Python {report['python']}",
-        "",
-        "What would work here",
-    ]
-    lines += [
-        f"  {'yes' if row['works'] else 'no ':3} {row['name']}: {row['note']}"
-        for row in report["works"]
-    ]
-    lines += ["", f"Recommended: {report['recommended']['text']}"]
-    ready = "ready" if report["demo_model_ready"] else "not prepared yet"
-    lines += [f"Demo model: {ready}.", "", "Packages"]
-    lines += [f"  {name:19} {found or 'missing'}" for name, found in report["packages"].items()]
-    if report["problems"]:
-        lines += ["", "Problems", *(f"  ! {problem}" for problem in report["problems"])]
-    return "\n".join(lines)
-
-
-def _best_card(hardware: Hardware, cuda: str | None) -> Gpu | None:
-    """The card with most free memory that the installed torch can use."""
-    usable = [gpu for gpu in hardware.gpus if cuda and _is_young_enough(gpu, cuda)]
-    return max(usable, key=lambda gpu: gpu.free_bytes, default=None)
-
-
-def _is_young_enough(gpu: Gpu, cuda: str) -> bool:
-    """PyTorch for CUDA 13 dropped Volta and older, that for CUDA 12 Maxwell to Pascal."""
-    oldest = (7, 5) if int(cuda.partition(".")[0]) >= 13 else (7, 0)
-    return gpu.compute_capability is None or gpu.compute_capability >= oldest
+def _card(gpu: Gpu, hardware: Hardware, chosen: Gpu | None) -> dict[str, Any]:
+    hidden = gpu not in nvidia.visible(hardware.gpus)
+    problem = "CUDA_VISIBLE_DEVICES leaves it out" if hidden else ""
+    problem = torch_build.installed().why_not(gpu) or problem
+    return {"uuid": gpu.uuid, "chosen": gpu == chosen, "problem": problem}
 
 
 def _works(hardware: Hardware, card: Gpu | None) -> list[dict[str, Any]]:
     rows: list[tuple[str, bool, str]] = []
     if card is not None:
+        capability = card.compute_capability
+        in_4_bit = capability is None or capability >= torch_build.OLDEST_FOR_4BIT
         numbers = "bf16" if card.bf16 else "fp16: this card is too old for bf16"
         rows += [
-            ("4-bit training (QLoRA) on the GPU", True, f"on {card.name}"),
+            (
+                "4-bit training (QLoRA) on the GPU",
+                in_4_bit,
+                f"on {card.name}" if in_4_bit else f"{card.name} is too old for bitsandbytes",
+            ),
             ("16-bit training (LoRA) on the GPU", True, numbers),
         ]
+    elif hardware.gpus:
+        reasons = {_card(gpu, hardware, None)["problem"]: None for gpu in hardware.gpus}
+        rows.append(("Training on a GPU", False, "; ".join(reasons)))
     else:
-        note = "the installed PyTorch cannot use the card"
-        rows.append(("Training on a GPU", False, note if hardware.gpus else _without_gpu(hardware)))
+        rows += _other_cards(hardware)
     rows += [
         ("4-bit training (QLoRA) on the processor", True, "slow; for small models and for trying"),
         ("16-bit training (LoRA) on the processor", True, "bf16, as slow, with more memory"),
@@ -115,59 +100,122 @@ def _works(hardware: Hardware, card: Gpu | None) -> list[dict[str, Any]]:
     return [{"name": name, "works": works, "note": note} for name, works, note in rows]
 
 
-def _recommended(hardware: Hardware, card: Gpu | None) -> dict[str, Any]:
-    free = (card.free_bytes if card else hardware.ram_available_bytes) / _GIB
-    limit = float("inf") if card else _CPU_BILLIONS
+def _other_cards(hardware: Hardware) -> list[tuple[str, bool, str]]:
+    """What holds without a card from NVIDIA that can be used. Nothing here has been tried."""
+    if hardware.apple_silicon:
+        note = (
+            "Lorasmith uses the processor here. PyTorch and bitsandbytes know this GPU, 4-bit "
+            "included, but 8-bit optimizers not yet; Lorasmith has not been tried on it"
+        )
+        return [("Training on the GPU of Apple silicon", False, note)]
+    amd = [gpu for gpu in hardware.other_gpus if gpu.maker == "AMD"]
+    intel = [gpu for gpu in hardware.other_gpus if gpu.maker == "Intel"]
+    rows = [_amd(gpu) for gpu in amd]
+    if intel:
+        note = (
+            "Lorasmith uses the processor here. PyTorch and bitsandbytes know Arc and Data Center "
+            "Max cards; Lorasmith has not been tried on them"
+        )
+        rows.append(("Training on Intel graphics", False, note))
+    return rows or [("Training on a GPU", False, hardware.no_gpu_because)]
+
+
+def _amd(gpu: OtherGpu) -> tuple[str, bool, str]:
+    what = f"Training on {gpu.name}"
+    if torch_build.installed().hip is None:
+        return what, False, (
+            "it needs PyTorch for ROCm, which Lorasmith does not install; Lorasmith has not been "
+            "tried on AMD's cards"
+        )  # fmt: skip
+    if gpu.architecture and not gpu.architecture.startswith(_AMD_4BIT):
+        return what, True, f"in 16-bit only: bitsandbytes does not know {gpu.architecture}; untried"
+    return what, True, "PyTorch and bitsandbytes support it; Lorasmith has not been tried on it"
+
+
+def _recommended(device: Device) -> dict[str, Any]:
+    free = device.available_bytes / _GIB
+    on_card = device.kind != "cpu"
+    limit = float("inf") if on_card else _CPU_BILLIONS
     sizes = [
         _rounded(min(limit, max(0.0, free - _GIB_BESIDES) / cost))
         for cost in (_GIB_PER_BILLION_4BIT, _GIB_PER_BILLION_16BIT)
     ]
-    if card is None:
+    if not on_card:
         text = (
             f"models of up to about {_billions(sizes[0])} parameters, on the processor: "
             "a step takes seconds. For larger ones an NVIDIA card is needed."
         )
     elif sizes[0] == 0:
-        text = f"little memory is free on {card.name}: close other programs, or use the processor."
+        text = (
+            f"little memory is free on {device.name}: close other programs, or use the processor."
+        )
     else:
         text = (
             f"models of up to about {_billions(sizes[0])} parameters in 4-bit, or "
-            f"{_billions(sizes[1])} in 16-bit, with what is free on {card.name} now."
+            f"{_billions(sizes[1])} in 16-bit, with what is free on {device.name} now."
         )
     return {
-        "device": card.name if card else "cpu",
+        "device": device.name if on_card else "cpu",
         "billions_4bit": sizes[0],
         "billions_16bit": sizes[1],
         "text": text,
     }
 
 
-def _problems(hardware: Hardware, packages: dict[str, str | None], cuda: str | None) -> list[str]:
+def _problems(hardware: Hardware, packages: dict[str, str | None]) -> list[str]:
+    build = torch_build.installed()
     problems = [
         f"The package {name} is not installed."
         for name, found in packages.items()
         if found is None and name not in _OPTIONAL
     ]
-    if cuda:
-        problems += [
-            f"{gpu.name} is too old for the installed PyTorch (CUDA {cuda})."
-            for gpu in hardware.gpus
-            if not _is_young_enough(gpu, cuda)
-        ]
-    elif hardware.gpus and packages["torch"]:
+    if hardware.gpus and packages["torch"] and build == torch_build.TorchBuild():
         problems.append(
             "There is an NVIDIA card, but the installed PyTorch is for the processor only. "
             "Run packaging/bootstrap.py again: it picks the build that fits."
         )
-    if hardware.disk_free_bytes < 5 * _GIB:
-        problems.append(f"Little room is left on the disk: {_gib(hardware.disk_free_bytes)}.")
+    elif build.cuda:
+        problems += [
+            f"{gpu.name} cannot be used: {reason}."
+            for gpu in hardware.gpus
+            if (reason := build.why_not(gpu))
+        ]
+    problems += [
+        f"There is an NVIDIA card ({gpu.name}), but NVIDIA's driver is not running. Install it, "
+        "then run packaging/bootstrap.py again."
+        for gpu in hardware.other_gpus
+        if gpu.maker == "NVIDIA"
+    ]
+    places = [(hardware.home, hardware.disk_free_bytes)]
+    if hardware.models_free_bytes is None:
+        problems.append(f"The drive of the models' folder is not there: {hardware.models_folder}.")
+    elif hardware.models_free_bytes != hardware.disk_free_bytes:  # it is another drive
+        places.append((hardware.models_folder, hardware.models_free_bytes))
+    problems += [
+        f"Little room is left on the disk: {free / _GIB:.1f} GiB for {folder}."
+        for folder, free in places
+        if free < 5 * _GIB
+    ]
     return problems
 
 
-def _without_gpu(hardware: Hardware) -> str:
-    if hardware.apple_silicon:
-        return "Apple silicon, whose GPU Lorasmith has not been tried on"
-    return hardware.no_gpu_because
+def _hints(hardware: Hardware, card: Gpu | None) -> list[str]:
+    hints = []
+    if card is not None and card.wddm:
+        hints.append(
+            "On Windows, what does not fit on the card moves into the computer's memory without a "
+            "word, and training becomes about eight times slower: leave a part of the card free."
+        )
+    if any(gpu.mig for gpu in hardware.gpus):
+        hints.append("A card here is divided (MIG): training takes one instance of it.")
+    if card is not None and card.used_bytes > card.total_bytes // 4:
+        hints.append(
+            f"Other programs hold {card.used_bytes / _GIB:.1f} GiB of {card.name}. Closing them "
+            "leaves more for training."
+        )
+    if hardware.ram_limited:
+        hints.append("This program may use only a part of the computer's memory (a container).")
+    return hints
 
 
 def _version(package: str) -> str | None:
@@ -175,19 +223,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _torch_cuda() -> str | None:
-    """The CUDA version of the installed torch, read from its version file, not imported."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
-    return found.group(1) if found else None
 
 
 def _rounded(billions: float) -> float:
@@ -198,7 +233,3 @@ def _rounded(billions: float) -> float:
 
 def _billions(size: float) -> str:
     return f"{size * 1000:.0f} million" if size < 1 else f"{size:g} billion"
-
-
-def _gib(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB"

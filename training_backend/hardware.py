@@ -1,69 +1,31 @@
-"""What this computer has: cards, processor, memory and room on the disk; never torch.
-
-Cards are asked through NVML, NVIDIA's own library, which comes with the driver. That it is
-not there is the normal case on many computers and never an exception here. Nor is a single
-value that a card does not tell: it is None.
-"""
+"""What this computer has: cards, processor, memory and room on the disk; never torch."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
+from training_backend import hub_cache, ram
+from training_backend.errors import UserError
+from training_backend.nvidia import Gpu, find_cards
+from training_backend.other_gpus import OtherGpu, find_other_gpus
 from training_backend.paths import free_bytes, home
 
 
 @dataclass(frozen=True)
-class GpuProcess:
-    """A program that uses a card; `used_bytes` is None where the driver does not say."""
-
-    pid: int
-    name: str
-    used_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """An NVIDIA card. `index` is NVML's (by PCI slot), which need not be torch's."""
-
-    index: int
-    name: str
-    uuid: str
-    total_bytes: int
-    free_bytes: int
-    used_bytes: int
-    compute_capability: tuple[int, int] | None
-    bf16: bool
-    temperature_celsius: float | None
-    power_watts: float | None
-    processes: tuple[GpuProcess, ...]
-
-
-@dataclass(frozen=True)
-class GpuSample:
-    """One reading of a card: bytes, utilisation from 0 to 1, degrees Celsius, watts."""
-
-    index: int
-    name: str
-    process_bytes: int | None
-    used_bytes: int
-    total_bytes: int
-    utilization: float | None
-    temperature_celsius: float | None
-    power_watts: float | None
-
-
-@dataclass(frozen=True)
 class Hardware:
-    """The whole computer; memory in bytes. `cores` are those that this process may use."""
+    """The whole computer; memory in bytes. `cores` are those that this process may use.
+
+    `ram_limited`: the RAM is what a container may have, not all that the computer has.
+    `models_folder` is where models are downloaded to; free bytes are None for a drive that is
+    not there.
+    """
 
     system: str
     cpu: str
@@ -76,6 +38,12 @@ class Hardware:
     apple_silicon: bool
     home: str
     disk_free_bytes: int
+    other_gpus: tuple[OtherGpu, ...] = ()
+    ram_limited: bool = False
+    swap_total_bytes: int = 0
+    swap_free_bytes: int = 0
+    models_folder: str = ""
+    models_free_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Only dicts, lists, strings, numbers, booleans and None."""
@@ -84,176 +52,38 @@ class Hardware:
 
 def probe() -> Hardware:
     """Looks at everything once; takes well under a second."""
-    memory = psutil.virtual_memory()
-    gpus, driver, reason = _probe_gpus()
-    folder = home()
+    memory = ram.read()
+    cards = find_cards()
+    folder, models = home(), hub_cache.folder().absolute()
+    others = find_other_gpus()
+    if cards.gpus:  # what NVML tells is better
+        others = tuple(gpu for gpu in others if gpu.maker != "NVIDIA")
     return Hardware(
         system=f"{platform.system()} {platform.release()} ({platform.machine()})",
         cpu=_cpu_name(),
         cores=_usable_cores(),
-        ram_total_bytes=memory.total,
-        ram_available_bytes=memory.available,
-        gpus=gpus,
-        nvidia_driver=driver,
-        no_gpu_because=reason,
+        ram_total_bytes=memory.total_bytes,
+        ram_available_bytes=memory.available_bytes,
+        gpus=cards.gpus,
+        nvidia_driver=cards.driver,
+        no_gpu_because=cards.no_gpu_because,
         apple_silicon=platform.system() == "Darwin" and platform.machine() == "arm64",
         home=str(folder),
         disk_free_bytes=free_bytes(folder),
+        other_gpus=others,
+        ram_limited=memory.limited,
+        swap_total_bytes=memory.swap_total_bytes,
+        swap_free_bytes=memory.swap_free_bytes,
+        models_folder=str(models),
+        models_free_bytes=_free(models),
     )
 
 
-def process_gpu_bytes(handle: Any, pid: int) -> int | None:
-    """Bytes of the card (an NVML handle) that process `pid` holds; None if not told.
-
-    Windows usually does not tell, nor does a container with process ids of its own.
-    """
-    told = [used for owner, used in _processes(handle) if owner == pid and used is not None]
-    return max(told, default=None)
-
-
-class GpuReader:
-    """Reads one card again and again; opened once, since opening takes a while.
-
-    Args:
-        uuid: the card; by default the first that this process may use.
-        pid: whose share `process_bytes` is; by default this process.
-    """
-
-    def __init__(self, uuid: str | None = None, pid: int | None = None) -> None:
-        self._pid = pid or os.getpid()
-        self._open = _start_nvml() is None
-        self._handle = _find_card(uuid) if self._open else None
-
-    def read(self) -> GpuSample | None:
-        """None when there is no card."""
-        if self._handle is None:
-            return None
-        handle = self._handle
-        total, used, _ = _memory(handle)
-        rates = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
-        return GpuSample(
-            index=_ask(pynvml.nvmlDeviceGetIndex, handle) or 0,
-            name=_ask(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU",
-            process_bytes=process_gpu_bytes(handle, self._pid),
-            used_bytes=used,
-            total_bytes=total,
-            utilization=None if rates is None else rates.gpu / 100,
-            temperature_celsius=_temperature(handle),
-            power_watts=_power(handle),
-        )
-
-    def close(self) -> None:
-        """Lets go of NVML; `read` gives None from now on."""
-        self._handle = None
-        if self._open:
-            self._open = False
-            _ask(pynvml.nvmlShutdown)
-
-
-def _ask(question: Callable[..., Any], *args: Any) -> Any:
-    """The answer, or None where the card, the driver or our rights do not give one."""
+def _free(folder: Path) -> int | None:
     try:
-        return question(*args)
-    except pynvml.NVMLError:
+        return free_bytes(folder)
+    except (UserError, OSError):
         return None
-
-
-def _start_nvml() -> str | None:
-    """Opens NVML; says why if that is not possible. Each success needs an nvmlShutdown."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        if error.value in (
-            pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
-            pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-        ):
-            return "no NVIDIA driver is installed or running"
-        return f"the NVIDIA driver does not answer ({error})"
-    return None
-
-
-def _probe_gpus() -> tuple[tuple[Gpu, ...], str | None, str]:
-    """The cards, the driver's version, and why there are none."""
-    reason = _start_nvml()
-    if reason is not None:
-        return (), None, reason
-    try:
-        driver = _ask(pynvml.nvmlSystemGetDriverVersion)
-        count = _ask(pynvml.nvmlDeviceGetCount) or 0
-        handles = [_ask(pynvml.nvmlDeviceGetHandleByIndex, index) for index in range(count)]
-        gpus = tuple(_gpu(index, handle) for index, handle in enumerate(handles) if handle)
-        return gpus, driver, "" if gpus else "there is an NVIDIA driver, but no card"
-    finally:
-        _ask(pynvml.nvmlShutdown)
-
-
-def _gpu(index: int, handle: Any) -> Gpu:
-    total, used, free = _memory(handle)
-    capability = _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    return Gpu(
-        index=index,
-        name=_ask(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU",
-        uuid=_ask(pynvml.nvmlDeviceGetUUID, handle) or "",
-        total_bytes=total,
-        free_bytes=free,
-        used_bytes=used,
-        compute_capability=None if capability is None else (capability[0], capability[1]),
-        bf16=capability is not None and capability[0] >= 8,
-        temperature_celsius=_temperature(handle),
-        power_watts=_power(handle),
-        processes=tuple(
-            GpuProcess(pid, _process_name(pid), used) for pid, used in _processes(handle)
-        ),
-    )
-
-
-def _find_card(uuid: str | None) -> Any:
-    """The NVML handle of the card with this UUID, else of the first one that CUDA may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    chosen = uuid or visible
-    if chosen.startswith(("GPU-", "MIG-")):
-        return _ask(pynvml.nvmlDeviceGetHandleByUUID, chosen)
-    return _ask(pynvml.nvmlDeviceGetHandleByIndex, int(chosen)) if chosen.isdecimal() else None
-
-
-def _memory(handle: Any) -> tuple[int, int, int]:
-    """Total, used and free bytes of the card."""
-    # The second version leaves out what the driver keeps for itself, as nvidia-smi does.
-    info = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
-    info = info or _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    if info is None:  # a chip without memory of its own, such as the GB10, shares the computer's
-        ram = psutil.virtual_memory()
-        return ram.total, ram.total - ram.available, ram.available
-    return int(info.total), int(info.used), int(info.free)
-
-
-def _processes(handle: Any) -> list[tuple[int, int | None]]:
-    """Process ids with their bytes; a program that computes and draws is listed once."""
-    found: dict[int, int | None] = {}
-    for question in (
-        pynvml.nvmlDeviceGetGraphicsRunningProcesses,
-        pynvml.nvmlDeviceGetComputeRunningProcesses,
-    ):
-        for process in _ask(question, handle) or ():
-            found[process.pid] = process.usedGpuMemory or found.get(process.pid)
-    return sorted(found.items())
-
-
-def _temperature(handle: Any) -> float | None:
-    value = _ask(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
-    return None if value is None else float(value)
-
-
-def _power(handle: Any) -> float | None:
-    milliwatts = _ask(pynvml.nvmlDeviceGetPowerUsage, handle)
-    return None if milliwatts is None else milliwatts / 1000
-
-
-def _process_name(pid: int) -> str:
-    try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
-        return ""
 
 
 def _usable_cores() -> int:

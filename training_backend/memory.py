@@ -6,7 +6,7 @@ import os
 
 import psutil
 
-from training_backend.hardware import GpuReader
+from training_backend.nvidia import GpuReader
 from training_backend.protocol import MemorySampled
 
 SAMPLE_SECONDS = 1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import psutil
 from PySide6.QtCore import QCoreApplication, Qt, QTimer, Signal
 from PySide6.QtGui import QFont, QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
@@ -22,7 +21,9 @@ from app.background import run_in_background
 from app.i18n import number
 from app.widgets.card import ElidedLabel, QuietButton
 from app.widgets.figures import GIGABYTE
-from training_backend.hardware import GpuReader
+from training_backend import ram
+from training_backend.devices import chosen_gpu
+from training_backend.nvidia import GpuReader, find_cards
 
 WIDTH = 208
 READ_EVERY_MS = 1000
@@ -146,10 +147,15 @@ class MemoryMeter(QWidget):
         for part in (self._name, self._bar, self._text):
             layout.addWidget(part)
         self._reader: GpuReader | None = None
+        self._opened = False
         self._reading = False
         self._timer = QTimer(self, interval=READ_EVERY_MS)
         self._timer.timeout.connect(self._read)
         self._show(_ram())
+
+    def reopen(self) -> None:
+        """Another card may have been chosen: look which one it is now."""
+        self._opened = False
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -166,9 +172,13 @@ class MemoryMeter(QWidget):
 
     def _sample(self) -> _Reading:
         # Opening NVML takes a while, so it is done here, in the thread, and once.
-        if self._reader is None:
-            self._reader = GpuReader()
-        sample = self._reader.read()
+        if not self._opened:
+            self._opened = True
+            if self._reader is not None:
+                self._reader.close()
+            gpu = chosen_gpu(find_cards().gpus)
+            self._reader = GpuReader(gpu.uuid) if gpu else None
+        sample = self._reader.read() if self._reader else None
         if sample is None:
             return _ram()
         return _Reading(
@@ -191,6 +201,6 @@ class MemoryMeter(QWidget):
 
 
 def _ram() -> _Reading:
-    memory = psutil.virtual_memory()
+    memory = ram.read()
     name = QCoreApplication.translate("MemoryMeter", "Memory, no GPU found")
-    return _Reading(name, memory.total - memory.available, memory.total, None)
+    return _Reading(name, memory.used_bytes, memory.total_bytes, None)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from PySide6.QtWidgets import QLabel, QProgressBar
 from pytestqt.qtbot import QtBot
 
 from app.widgets import sidebar
 from app.widgets.sidebar import MemoryMeter
-from training_backend.hardware import GpuSample
+from tests.fake_nvml import FakeCard, FakeNvml
+from training_backend import preferences
+from training_backend.nvidia import GpuSample
+from training_backend.preferences import Preferences
 
 GIB = 2**30
 
@@ -31,7 +36,8 @@ def texts(meter: MemoryMeter) -> list[str]:
 
 def test_card_is_shown(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sidebar, "READ_EVERY_MS", 20)
-    monkeypatch.setattr(sidebar, "GpuReader", lambda: FakeReader(card(12 * GIB)))
+    FakeNvml(monkeypatch)
+    monkeypatch.setattr(sidebar, "GpuReader", lambda uuid: FakeReader(card(12 * GIB)))
     meter = MemoryMeter()
     qtbot.addWidget(meter)
     meter.show()
@@ -42,11 +48,26 @@ def test_card_is_shown(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_of_the_computer_without_a_card(
     qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sidebar, "GpuReader", lambda: FakeReader(None))
+    FakeNvml(monkeypatch, cuda=None)  # the card is there, but training cannot use it
     meter = MemoryMeter()
     qtbot.addWidget(meter)
     assert texts(meter)[0] == "Memory, no GPU found"
     assert texts(meter)[1].endswith("GB")
+
+
+def test_the_chosen_card_is_shown_once_it_is_chosen(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, lorasmith_home: Path
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(sidebar, "READ_EVERY_MS", 20)
+    FakeNvml(monkeypatch, FakeCard("GPU-a", "First"), FakeCard("GPU-b", "Second"))
+    meter = MemoryMeter()
+    qtbot.addWidget(meter)
+    meter.show()
+    qtbot.waitUntil(lambda: texts(meter)[0] == "First")
+    preferences.save(Preferences(gpu="GPU-b"))
+    meter.reopen()
+    qtbot.waitUntil(lambda: texts(meter)[0] == "Second")
 
 
 def test_nothing_is_read_while_hidden(qtbot: QtBot) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_hardware import FakeCard
+from tests.fake_nvml import FakeNvml
 from training_backend import child_process, preferences
-from training_backend.hardware import GpuReader
+from training_backend.nvidia import GpuReader
 from training_backend.preferences import Preferences
 
 
@@ -24,7 +24,7 @@ from training_backend.preferences import Preferences
 def test_torch_and_the_memory_chart_see_the_chosen_card(
     lorasmith_home: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, visible: str, index: int
 ) -> None:
-    FakeCard(monkeypatch)
+    FakeNvml(monkeypatch)
     monkeypatch.setattr(os, "environ", {**os.environ})  # others must not see what is set here
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     preferences.save(Preferences(gpu=chosen))
