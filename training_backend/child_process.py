@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from training_backend import devices, nvidia
+from training_backend import devices, nvidia, preferences
 
 
 def detach() -> None:
