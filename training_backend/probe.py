@@ -28,8 +28,8 @@ from training_backend.data import longest
 from training_backend.data.longest import LongestRow
 from training_backend.devices import Device
 from training_backend.errors import UserError
-from training_backend.hardware import GpuReader
 from training_backend.job import ProbeJob, TrainingJob
+from training_backend.nvidia import GpuReader
 from training_backend.protocol import MemoryMeasured, RunCompleted, RunStopped
 from training_backend.tokenizer import load_tokenizer
 from training_backend.worker import Reporter
