@@ -326,7 +326,7 @@ def test_doctor_tells_in_words_and_as_json(call: Call) -> None:
         answer.stdout
     ).keys()
     words = call("doctor")
-    assert words.returncode == 0 and words.stdout.startswith("This computer")
+    assert words.returncode == 0 and "What would work here" in words.stdout
 
 
 def test_the_demo_model_is_prepared_once_and_its_folder_printed(
