@@ -240,11 +240,11 @@ def _tokenizer(job: TrainingJob) -> Any:
     from training_backend.tokenizer import load_tokenizer
 
     if job.model.id in DEMO_MODEL_IDS:
-        return load_tokenizer(job, prepare_demo_model())
+        return load_tokenizer(prepare_demo_model())
     found = resolve_model(job.model.id)
     if isinstance(found, str):
         found = fetch_tokenizer(found, job.model.revision)
-    return load_tokenizer(job, found)
+    return load_tokenizer(found)
 
 
 def export(options: argparse.Namespace) -> int:

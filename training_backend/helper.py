@@ -348,7 +348,7 @@ def _local_tokenizer(job: TrainingJob) -> Any:
             field="model.id",
             model=job.model.id,
         )
-    return load_tokenizer(job, folder)
+    return load_tokenizer(folder)
 
 
 def _shown(row: Answer) -> Answer:

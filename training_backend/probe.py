@@ -97,7 +97,7 @@ class _Probe:
         reporter.phase("loading", detail="the tokenizer and the data")
         base = base_folder(job.model.id, job.model.revision, reporter)
         start = train.start_of(job, str(base))
-        tokenizer = load_tokenizer(job, base)
+        tokenizer = load_tokenizer(base)
         reporter.phase("tokenising", detail="the longest row")
         self.row = longest.longest_row(job, tokenizer, reporter.stop_requested)
         model = base_model.load_model(job, base, reporter)

@@ -10,10 +10,9 @@ from typing import Any
 from training_backend import model_folder
 from training_backend.errors import UserError
 from training_backend.files import is_disk_full
-from training_backend.job import TrainingJob
 
 
-def load_tokenizer(job: TrainingJob, folder: str | Path) -> Any:
+def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer in a model's folder, with a token for the end and one for padding.
 
     Raises:

@@ -66,7 +66,7 @@ def _run(
     reporter.phase("loading", detail="the tokenizer and the data")
     base = base_folder(job.model.id, job.model.revision, reporter)
     start = start_of(job, str(base), resume_from)
-    tokenizer = load_tokenizer(job, base)
+    tokenizer = load_tokenizer(base)
     model = base_model.load_model(job, base, reporter)
     data = _dataset(job, tokenizer, reporter)
 

@@ -101,7 +101,7 @@ def first_batch(job: TrainingJob, folder: Path) -> set[tuple[tuple[int, ...], tu
     from training_backend.data.training_rows import training_rows
     from training_backend.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(job, job.model.id)
+    tokenizer = load_tokenizer(job.model.id)
     model = AutoModelForCausalLM.from_pretrained(job.model.id)
     trainer = train._Trainer(
         model=model,
@@ -134,7 +134,7 @@ def test_preview_is_what_the_first_batch_holds(
     data.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
     job = job_for(tiny_model(family), data)
 
-    shown = preview(job, load_tokenizer(job, job.model.id), len(ROWS))["rows"]
+    shown = preview(job, load_tokenizer(job.model.id), len(ROWS))["rows"]
 
     assert [row["index"] for row in shown] == list(range(len(ROWS)))
     assert not [row for row in shown if "problem" in row]
@@ -180,7 +180,7 @@ def test_every_answer_is_learned_from_its_first_word_to_its_end_token(
     data.write_text(json.dumps(ROWS[1]), encoding="utf-8")
     job = job_for(tiny_model(family), data)
 
-    (row,) = preview(job, load_tokenizer(job, job.model.id), 1)["rows"]
+    (row,) = preview(job, load_tokenizer(job.model.id), 1)["rows"]
 
     assert learned(row) == LEARNED[family]
 
@@ -195,7 +195,7 @@ def test_loss_on_decides_what_is_learned(
     data.write_text("\n".join(json.dumps(row) for row in ROWS[1:3]), encoding="utf-8")
     job = job_for(tiny_model("chatml"), data, loss_on=loss_on)
 
-    plain, weighted = preview(job, load_tokenizer(job, job.model.id), 2)["rows"]
+    plain, weighted = preview(job, load_tokenizer(job.model.id), 2)["rows"]
 
     if loss_on == "last_answer":
         assert learned(plain) == ["<think>\nNot blue.\n</think>\n\nGreen.<|im_end|>"]
