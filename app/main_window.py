@@ -184,6 +184,7 @@ class MainWindow(QMainWindow):
     def _connect(self) -> None:
         self.sidebar.chosen.connect(self.go_to)
         self.sidebar.theme_chosen.connect(self._set_theme)
+        self.sidebar.hardware_requested.connect(self._show_hardware)
         self._save_pause = QTimer(self, singleShot=True, interval=SAVE_AFTER_MS)
         self._save_pause.timeout.connect(lambda: self.settings.set_draft(self.draft.document()))
         self.draft.changed.connect(self._show_draft)
@@ -204,6 +205,13 @@ class MainWindow(QMainWindow):
     def _set_theme(self, name: theme.ThemeName) -> None:
         self.settings.set_theme(name)
         theme.apply(cast(QApplication, QApplication.instance()), name)
+
+    def _show_hardware(self) -> None:
+        from app.hardware_dialog import HardwareDialog
+
+        dialog = HardwareDialog(self)
+        dialog.card_chosen.connect(self.sidebar.memory.reopen)
+        dialog.open()
 
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.Paint and not self._painted:

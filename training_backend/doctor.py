@@ -61,7 +61,7 @@ def report() -> dict[str, Any]:
         "demo_model_ready": demo_model_ready(),
         "works": _works(hardware, card),
         "recommended": _recommended(device),
-        "problems": _problems(hardware, packages),
+        "problems": _problems(hardware, card, packages),
         "hints": _hints(hardware, card),
     }
 
@@ -162,7 +162,7 @@ def _recommended(device: Device) -> dict[str, Any]:
     }
 
 
-def _problems(hardware: Hardware, packages: dict[str, str | None]) -> list[str]:
+def _problems(hardware: Hardware, card: Gpu | None, packages: dict[str, str | None]) -> list[str]:
     build = torch_build.installed()
     problems = [
         f"The package {name} is not installed."
@@ -174,7 +174,7 @@ def _problems(hardware: Hardware, packages: dict[str, str | None]) -> list[str]:
             "There is an NVIDIA card, but the installed PyTorch is for the processor only. "
             "Run packaging/bootstrap.py again: it picks the build that fits."
         )
-    elif build.cuda:
+    elif card is None:
         problems += [
             f"{gpu.name} cannot be used: {reason}."
             for gpu in hardware.gpus

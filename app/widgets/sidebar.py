@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from PySide6.QtCore import QCoreApplication, Qt, QTimer, Signal
-from PySide6.QtGui import QFont, QHideEvent, QShowEvent
+from PySide6.QtGui import QFont, QHideEvent, QMouseEvent, QShowEvent
 from PySide6.QtWidgets import (
     QFrame,
+    QHBoxLayout,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -50,6 +51,7 @@ class Sidebar(QFrame):
 
     chosen = Signal(str)
     theme_chosen = Signal(str)
+    hardware_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -81,9 +83,18 @@ class Sidebar(QFrame):
         self._theme = QuietButton(self.tr("Colours"))
         self._theme.setObjectName("themeButton")
         self._theme.setMenu(self._theme_menu())
-        self._layout.addWidget(self._theme, 0, Qt.AlignmentFlag.AlignLeft)
+        hardware = QuietButton(self.tr("Hardware"))
+        hardware.setObjectName("hardwareButton")
+        hardware.clicked.connect(self.hardware_requested)
+        row = QHBoxLayout()
+        row.setSpacing(0)
+        row.addWidget(self._theme)
+        row.addWidget(hardware)
+        row.addStretch(1)
+        self._layout.addLayout(row)
         self._layout.addSpacing(12)
         self.memory = MemoryMeter()
+        self.memory.clicked.connect(self.hardware_requested)
         self._layout.addWidget(self.memory)
 
     def select(self, object_name: str) -> None:
@@ -130,6 +141,8 @@ class _Reading:
 class MemoryMeter(QWidget):
     """The card's memory, or the computer's where there is no card; read every second."""
 
+    clicked = Signal()
+
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         layout = QVBoxLayout(self)
@@ -149,9 +162,18 @@ class MemoryMeter(QWidget):
         self._reader: GpuReader | None = None
         self._opened = False
         self._reading = False
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setToolTip(self.tr("What this computer has, and what works on it"))
         self._timer = QTimer(self, interval=READ_EVERY_MS)
         self._timer.timeout.connect(self._read)
         self._show(_ram())
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        # With the keyboard, the button above does the same.
+        if event.button() == Qt.MouseButton.LeftButton and self.rect().contains(
+            event.position().toPoint()
+        ):
+            self.clicked.emit()
 
     def reopen(self) -> None:
         """Another card may have been chosen: look which one it is now."""
