@@ -29,7 +29,7 @@ def opened(qtbot: QtBot) -> HardwareDialog:
     dialog = HardwareDialog()
     qtbot.addWidget(dialog)
     dialog.show()
-    qtbot.waitUntil(lambda: copy_button(dialog).isEnabled())
+    qtbot.waitUntil(lambda: copy_button(dialog).isEnabled() and len(texts(dialog)) > 20)
     return dialog
 
 
@@ -96,7 +96,7 @@ def test_a_failed_look_is_said_and_can_be_repeated(
     qtbot.waitUntil(lambda: any("<b>/x</b>" in text for text in texts(dialog)))
     assert not copy_button(dialog).isEnabled()
     dialog.look()
-    qtbot.waitUntil(lambda: copy_button(dialog).isEnabled())
+    qtbot.waitUntil(lambda: copy_button(dialog).isEnabled() and len(texts(dialog)) > 20)
 
 
 def test_the_memory_at_the_foot_and_the_button_above_it_ask_for_it(qtbot: QtBot) -> None:
