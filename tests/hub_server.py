@@ -205,7 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
             "sha": model.commit,
             "gated": "manual" if model.gated else False,
             "private": model.private,
-            "tags": ["license:apache-2.0"],
+            "tags": ["license:apache-2.0"]
+            + ["safetensors"] * any(name.endswith(".safetensors") for name in model.files),
             "pipeline_tag": "text-generation",
             "library_name": "transformers",
             "config": {key: config[key] for key in shown if key in config} or None,

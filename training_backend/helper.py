@@ -7,6 +7,9 @@ one pipe and answers go back over another, each with the number of its request:
     {"id": 3, "kind": "cancel"}                               the request 3 is not wanted any more
     (3, "progress", {…})  (3, "done", {…})  (3, "failed", {…})  (3, "stopped", {})
 
+Of the Hub: `search_models` with "query" (and "licence", "gated", "max_parameters", "limit");
+`model_info`, `download_model` and `discard_download` with "model" (and "revision"); `check_token`.
+
 Each kind has a thread of its own, so that a row is shown while all rows are gone through. The
 helper ends when its pipe closes, so it never outlives the window.
 """
@@ -265,7 +268,7 @@ def _model_info(request: Request, tokenizers: Tokenizers) -> Answer:
     from training_backend import downloads, hub_models
 
     asked = request.document
-    found = hub_models.info(asked["id"], asked.get("revision"))
+    found = hub_models.info(asked["model"], asked.get("revision"))
     return {
         "entry": found.entry.to_json(),
         "total_bytes": found.total_bytes,
@@ -281,7 +284,7 @@ def _download_model(request: Request, tokenizers: Tokenizers) -> Answer:
 
     asked = request.document
     folder = downloads.fetch_model(
-        asked["id"],
+        asked["model"],
         asked.get("revision"),
         lambda progress: request.progress(asdict(progress)),
         request.cancelled.is_set,
@@ -292,7 +295,7 @@ def _download_model(request: Request, tokenizers: Tokenizers) -> Answer:
 def _discard_download(request: Request, tokenizers: Tokenizers) -> Answer:
     from training_backend import downloads
 
-    downloads.discard(request.document["id"])
+    downloads.discard(request.document["model"])
     return {}
 
 

@@ -39,7 +39,9 @@ def load() -> Preferences:
 
 
 def save(preferences: Preferences) -> None:
+    """Keep them; this process obeys at once, the others before their next piece of work."""
     write_json_atomic(paths.home() / "preferences.json", json.loads(preferences.model_dump_json()))
+    apply_to_environment()
 
 
 def is_offline() -> bool:

