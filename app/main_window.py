@@ -18,6 +18,7 @@ from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.i18n import explain, integer
 from app.pages.model import ModelPage
+from app.probe_controller import ProbeController
 from app.run_controller import RunController
 from app.settings import Settings
 from app.widgets import wording
@@ -63,6 +64,7 @@ class MainWindow(QMainWindow):
         self.draft = JobDraft(self.settings.draft(), self)
         self.training = RunController(self)
         self.exports = RunController(self)
+        self.probe = ProbeController(self.training, self)
         self.helper = HelperClient(self)
         self._painted = False
         self._may_close = False
@@ -193,6 +195,7 @@ class MainWindow(QMainWindow):
         self.training.run_ended.connect(self._on_run_ended)
         self.training.refused.connect(self._on_refused)
         self.exports.refused.connect(self._on_export_refused)
+        self.probe.ended.connect(self._warm_up_soon)  # it had the worker of the next training
         shortcuts: dict[str, Callable[[], object]] = {
             "Ctrl+Z": lambda: self._show_field(self.draft.undo()),
             "Ctrl+Shift+Z": lambda: self._show_field(self.draft.redo()),
@@ -227,7 +230,7 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(WARM_UP_AFTER_MS, self, self.helper.warm_up)
 
     def _warm_up_soon(self) -> None:
-        if not os.environ.get("LORASMITH_NO_WARM_UP"):
+        if not os.environ.get("LORASMITH_NO_WARM_UP") and not self.training.is_busy():
             QTimer.singleShot(WARM_UP_AFTER_MS, self, self.training.warm_up)
 
     # ----------------------------------------------------------------------------- the draft
@@ -262,6 +265,7 @@ class MainWindow(QMainWindow):
     def start(self) -> None:
         """Train what the draft asks for."""
         self.go_to("navTrain")
+        self.probe.cancel()
         try:
             self.training.start(self.draft.job())
         except JobError as error:
@@ -374,6 +378,7 @@ class MainWindow(QMainWindow):
         self.settings.flush()
         self.training.shutdown()
         self.exports.shutdown()
+        self.probe.shutdown()
         if "navDataset" in self._pages:
             cast("DatasetPage", self._pages["navDataset"]).shutdown()
         self.helper.shutdown()

@@ -32,7 +32,11 @@ Opening = Callable[[], tuple[Run, Iterator[Event | None]]]
 
 
 class RunController(QObject):
-    """The window's link to one worker at a time."""
+    """The window's link to one worker at a time.
+
+    Args:
+        lender: takes the worker that this one has warmed, in the place of one of its own.
+    """
 
     event_arrived = Signal(object)  # Event
     run_opened = Signal(object)  # Run
@@ -44,8 +48,9 @@ class RunController(QObject):
     _read_ended = Signal(object)
     _read_refused = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, lender: RunController | None = None) -> None:
         super().__init__(parent)
+        self._lender = lender or self
         self._warm: launch.Worker | None = None
         self._warm_lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -171,7 +176,7 @@ class RunController(QObject):
 
     def _begin(self, run: Run) -> Iterator[Event | None]:
         """Hand the run to the warm worker, or to a fresh one when there is none alive."""
-        worker = self._take_warm()
+        worker = self._lender.take_warm()
         if worker is not None:
             with contextlib.suppress(OSError):
                 worker.start(run)
@@ -191,7 +196,8 @@ class RunController(QObject):
             except OSError:
                 logger.exception("no worker could be started ahead of time")
 
-    def _take_warm(self) -> launch.Worker | None:
+    def take_warm(self) -> launch.Worker | None:
+        """The worker spawned ahead of time, if it is still of use; it is the caller's now."""
         with self._warm_lock:
             worker, self._warm = self._warm, None
         if worker is None or worker.is_ready():

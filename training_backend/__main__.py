@@ -303,7 +303,7 @@ def _measured_lines(found: MemoryMeasured) -> list[str]:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB"
+    return f"{size / 2**30:,.2f} GB"  # as cards are sold: 24 GB are 24 * 2^30 bytes
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -93,6 +93,11 @@ def correction(device: Device) -> int:
     return int(statistics.median(beyond)) if len(beyond) >= FEW else 0
 
 
+def same_memory(job: TrainingJob, other: TrainingJob) -> bool:
+    """Whether two jobs take the same memory on rows of the same length."""
+    return _key(job) == _key(other)
+
+
 def _entries() -> list[dict[str, Any]]:
     """All measurements, oldest first; a damaged file reads as none."""
     try:

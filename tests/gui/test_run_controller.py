@@ -148,7 +148,7 @@ def test_a_worker_that_began_with_other_preferences_is_let_go(
     assert stale is not None and stale.is_ready()
     preferences.save(Preferences(gpu="GPU-1"))
     assert not stale.is_ready()
-    assert controller._take_warm() is None
+    assert controller.take_warm() is None
     qtbot.waitUntil(lambda: not stale.is_alive(), timeout=60_000)
 
 
