@@ -12,8 +12,8 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from training_backend.job import ProbeJob, TrainingJob
 from training_backend.nvidia import GpuReader
 from training_backend.protocol import MemoryMeasured, RunCompleted, RunStopped
 from training_backend.tokenizer import load_tokenizer
+from training_backend.trace_model import StorageTracker, trace_job
 from training_backend.worker import Reporter
 
 STEPS = 2
@@ -108,14 +109,15 @@ class _Probe:
         staging = reporter.run.folder / "staging"
         trainer = train.make_trainer(short, model, tokenizer, rows, None, start, staging)
         trainer.args.save_strategy = SaveStrategy.NO
+        trainer.args.train_sampling_strategy = "sequential"
         steps = _Steps(self, batches)
         trainer.add_callback(steps)
         self.doing = "in the first step"
-        with self.meter.running():
+        with self.meter.running(), steps.tracked:
             trainer.train()
         self.doing = "after the last step"
         parts, paged = _parts(trainer)
-        seconds = steps.seconds[-1] / batches * job.training.gradient_accumulation_steps
+        seconds = steps.seconds / batches * job.training.gradient_accumulation_steps
         return self._result(fits=True, parts=parts, paged=paged, seconds_per_step=seconds)
 
     def _result(
@@ -134,7 +136,7 @@ class _Probe:
             known["activations"] = max(0, meter.allocated + paged - sum(parts.values()))
             known["overhead"] = max(0, meter.held - meter.allocated)
         # Where the driver lends the computer's RAM instead of failing, too much is no error.
-        fits = fits and meter.held <= self.device.available_bytes
+        fits = fits and meter.held <= self.device.available_bytes + meter.before
         estimate = self._estimate(tokens)
         if fits and estimate is not None:
             memory_records.remember(
@@ -163,9 +165,16 @@ class _Probe:
         length = training.max_length if training.packing else max(8, tokens)
         job = _with(self.job, max_length=length)
         try:
-            return vram.estimate_job(job, self.device).total_bytes
-        except (vram.TraceNeeded, UserError, NotImplementedError):
+            try:
+                return self._uncorrected(job)
+            except vram.TraceNeeded:
+                trace_job(job)
+                return self._uncorrected(job)
+        except UserError:  # a model that cannot be traced can still be measured
             return None
+
+    def _uncorrected(self, job: TrainingJob) -> int:
+        return vram.estimate_job(job, self.device, corrected=False).total_bytes
 
     def _run_seconds(self, seconds_per_step: float) -> float | None:
         """The whole run at the speed of the measured step; usual batches are shorter."""
@@ -201,7 +210,8 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
         self._batches = batches
         self._done = 0
         self._began = self._step_began = time.monotonic()
-        self.seconds: list[float] = []
+        self.seconds = 0.0
+        self.tracked = ExitStack()  # entered for the second step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.monotonic()
@@ -209,6 +219,9 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._step_began = time.monotonic()
+        if state.global_step == STEPS - 1:
+            there = _storages(kwargs["model"].parameters()) + _states(kwargs["optimizer"])
+            self.tracked.enter_context(self._probe.meter.tracking(there))
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._done += 1
@@ -217,7 +230,9 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.seconds.append(time.monotonic() - self._step_began)
+        # The first step warms a card up; on the CPU, tracking slows the second one.
+        if state.global_step == STEPS or (not torch.cuda.is_available() and not self.seconds):
+            self.seconds = time.monotonic() - self._step_began
         self._probe.doing = "in the second step"
         self._done += 1
         self._tell()
@@ -237,7 +252,8 @@ class _Meter:
     """What the process holds of the device: now, and at most while steps are `running`.
 
     `held` counts everything, the driver's context or the libraries included; `allocated` are
-    tensors alone, `reserved` what torch's allocator keeps. Bytes.
+    tensors alone, `reserved` what torch's allocator keeps; `before` was held when the device was
+    looked at. Bytes.
     """
 
     def __init__(self) -> None:
@@ -247,7 +263,8 @@ class _Meter:
         self._gpu = GpuReader() if torch.cuda.is_available() else None
         self._process = psutil.Process()
         sample = self._gpu.read() if self._gpu else None
-        self._before = sample.used_bytes if sample else 0
+        self._used_before = sample.used_bytes if sample else 0
+        self.before = 0 if self._gpu else self._process.memory_info().rss
 
     def read(self) -> None:
         if self._gpu is None:
@@ -260,7 +277,7 @@ class _Meter:
             self.held = self.reserved
             return
         # Not told on Windows and in containers: then what the card holds more than before.
-        beyond = sample.used_bytes - self._before - torch.cuda.memory_reserved()
+        beyond = sample.used_bytes - self._used_before - torch.cuda.memory_reserved()
         told = sample.process_bytes or torch.cuda.memory_reserved() + max(0, beyond)
         self.held = max(self.held, told, self.reserved)
 
@@ -285,33 +302,64 @@ class _Meter:
             done.set()
             thread.join()
 
+    @contextmanager
+    def tracking(self, there: list[torch.Tensor]) -> Iterator[None]:
+        """Count tensors on the CPU, where torch does not; it slows what goes on by half.
+
+        Args:
+            there: the tensors that exist already.
+        """
+        if self._gpu is not None:
+            yield
+            return
+        tracker = StorageTracker()
+        tracker.ignore(there)
+        try:
+            with tracker:
+                yield
+        finally:
+            self.allocated = tracker.peak_bytes + _bytes(there)
+
 
 def _parts(trainer: Any) -> tuple[dict[str, int], int]:
     """Bytes of what stays from step to step, by the names of `vram.Part`; and of the optimizer's
     those that are paged, which torch's allocator knows nothing of."""
     model = trainer.model
     trained = [p for p in model.parameters() if p.requires_grad]
-    frozen = {
-        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
-        for parameter in model.parameters()
-        if not parameter.requires_grad
-        for tensor in (parameter, *_constants(parameter))
-    }
-    states = [
-        value
-        for state in trainer.optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    ]
+    states = _states(trainer.optimizer)
     paged = sum(value.nbytes for value in states if getattr(value, "is_paged", False))
     parts = {
-        "weights": sum(frozen.values()),
+        "weights": _bytes(_storages(p for p in model.parameters() if not p.requires_grad)),
         "adapter": sum(p.nbytes for p in trained),
         # Freed by now; they are as large as what is trained.
         "gradients": sum(p.nbytes for p in trained),
         "optimizer": sum(value.nbytes for value in states),
     }
     return parts, paged
+
+
+def _storages(parameters: Iterable[Any]) -> list[torch.Tensor]:
+    """One tensor for each storage that the parameters lie in: tied weights share theirs."""
+    found = {
+        tensor.untyped_storage()._cdata: tensor
+        for parameter in parameters
+        for tensor in (parameter, *_constants(parameter))
+    }
+    return list(found.values())
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
+def _states(optimizer: Any) -> list[torch.Tensor]:
+    """What the optimizer keeps; accelerate wraps it."""
+    return [
+        value
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
 
 
 def _constants(parameter: Any) -> list[torch.Tensor]:

@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 LOG_TAIL_BYTES = 4_000
 # Whoever asks whether a run lives holds its lock for an instant; that is not a worker.
 PROBE_SECONDS = 0.5
+ENDING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -204,9 +205,15 @@ def _parent(job: Job) -> Path:
 
 
 def clear_probes() -> None:
-    """Remove what probes left behind that ended, also those of a window that was killed."""
+    """Remove what ended probes left behind, also those of a window that was killed.
+
+    One that has just said its last word is given a moment to end.
+    """
     for folder in probe_runs_dir().iterdir():
-        if not Run(folder).is_alive():
+        lock = Run(folder).worker_lock()
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=ENDING_SECONDS)
+            lock.release()
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -69,7 +69,31 @@ def test_without_data_batches_are_full(
     assert shapes == [[batch, tokens]] * 2
     (found,) = [event for event in run.events() if event.type == "MemoryMeasured"]
     assert found.longest_tokens == 128 and found.full_length
+    # From now on this is what the estimate says; and it was near before.
+    known = backend(what_is_known_now, run.folder)
+    assert known["measured"] and known["total"] == found.measured_bytes
+    stays = ("weights", "adapter", "optimizer")
+    assert sum(found.parts[name] for name in stays) < found.allocated_bytes < found.measured_bytes
+    traced = found.estimate_bytes - known["overhead"]
+    assert found.allocated_bytes == pytest.approx(traced, rel=0.1)
     assert found.run_seconds == pytest.approx(3 * found.seconds_per_step)
+
+
+def what_is_known_now(folder: str) -> dict[str, Any]:
+    from pathlib import Path
+
+    from training_backend.devices import this_device
+    from training_backend.runs import Run
+    from training_backend.vram import estimate_job
+
+    job = Run(Path(folder)).job().job
+    now = estimate_job(job, this_device())
+    traced = estimate_job(job, this_device(), corrected=False)
+    return {
+        "measured": now.measured,
+        "total": now.total_bytes,
+        "overhead": traced.part("overhead").bytes,
+    }
 
 
 def shapes_of_batches(folder: str) -> list[list[int]]:
@@ -84,6 +108,8 @@ def shapes_of_batches(folder: str) -> list[list[int]]:
     class Spy(train._Trainer):
         def training_step(self, model, inputs, *rest):
             seen.append(list(inputs["input_ids"].shape))
+            if "attention_mask" in inputs:  # not with packing
+                assert not inputs["attention_mask"].all()
             return super().training_step(model, inputs, *rest)
 
     kept, train._Trainer = train._Trainer, Spy

@@ -70,22 +70,29 @@ def longest_row(
 
 
 def batches(row: LongestRow, job: TrainingJob, count: int) -> Any:
-    """A dataset of `count` batches, each as long as the settings and the row allow.
+    """A dataset of `count` batches, in order, each as long as the settings and the row allow.
 
-    Packed rows are full whatever the data, and hold several rows: that decides the attention.
+    Which mask a batch needs decides the attention, and so the memory: rows in one batch are
+    never all of one length, and packed ones are full and hold several rows.
     """
     from datasets import Dataset
 
-    rows = job.training.per_device_train_batch_size * count
+    size = job.training.per_device_train_batch_size
     ids, labels = row.input_ids, row.labels
     if job.training.packing:
         usual = sum(row.lengths) / len(row.lengths) if row.lengths else job.training.max_length / 2
         pieces = max(2, round(job.training.max_length / max(1.0, usual)))
         length = max(2, job.training.max_length // pieces)
-        times = -(-length // len(ids))
-        ids, labels = (ids * times)[:length], (ids * times)[:length]
-        rows *= job.training.max_length // length
-    return Dataset.from_dict({"input_ids": [ids] * rows, "labels": [labels] * rows})
+        ids = labels = (ids * -(-length // len(ids)))[:length]
+        lengths = [length] * size * (job.training.max_length // length)
+    else:
+        lengths = [len(ids), *[max(1, len(ids) - 1)] * (size - 1)]
+    return Dataset.from_dict(
+        {
+            "input_ids": [ids[:length] for length in lengths] * count,
+            "labels": [labels[:length] for length in lengths] * count,
+        }
+    )
 
 
 def usual_share(row: LongestRow, batch_size: int, seed: int) -> float:
