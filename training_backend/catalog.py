@@ -152,6 +152,7 @@ def _demo_entry() -> CatalogEntry:
         context_length=8192,
         chat_template=True,
         source="demo",
+        licence_note=curated.licence_note("apache-2.0"),
     )
 
 

@@ -38,6 +38,11 @@ def config(id: str) -> dict[str, Any] | None:
     return None if found is None else dict(found)
 
 
+def licence_note(licence: str) -> str:
+    """What a licence with this short name allows, in words; "" for one not known."""
+    return _read()[2].get(licence, "")
+
+
 def family_of(name: str) -> str:
     """The family that a model's name speaks of, the first if several; "" for one not known."""
     words = {model.family.lower(): model.family for model in models()} | _ALIASES
@@ -82,7 +87,8 @@ def _size_in(name: str) -> int | None:
 
 
 @cache
-def _read() -> tuple[tuple[CatalogEntry, ...], dict[str, dict[str, Any]]]:
+def _read() -> tuple[tuple[CatalogEntry, ...], dict[str, dict[str, Any]], dict[str, str]]:
+    """The entries, their configurations by id, and the words for each licence."""
     file = resources.files("resources") / "models.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     entries, configs = [], {}
@@ -106,4 +112,4 @@ def _read() -> tuple[tuple[CatalogEntry, ...], dict[str, dict[str, Any]]]:
         )
         length = {"max_position_embeddings": model["context_length"]}
         configs[model["id"]] = {**model["config"], **length}
-    return tuple(entries), configs
+    return tuple(entries), configs, document["licences"]

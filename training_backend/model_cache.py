@@ -65,12 +65,14 @@ def folder_entry(folder: Path, id: str) -> CatalogEntry:
     """What a model's folder tells; whether it can be trained is not looked at."""
     weights = weight_files(folder)
     config = _json(folder / "config.json")
+    licence = _licence(folder)
     return CatalogEntry(
         id=id,
         title=folder.name,
         parameters=count_parameters(weights),
         size_bytes=sum(path.stat().st_size for path in weights if path.is_file()) or None,
-        licence=_licence(folder),
+        licence=licence,
+        licence_note=curated.licence_note(licence),
         location=folder,
         description="A folder on this computer.",
         family=curated.family_of(folder.name),

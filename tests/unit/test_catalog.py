@@ -90,6 +90,7 @@ def test_fitting_models_in_the_hub_cache_are_found(cache: Path) -> None:
     assert list_models()[1] == describe_model("Acme/Llama-Writer") == found
     assert (found.id, found.location) == ("Acme/Llama-Writer", good)
     assert (found.parameters, found.licence, found.family) == (12, "mit", "Llama")
+    assert found.licence_note.startswith("MIT License:")
     assert (found.context_length, found.chat_template) == (4096, True)
     assert found.size_bytes == (good / "model.safetensors").stat().st_size
     assert found.problem == ""
