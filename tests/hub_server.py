@@ -27,7 +27,7 @@ class Fault:
     """What goes wrong with the next `times` requests for a file (or "api" for the API).
 
     `status` with `code` (X-Error-Code) is answered instead; `cut_at`: the line breaks after so
-    many bytes of the answer; `wrong`: other bytes; `pause`: seconds between pieces; `no_range`:
+    many bytes of the answer; `wrong`: other bytes, of the API a web page; `pause`: seconds between pieces; `no_range`:
     everything is sent again.
     """
 
@@ -140,7 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_file(self.hub.models["/".join(parts[:2])].files[name], name)
         elif parts[0] == "api":
             fault = self.hub.next_fault("api")
-            if fault is not None:
+            if fault is not None and fault.wrong:
+                self._body(b"<html>Welcome to the hotel</html>", "text/html")
+            elif fault is not None:
                 self._refuse(fault.status, fault.code, fault.headers)
             elif parts[1] == "whoami-v2":
                 known = headers["Authorization"] == f"Bearer {self.hub.token}"
@@ -287,9 +289,11 @@ class _Handler(BaseHTTPRequestHandler):
     # --- answers ----------------------------------------------------------------------------
 
     def _json(self, document: Any) -> None:
-        body = json.dumps(document).encode()
+        self._body(json.dumps(document).encode(), "application/json")
+
+    def _body(self, body: bytes, kind: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -310,7 +310,7 @@ def doctor(options: argparse.Namespace) -> int:
     from training_backend import doctor as examination
     from training_backend import doctor_text
 
-    found = examination.report()
+    found = examination.report(ask_hub=options.ask_hub)
     _result(options, found, doctor_text.as_text(found))
     return 0
 
@@ -438,7 +438,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="D", help="a new or empty folder"
     )
     command.add_argument("--checkpoint", metavar="NAME", help="such as checkpoint-40")
-    add("doctor", doctor, "hardware, versions, what would work here")
+    command = add("doctor", doctor, "hardware, versions, what would work here")
+    command.add_argument(
+        "--ask-hub", action="store_true", help="also see whether the Hugging Face Hub answers"
+    )
     return parser
 
 

@@ -7,10 +7,12 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from training_backend import __version__, nvidia, torch_build
+from training_backend import __version__, hub_models, nvidia, preferences, torch_build
 from training_backend.demo_model import demo_model_ready
 from training_backend.devices import Device, chosen_gpu, this_device
+from training_backend.errors import UserError
 from training_backend.hardware import Hardware, probe
+from training_backend.hub_errors import endpoint
 from training_backend.nvidia import Gpu
 from training_backend.other_gpus import OtherGpu
 
@@ -33,14 +35,19 @@ _AMD_4BIT = ("gfx908", "gfx90a", "gfx942", "gfx950", "gfx1250", "gfx101", "gfx10
              "gfx115", "gfx120")  # fmt: skip
 
 
-def report() -> dict[str, Any]:
+def report(*, ask_hub: bool = False) -> dict[str, Any]:
     """Everything as one JSON document; no package is imported for it, torch included.
+
+    Args:
+        ask_hub: whether to see if the Hugging Face Hub answers; without it no connection is
+            opened.
 
     Keys: `lorasmith` and `python` (versions), `hardware` (see `hardware.Hardware`), `packages`
     (name to version or None), `torch_cuda`, `torch_hip` and `torch_xpu` (the versions that torch
     was built for, or None), `device` (what training takes: see `devices.Device`), `cards` (for
     each of `hardware.gpus`: `uuid`, `chosen`, and `problem`, a clause on why it cannot be used or
-    ""), `demo_model_ready`, `works` (what would work: `name`, `works`, `note`), `recommended`
+    ""), `demo_model_ready`, `hub` (`endpoint`, `offline`, and `answers`: a sentence, None where it
+    was not asked), `works` (what would work: `name`, `works`, `note`), `recommended`
     (`device`, `billions_4bit`, `billions_16bit`, `text`), `problems` and `hints` (sentences).
     """
     hardware = probe()
@@ -59,11 +66,23 @@ def report() -> dict[str, Any]:
         "device": asdict(device),
         "cards": [_card(gpu, hardware, card) for gpu in hardware.gpus],
         "demo_model_ready": demo_model_ready(),
+        "hub": _hub(ask_hub),
         "works": _works(hardware, card),
         "recommended": _recommended(device),
         "problems": _problems(hardware, card, packages),
         "hints": _hints(hardware, card),
     }
+
+
+def _hub(ask: bool) -> dict[str, Any]:
+    answers = None
+    if ask:
+        try:
+            hub_models.search("", limit=1)
+            answers = "it answers"
+        except UserError as error:
+            answers = error.message
+    return {"endpoint": endpoint(), "offline": preferences.is_offline(), "answers": answers}
 
 
 def _card(gpu: Gpu, hardware: Hardware, chosen: Gpu | None) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def sections(report: dict[str, Any]) -> list[Section]:
             "Recommended",
             (Row("Models", _sentence(report["recommended"]["text"])), Row("Demo model", ready)),
         ),
+        Section("Hugging Face Hub", (_hub(report["hub"]),)),
         Section("Packages", tuple(packages)),
     ]
     return [section for section in found if section.rows]
@@ -56,6 +57,13 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", section.title]
         lines += [f"  {row.label:{width}}{row.text}" for row in section.rows]
     return "\n".join(lines[1:])
+
+
+def _hub(found: dict[str, Any]) -> Row:
+    if found["offline"]:
+        return Row("Connection", "work offline is on: nothing is fetched or asked")
+    asked = found["answers"] or "allowed; not asked now"
+    return Row("Connection", f"{found['endpoint']}: {asked}")
 
 
 def _cards(report: dict[str, Any]) -> list[Row]:

@@ -241,7 +241,7 @@ class _Download:
         root = hub_cache.folder()
         repo = hub_cache.repo_folder(root, id)
         files = [file for file in model.files if weights or not file.is_weights]
-        with self._alone(root, id):
+        with _disk_explained(root, id), self._alone(root, id):
             missing = [f for f in files if not _place(repo, model.commit, f).is_file()]
             self._total = sum(file.bytes for file in files)
             arrived = sum(_arrived(repo, file) for file in missing)
@@ -251,13 +251,8 @@ class _Download:
             if missing:
                 require_free(root, needed + _BESIDES_BYTES, f"the model {id}")
                 note.touch()
-            try:
-                for file in missing:
-                    self._bring(repo, model, file)
-            except OSError as error:
-                if not is_disk_full(error):
-                    raise
-                raise _disk_full(root, id) from error
+            for file in missing:
+                self._bring(repo, model, file)
             snapshot = repo / "snapshots" / model.commit
             if weights:
                 check_model_folder(snapshot)
@@ -476,12 +471,27 @@ def _note(root: Path, id: str, commit: str) -> Path:
     return Path(_lock(root, id).lock_file).with_name(f"lorasmith-{commit}.unfinished")
 
 
-def _disk_full(root: Path, id: str) -> UserError:
-    return UserError(
-        "disk_full",
-        "The disk became full while the model {id} was downloaded.",
-        "Free some room on {drive} and go on; what has arrived is kept.",
-        field="model.id",
-        drive=drive_of(root),
-        id=id,
-    )
+@contextmanager
+def _disk_explained(root: Path, id: str) -> Iterator[None]:
+    """What the disk says no with; what the line does was explained before."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise UserError(
+                "disk_full",
+                "The disk became full while the model {id} was downloaded.",
+                "Free some room on {drive} and go on; what has arrived is kept.",
+                field="model.id",
+                drive=drive_of(root),
+                id=id,
+            ) from error
+        raise UserError(
+            "models_folder_not_writable",
+            "The model {id} cannot be written to {folder}: {reason}.",
+            "Choose another folder for models on the Model page.",
+            field="model.id",
+            id=id,
+            folder=root,
+            reason=error.strerror or error,
+        ) from error

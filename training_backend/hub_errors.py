@@ -76,6 +76,8 @@ def of_exception(
             "Unset it, or choose a model that is on this computer.",
             what=id,
         )
+    if isinstance(error, ValueError | LookupError | TypeError):
+        return strange_answer(id)
     return None
 
 
@@ -134,6 +136,17 @@ def not_found(id: str) -> UserError:
         "There is no public model {id} on the Hugging Face Hub.",
         "Check the spelling; for a private model, enter a token that may read it.",
         id=id,
+    )
+
+
+def strange_answer(what: str) -> UserError:
+    """For what does not look like the Hub: often the sign-in page of a hotel's network."""
+    return _error(
+        "hub_strange_answer",
+        "The answer about {what} is not one of the Hugging Face Hub.",
+        "Check whether this network asks you to sign in first (open any page in the browser), "
+        "and HF_ENDPOINT if it is set.",
+        what=what or "the request",
     )
 
 

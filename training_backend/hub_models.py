@@ -9,14 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from training_backend import curated, hub_token
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.errors import UserError
 from training_backend.hub_cache import find_snapshot, is_revision, parse_id
-from training_backend.hub_errors import endpoint, explained, not_found, require_online
+from training_backend.hub_errors import (
+    endpoint,
+    explained,
+    not_found,
+    of_answer,
+    require_online,
+    strange_answer,
+)
 from training_backend.model_cache import short_problem
 from training_backend.model_kinds import kind_problem
 
@@ -109,27 +115,29 @@ def search(
     token = hub_token.read()
     found: list[CatalogEntry] = []
     left_out = 0
+    asked = {
+        "search": exact or words,
+        "filter": f"license:{licence}" if licence else None,
+        "pipeline_tag": None if shows_all else "text-generation",
+        "gated": gated,
+        "num_parameters": f"max:{max_parameters}" if max_parameters else None,
+        "sort": "downloads",
+        "limit": limit * _LOOKED_THROUGH,
+        "expand": _EXPANDED,
+    }
+    answers = _ask("/api/models", token, words, asked)
     with explained(words, signed_in=bool(token)):
-        answers = _api(token).list_models(
-            search=exact or words or None,
-            filter=f"license:{licence}" if licence else None,
-            pipeline_tag=None if shows_all else "text-generation",
-            gated=gated,
-            num_parameters=f"max:{max_parameters}" if max_parameters else None,
-            sort="downloads",
-            limit=limit * _LOOKED_THROUGH,
-            expand=list(_EXPANDED),  # type: ignore[arg-type]
-        )
-        for model in islice(_well_named(answers), limit * _LOOKED_THROUGH):
-            entry = _entry(model, _searched_problem(model))
-            if max_parameters and (entry.parameters or max_parameters + 1) > max_parameters:
-                continue
-            if entry.problem and not shows_all:
-                left_out += 1
-                continue
-            found.append(entry)
-            if len(found) == limit:
-                break
+        models = list(_well_named(answers))
+    for model in models:
+        entry = _entry(model, _searched_problem(model))
+        if max_parameters and (entry.parameters or max_parameters + 1) > max_parameters:
+            continue
+        if entry.problem and not shows_all:
+            left_out += 1
+            continue
+        found.append(entry)
+        if len(found) == limit:
+            break
     found.sort(key=lambda entry: bool(entry.problem))  # stable: by downloads within
     return Search(found, left_out)
 
@@ -154,7 +162,7 @@ def info(id: str, revision: str | None = None) -> HubModel:
     siblings = {sibling.rfilename: sibling for sibling in model.siblings or ()}
     wanted = tuple(_file(name, siblings[file]) for file in _wanted(siblings))
     if not re.fullmatch(r"[0-9a-f]{40}", model.sha or ""):
-        raise _strange(name, "version")
+        raise strange_answer(name)
     problem = kind_problem(dict(model.config or {}), siblings, name, tags=model.tags or ())
     entry = _entry(model, problem, sum(file.bytes for file in wanted), id=name)
     return HubModel(entry, str(model.sha), wanted, problem)
@@ -170,8 +178,23 @@ def token_owner() -> str:
     if not token:
         return ""
     require_online("The account of a token")
-    with explained("", signed_in=True):
-        return str(_api(token).whoami()["name"])
+    return str(_ask("/api/whoami-v2", token, "", {})["name"])
+
+
+def _ask(path: str, token: str | None, what: str, asked: dict[str, Any]) -> Any:
+    """An answer of the Hub's API, in one try: huggingface_hub's own search would go on trying
+    for 23 seconds, and waits without end for an answer that does not come."""
+    from huggingface_hub import get_session
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    params = {key: value for key, value in asked.items() if value not in (None, "")}
+    with explained(what, signed_in=bool(token)):
+        answer = get_session().get(
+            endpoint() + path, params=params, headers=headers, timeout=TIMEOUT_SECONDS
+        )
+        if answer.status_code >= 400:
+            raise of_answer(answer, what, signed_in=bool(token))
+        return answer.json()
 
 
 def _api(token: str | None) -> HfApi:
@@ -181,9 +204,13 @@ def _api(token: str | None) -> HfApi:
     return HfApi(endpoint=endpoint(), token=token or False, library_name="lorasmith")
 
 
-def _well_named(models: Any) -> Iterator[ModelInfo]:
+def _well_named(answers: Any) -> Iterator[ModelInfo]:
     """Old models without an owner cannot be named in a job."""
-    return (model for model in models if parse_id(model.id) == model.id)
+    from huggingface_hub import ModelInfo
+
+    for answer in answers:
+        if parse_id(str(answer["id"])) == answer["id"]:
+            yield ModelInfo(**{"siblings": None, **answer})  # type: ignore[no-untyped-call]
 
 
 def _searched_problem(model: ModelInfo) -> UserError | None:
@@ -248,7 +275,7 @@ def _wanted(names: Any) -> list[str]:
 def _file(id: str, sibling: Any) -> HubFile:
     checksum = str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id or "")
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):  # it becomes a file name here
-        raise _strange(id, "checksum")
+        raise strange_answer(id)
     return HubFile(sibling.rfilename, int(sibling.size or 0), checksum)
 
 
@@ -260,16 +287,4 @@ def _no_revision(id: str, revision: str) -> UserError:
         field="model.revision",
         id=id,
         revision=revision,
-    )
-
-
-def _strange(id: str, what: str) -> UserError:
-    return UserError(
-        "hub_strange_answer",
-        "The answer about the model {id} holds no proper {what}, so it is not from the Hugging "
-        "Face Hub, or something on the way alters it.",
-        "Check HF_ENDPOINT, and the network's proxy.",
-        field="model.id",
-        id=id,
-        what=what,
     )

@@ -21,7 +21,7 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from training_backend import adapters, base_model, checkpoints, sampling, start_adapter
-from training_backend.adapters import CONFIG, WEIGHTS, Adapter, name_base
+from training_backend.adapters import CONFIG, WEIGHTS, Adapter, name_base, read_adapter
 from training_backend.base_files import base_folder
 from training_backend.checkpoints import Checkpoint
 from training_backend.data.training_rows import TrainingRows, training_rows
@@ -64,7 +64,7 @@ def _run(
     shutil.rmtree(staging, ignore_errors=True)
 
     reporter.phase("loading", detail="the tokenizer and the data")
-    base = base_folder(job.model.id, job.model.revision, reporter)
+    base = base_folder(job.model.id, _revision(job, resume_from), reporter)
     start = start_of(job, str(base), resume_from)
     tokenizer = load_tokenizer(base)
     model = base_model.load_model(job, base, reporter)
@@ -114,6 +114,13 @@ def start_of(
     base = Path(model_id)
     start_adapter.check(job, base if base.is_dir() else None)
     return start_adapter.find(job)
+
+
+def _revision(job: TrainingJob, resume_from: Checkpoint | None) -> str | None:
+    """A resumed run goes on with the very version of the base that it began with."""
+    if job.model.revision or resume_from is None:
+        return job.model.revision
+    return read_adapter(resume_from.folder, None).config.get("revision")
 
 
 # --- data ------------------------------------------------------------------------------

@@ -632,7 +632,9 @@ def test_code_in_a_model_folder_is_not_executed(
         assert done.terminal.code == "model_needs_code" and done.terminal.field == "model.id"
 
 
-@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize(
+    "key", ["attn_implementation", "_attn_implementation", "experts_implementation"]
+)
 def test_an_attention_kernel_named_by_a_model_is_not_fetched(
     do: Any, job_document: Any, tiny_model: Path, tmp_path: Path, key: str
 ) -> None:

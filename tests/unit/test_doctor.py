@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from training_backend import doctor, torch_build
+from tests.hub_server import HubServer
+from training_backend import doctor, preferences, torch_build
 from training_backend.doctor_text import as_text, sections
 from training_backend.hardware import Hardware, probe
 from training_backend.nvidia import Gpu, GpuProcess
 from training_backend.other_gpus import OtherGpu
+from training_backend.preferences import Preferences
 from training_backend.torch_build import TorchBuild
 
 GIB = 2**30
@@ -48,6 +50,21 @@ def test_the_report_on_this_very_computer(lorasmith_home: Path) -> None:
     assert str(lorasmith_home) in text
     assert "not prepared yet" in text
     assert report["packages"]["torch"] in text
+
+
+def test_the_hub_is_asked_only_on_request(hub: HubServer) -> None:
+    report = doctor.report()
+    assert report["hub"] == {"endpoint": hub.url, "offline": False, "answers": None}
+    assert not hub.asked
+    assert "not asked now" in as_text(report)
+    assert f"{hub.url}: it answers" in as_text(doctor.report(ask_hub=True))
+    hub.fault("api", status=503, times=99)
+    assert "503" in as_text(doctor.report(ask_hub=True))
+    preferences.save(Preferences(work_offline=True))
+    before = len(hub.asked)
+    assert "work offline is on" in as_text(doctor.report(ask_hub=True))
+    assert len(hub.asked) == before
+    preferences.save(Preferences())
 
 
 def test_it_imports_nothing_heavy(lorasmith_home: Path) -> None:

@@ -326,8 +326,6 @@ def test_a_full_disk_is_known_before(
     assert ID in error.message
     assert not hub.downloads(WEIGHTS)
     assert not list(repo().glob("blobs/*"))
-    monkeypatch.undo()
-    os.environ["HF_ENDPOINT"] = hub.url
 
 
 def test_what_is_here_already_counts_for_the_room(
@@ -351,8 +349,18 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_arrived(
     error = refused()
     assert error.code == "disk_full"
     assert "kept" in error.remedy
-    monkeypatch.undo()
-    os.environ["HF_ENDPOINT"] = hub.url
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    hub: HubServer, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.add(ID, files)
+    (tmp_path / "file").write_text("in the way")
+    preferences.save(Preferences(models_folder=str(tmp_path / "file" / "models")))
+    error = refused()
+    assert error.code == "models_folder_not_writable"
+    assert str(tmp_path / "file") in error.message
+    preferences.save(Preferences())
 
 
 def test_discarding_leaves_nothing_of_an_unfinished_download(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -138,6 +139,17 @@ def test_a_token_tells_whose_it_is(hub: HubServer) -> None:
     with pytest.raises(UserError) as caught:
         hub_models.token_owner()
     assert caught.value.code == "hub_unauthorized"
+
+
+@pytest.mark.parametrize("ask", [lambda: search("x"), lambda: info("acme/tiny")])
+def test_the_sign_in_page_of_a_network_is_not_taken_for_the_hub(
+    hub: HubServer, ask: Callable[[], object]
+) -> None:
+    hub.fault("api", wrong=True)
+    with pytest.raises(UserError) as caught:
+        ask()
+    assert caught.value.code == "hub_strange_answer"
+    assert "sign in" in caught.value.remedy
 
 
 def test_working_offline_asks_nobody(hub: HubServer) -> None:
