@@ -27,8 +27,8 @@ class Fault:
     """What goes wrong with the next `times` requests for a file (or "api" for the API).
 
     `status` with `code` (X-Error-Code) is answered instead; `cut_at`: the line breaks after so
-    many bytes of the answer; `wrong`: other bytes, of the API a web page; `pause`: seconds between pieces; `no_range`:
-    everything is sent again.
+    many bytes of the answer; `wrong`: other bytes, of the API a web page; `pause`: seconds
+    between pieces; `no_range`: everything is sent again.
     """
 
     times: int = 1
