@@ -158,7 +158,7 @@ def hub_answer(request: pytest.FixtureRequest) -> Iterator[str]:
     [
         ((403, "GatedRepo"), "hub_gated", f"Agree to them on huggingface.co/datasets/{NAME}"),
         ((404, "RepoNotFound"), "hub_not_found", "Check the name"),
-        ((401, "RepoNotFound"), "hub_not_found", "sign in"),
+        ((401, "RepoNotFound"), "hub_not_found", "enter a token"),
     ],
     indirect=["hub_answer"],
 )

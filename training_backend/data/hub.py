@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from training_backend import hub_token
 from training_backend.data.parquet import plain
 from training_backend.data.table import FIELD, Details, Notices, Progress, Row, Table
 from training_backend.errors import UserError
@@ -31,12 +32,15 @@ def open_hub(id: str, subset: str | None, split: str) -> Table:
     with _explained(id):
         from huggingface_hub import HfApi
 
+        token = hub_token.read()
         # Answers within seconds, where `datasets` tries many times over.
-        HfApi().dataset_info(id, timeout=_TIMEOUT)
-    return stream(id, id, subset, split)
+        HfApi(token=token or False).dataset_info(id, timeout=_TIMEOUT)
+    return stream(id, id, subset, split, token)
 
 
-def stream(source: str, name: str, subset: str | None, split: str) -> Table:
+def stream(
+    source: str, name: str, subset: str | None, split: str, token: str | None = None
+) -> Table:
     """Whatever `datasets.load_dataset` takes, streamed; nothing is kept on the disk.
 
     Raises `UserError` for a subset or split that is not there, with those that are.
@@ -45,10 +49,10 @@ def stream(source: str, name: str, subset: str | None, split: str) -> Table:
     with _explained(name):
         import datasets
 
-        subsets = tuple(datasets.get_dataset_config_names(source))
+        subsets = tuple(datasets.get_dataset_config_names(source, token=token))
         chosen = subset or ("default" if "default" in subsets else subsets[0])
         _check_choice(name, "subset", chosen, subsets)
-        splits = tuple(datasets.get_dataset_split_names(source, chosen))
+        splits = tuple(datasets.get_dataset_split_names(source, chosen, token=token))
         if split == "train" and splits and split not in splits:
             split = splits[0]
             notes.add(
@@ -58,7 +62,7 @@ def stream(source: str, name: str, subset: str | None, split: str) -> Table:
                 split=split,
             )
         _check_choice(name, "split", split, splits)
-        opened = datasets.load_dataset(source, chosen, split=split, streaming=True)
+        opened = datasets.load_dataset(source, chosen, split=split, streaming=True, token=token)
         if opened.features:
             opened = opened.decode(False)  # pictures and sound stay the bytes that they are
         told = (opened.info.splits or {}).get(split)
@@ -167,7 +171,7 @@ def _error(id: str, error: Exception) -> UserError:
         return UserError(
             "hub_gated",
             "{id} is given only to people who agreed to its terms.",
-            "Agree to them on huggingface.co/datasets/{id}, then sign in here with: hf auth login",
+            "Agree to them on huggingface.co/datasets/{id}, and enter a token on the Model page.",
             field=FIELD,
             id=id,
         )
@@ -176,16 +180,16 @@ def _error(id: str, error: Exception) -> UserError:
             "hub_not_found",
             "There is neither a file {id} nor a public dataset of that name on the Hugging Face "
             "Hub.",
-            "Check the name; for a private dataset sign in with: hf auth login",
+            "Check the name; for a private dataset enter a token on the Model page.",
             field=FIELD,
             id=id,
         )
     if "OfflineModeIsEnabled" in names:
         return UserError(
             "hub_offline",
-            "{id} is on the Hugging Face Hub, and working without a network is switched on "
-            "(HF_HUB_OFFLINE).",
-            "Switch that off, or choose a file or folder on this computer.",
+            "{id} is on the Hugging Face Hub, and “work offline” is switched on.",
+            "Switch it off on the Model page (or unset HF_HUB_OFFLINE), or choose a file or folder "
+            "on this computer.",
             field=FIELD,
             id=id,
         )
