@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -76,6 +76,7 @@ class LoraSection(Section):
         16,
         "Rank",
         "Size of the adapter. 8 serves most tasks, 16 is a good start, beyond 64 little is won.",
+        aliases=("rank", "lora_r", "lora_rank"),
         ge=1,
         le=1024,
     )
@@ -83,6 +84,7 @@ class LoraSection(Section):
         32,
         "Alpha",
         "Strength of the adapter; it counts as alpha / rank. Twice the rank is a good start.",
+        aliases=("alpha",),
         ge=1,
         le=4096,
     )
@@ -91,6 +93,7 @@ class LoraSection(Section):
         "Dropout",
         "Share of adapter inputs left out at random while training. 0 is fastest; 0.05 helps "
         "against learning small data by heart.",
+        aliases=("dropout",),
         ge=0.0,
         le=0.9,
         advanced=True,
@@ -125,13 +128,19 @@ Optimizer = Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "ad
 
 class TrainingSection(Section):
     num_train_epochs: float = field(
-        3.0, "Epochs", "How often the whole data is gone through.", gt=0, le=1000
+        3.0,
+        "Epochs",
+        "How often the whole data is gone through.",
+        aliases=("epochs", "num_epochs"),
+        gt=0,
+        le=1000,
     )
     max_steps: int = field(
         -1,
         "Stop after steps",
         "Ends after so many steps, whatever the epochs say.",
         special="by epochs",
+        aliases=("steps", "num_steps"),
         ge=-1,
         le=10_000_000,
     )
@@ -139,16 +148,23 @@ class TrainingSection(Section):
         2e-4,
         "Learning rate",
         "How far each step goes. 2e-4 suits LoRA; a small model and a new style take up to 1e-3.",
+        aliases=("lr",),
         gt=0,
         le=1.0,
     )
     per_device_train_batch_size: int = field(
-        2, "Batch size", "Rows at once on the card. The main lever for memory.", ge=1, le=1024
+        2,
+        "Batch size",
+        "Rows at once on the card. The main lever for memory.",
+        aliases=("batch_size", "micro_batch_size", "train_batch_size"),
+        ge=1,
+        le=1024,
     )
     gradient_accumulation_steps: int = field(
         4,
         "Gradient accumulation",
         "Batches summed up before each step: a larger batch without more memory.",
+        aliases=("grad_accum", "accumulation_steps"),
         ge=1,
         le=4096,
     )
@@ -157,6 +173,7 @@ class TrainingSection(Section):
         "Longest row",
         "Rows longer than this are cut at the end.",
         unit="tokens",
+        aliases=("max_seq_length", "cutoff_len", "sequence_len", "block_size"),
         ge=8,
         le=1_000_000,
     )
@@ -171,6 +188,7 @@ class TrainingSection(Section):
         "Activation checkpointing",
         "Computes activations twice instead of keeping them: much less memory, about a third "
         "slower.",
+        aliases=("gradient_checkpointing",),
         advanced=True,
     )
     activation_checkpointing_every_n_layers: int = field(
@@ -395,8 +413,16 @@ def _unknown_key(place: tuple[int | str, ...], model: type[BaseModel]) -> str:
             for found in _sections_in(section.model_fields[str(part)].annotation)
         ]
         sections = inner or sections  # a position in a list, or the tag of a union
+    name = str(place[-1])
     keys = {key for section in sections for key in section.model_fields}
-    close = difflib.get_close_matches(str(place[-1]), sorted(keys), n=1, cutoff=0.5)
+    for section in sections:
+        for key, info in section.model_fields.items():
+            extra = info.json_schema_extra
+            if isinstance(extra, dict) and name.lower() in cast(
+                "list[str]", extra.get("aliases", [])
+            ):
+                return f"unknown key; did you mean {key}?"
+    close = difflib.get_close_matches(name, sorted(keys), n=1, cutoff=0.5)
     return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
 
 

@@ -23,6 +23,7 @@ def field(
     advanced: bool = False,
     special: str = "",
     form: bool = True,
+    aliases: tuple[str, ...] = (),
     **bounds: Any,
 ) -> Any:
     """A pydantic field that also says how a form shows it.
@@ -30,6 +31,10 @@ def field(
     Args:
         special: what the form writes instead of the field's lowest value.
         form: False for fields that another page chooses (model and data).
+        aliases: what people call it elsewhere; a job that does is told the name here.
     """
-    extra: JsonDict = {"unit": unit, "advanced": advanced, "special": special, "form": form}
+    extra: JsonDict = {
+        "unit": unit, "advanced": advanced, "special": special, "form": form,
+        "aliases": list(aliases),
+    }  # fmt: skip
     return Field(default, title=title, description=help, json_schema_extra=extra, **bounds)

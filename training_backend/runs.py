@@ -34,6 +34,7 @@ from training_backend import journal
 from training_backend.errors import UserError
 from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, load_job
+from training_backend.losses import RecentLoss
 from training_backend.paths import export_runs_dir, probe_runs_dir, runs_dir
 from training_backend.protocol import (
     TERMINAL_TYPES,
@@ -245,7 +246,12 @@ def summary(run: Run) -> RunSummary:
     """Raises `UserError` when the job file is damaged."""
     job = run.training_job()
     events = journal.tail(run.folder)
-    metrics = next((e for e in reversed(events) if isinstance(e, MetricsLogged)), None)
+    metrics: MetricsLogged | None = None
+    loss = RecentLoss()
+    for event in events:
+        if isinstance(event, MetricsLogged):
+            metrics = event
+            loss.add(event.step, event.loss)
     return RunSummary(
         run=run,
         name=job.name,
@@ -255,7 +261,7 @@ def summary(run: Run) -> RunSummary:
         dataset=job.dataset.title,
         step=metrics.step if metrics else None,
         total_steps=metrics.total_steps if metrics else None,
-        loss=metrics.loss if metrics else None,
+        loss=loss.value,
     )
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from training_backend import adapters, base_model, checkpoints, sampling, start_adapter
+from training_backend import adapters, base_model, checkpoints, losses, sampling, start_adapter
 from training_backend.adapters import CONFIG, WEIGHTS, Adapter, name_base, read_adapter
 from training_backend.base_files import base_folder
 from training_backend.checkpoints import Checkpoint
@@ -88,10 +88,11 @@ def _run(
     )
     if resume_from is not None and resume_from.step >= total_steps:
         # Cut off between its last step and its adapter: the trainer would do a step too many.
-        step, loss = resume_from.step, _restore(trainer.model, resume_from)
+        step, told = resume_from.step, _restore(trainer.model, resume_from)
     else:
         trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
-        step, loss = trainer.state.global_step, reports.last_loss
+        step, told = trainer.state.global_step, _losses(trainer.state.log_history)
+    _warn_of_rise(told, job, reporter)
     if reports.stopped:
         newest = checkpoints.finished(reporter.run.checkpoints)[-1]
         return RunStopped(step=step, checkpoint=str(newest.folder))
@@ -100,7 +101,7 @@ def _run(
     _save_adapter(trainer, tokenizer, staging / "adapter", reporter.run.adapter)
     with contextlib.suppress(StopRequested):
         _answer_prompts(job, trainer, tokenizer, step, reporter)
-    return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=loss)
+    return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=losses.recent(told))
 
 
 def start_of(
@@ -233,12 +234,31 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             return super().evaluate(*args, **kwargs)
 
 
-def _restore(model: Any, checkpoint: Checkpoint) -> float | None:
-    """Give the model the checkpoint's adapter; returns the last loss before it."""
+def _restore(model: Any, checkpoint: Checkpoint) -> list[float]:
+    """Give the model the checkpoint's adapter; returns the losses up to it."""
     set_peft_model_state_dict(model, load_file(checkpoint.folder / WEIGHTS))
     state = json.loads((checkpoint.folder / "trainer_state.json").read_text(encoding="utf-8"))
-    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
-    return losses[-1] if losses else None
+    return _losses(state["log_history"])
+
+
+def _losses(log_history: list[dict[str, Any]]) -> list[float]:
+    """Those of all attempts, as the trainer and its checkpoints keep them."""
+    return [float(entry["loss"]) for entry in log_history if "loss" in entry]
+
+
+def _warn_of_rise(told: list[float], job: TrainingJob, reporter: Reporter) -> None:
+    """A training that made the model worse comes to its end like any other."""
+    rise = losses.rise(told)
+    if rise is not None:
+        reporter.warn(
+            "loss_rose",
+            "The loss rose from {first} to {last}: the model became worse, not better. Train anew "
+            "with a lower learning rate than {rate}, such as {lower}.",
+            first=f"{rise[0]:.3g}",
+            last=f"{rise[1]:.3g}",
+            rate=f"{job.training.learning_rate:g}",
+            lower=f"{min(2e-4, job.training.learning_rate / 10):g}",
+        )
 
 
 def _total_steps(trainer: Any) -> int:

@@ -25,7 +25,6 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         self._reporter = reporter
         self._staging = staging
         self.stopped = False
-        self.last_loss: float | None = None
         self._tokens = 0.0
         self._logged_at = self._began_at = time.monotonic()
         self._first_step = 0
@@ -65,7 +64,7 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
                 else None,
             )
         )
-        self.last_loss, self._tokens, self._logged_at = loss, tokens, now
+        self._tokens, self._logged_at = tokens, now
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from training_backend.job import TrainingJob
+from training_backend.losses import RecentLoss
 from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,
@@ -31,6 +32,8 @@ class ShownRun:
     phase: PhaseChanged | None = None
     counts: PhaseChanged | None = None
     metrics: MetricsLogged | None = None
+    loss: RecentLoss = field(default_factory=RecentLoss)
+    warning: str = ""  # what the outcome has to say besides
     held_out: EvaluationLogged | None = None
     checkpoint: CheckpointSaved | None = None
     terminal: Terminal | None = None

@@ -185,6 +185,7 @@ class TrainPage(QWidget):
                 shown.terminal = None
                 shown.elapsed = 0.0
                 shown.metrics = shown.metrics if event.resumed_from_step else None
+                shown.warning = ""
                 self.memory_chart.begin_attempt()
                 self._log_start(event)
             case PhaseChanged():
@@ -195,6 +196,7 @@ class TrainPage(QWidget):
                     shown.counts = event
             case MetricsLogged():
                 shown.metrics = event
+                shown.loss.add(event.step, event.loss)
                 self.loss_chart.add_metrics(event)
             case MemorySampled():
                 self.memory_chart.add_sample(event)
@@ -218,6 +220,8 @@ class TrainPage(QWidget):
                     ),
                 )
             case WarningRaised():
+                if event.code == "loss_rose":
+                    shown.warning = event.message
                 self._log(event, self.tr("Note: {message}").format(message=event.message))
             case LogLine():
                 self._log(event, event.message)
@@ -246,7 +250,7 @@ class TrainPage(QWidget):
         shown.seconds += max(shown.elapsed, event.elapsed)
         if shown.run is not None:
             saved = shown.checkpoint.step if shown.checkpoint else None
-            self.outcome.show_outcome(shown.run, event, shown.seconds, saved)
+            self.outcome.show_outcome(shown.run, event, shown.seconds, saved, shown.warning)
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
         if past:
             return

@@ -51,19 +51,35 @@ class OutcomeCard(Card):
         self.body.addLayout(row)
 
     def show_outcome(
-        self, run: Run, event: Terminal, took_seconds: float, saved_step: int | None = None
+        self,
+        run: Run,
+        event: Terminal,
+        took_seconds: float,
+        saved_step: int | None = None,
+        warning: str = "",
     ) -> None:
-        """`saved_step` is the step of the newest checkpoint, None when there is none."""
+        """Say how it ended.
+
+        Args:
+            saved_step: the step of the newest checkpoint, None when there is none.
+            warning: what the run itself said of its result.
+        """
         self._run = run
         title, role, text, tail = self._words(event, took_seconds)
         if saved_step is not None and isinstance(event, RunInterrupted):
             text = f"{text} {self._saved(saved_step)}"
+        if warning:
+            text = f"{warning} {text}"
+            role = "careful" if role == "good" else role
         self.set_title(title)
         self.title.setProperty("role", role)
         self.title.style().polish(self.title)
         self._text.setText(text)
         self._tail.show_tail(tail)
-        self._export.setVisible(isinstance(event, RunCompleted))
+        completed = isinstance(event, RunCompleted)
+        stopped = isinstance(event, RunStopped) and event.checkpoint is not None
+        self._export.setVisible(completed or stopped or saved_step is not None)
+        set_primary(self._export, completed and not warning)  # else Resume, or another start
         trouble = isinstance(event, RunFailed | RunInterrupted)
         self._copy.setVisible(trouble)
         code = event.code if isinstance(event, RunFailed) else ""

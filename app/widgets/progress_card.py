@@ -10,6 +10,7 @@ from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
 from app.widgets.card import Card, secondary_label
 from app.widgets.stat_tile import StatTile
+from training_backend.losses import RECENT
 from training_backend.protocol import RunCompleted
 
 PROGRESS_PARTS = 1_000
@@ -32,6 +33,9 @@ class ProgressCard(Card):
         self.body.addWidget(self.progress_bar)
         self._step = StatTile(self.tr("Step"))
         self._loss = StatTile(self.tr("Loss"))
+        self._loss.setToolTip(
+            self.tr("Mean of the last {count} reports").format(count=figures.count(RECENT))
+        )
         self._held_out = StatTile(self.tr("Held-out"))
         self._speed = StatTile(self.tr("Tokens a second"))
         self._rate = StatTile(self.tr("Learning rate"))
@@ -127,7 +131,7 @@ class ProgressCard(Card):
             step = self.tr("{step} of {total}").format(
                 step=figures.count(metrics.step), total=figures.count(metrics.total_steps)
             )
-            loss = figures.loss(metrics.loss)
+            loss = figures.loss(shown.loss.value or 0.0)
             if metrics.tokens_per_second is not None:
                 speed = figures.count(round(metrics.tokens_per_second))
             if metrics.learning_rate is not None:

@@ -30,6 +30,7 @@ from training_backend.protocol import (
     RunStarted,
     RunStopped,
     SampleGenerated,
+    WarningRaised,
 )
 from training_backend.runs import Run
 
@@ -218,7 +219,11 @@ def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) ->
     assert asked.args == [run]
     end(
         RunStopped(step=412, checkpoint="checkpoint-412"),
-        lambda: "step 412" in page.outcome.text() and _button(page, "resumeButton").isVisible(),
+        lambda: (
+            "step 412" in page.outcome.text()
+            and _button(page, "resumeButton").isVisible()
+            and page.outcome._export.isVisible()
+        ),
     )
     with qtbot.waitSignal(page.resume_requested, timeout=1_000) as asked:
         _button(page, "resumeButton").click()
@@ -242,6 +247,20 @@ def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) ->
             and _button(page, "resumeButton").isVisible()
         ),
     )
+
+
+def test_a_result_that_is_worse_than_the_beginning_is_said_with_the_outcome(
+    page: TrainPage, run: Run
+) -> None:
+    page.open_run(run, live=True)
+    page._shown.caught_up = True
+    rose = WarningRaised(code="loss_rose", message="The loss rose from 5 to 53.")
+    for event in [*_beginning(run), rose, RunCompleted(folder="x", step=900)]:
+        page.apply(event)
+    page.render_now()
+    assert page.outcome.text().startswith("The loss rose from 5 to 53. The training took")
+    assert page.outcome.title.property("role") == "careful"
+    assert page.outcome._export.isVisible() and not page.outcome._export.property("primary")
 
 
 def test_the_end_of_an_earlier_attempt_is_not_the_end_of_a_resumed_run(

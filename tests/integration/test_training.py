@@ -486,6 +486,25 @@ def spoilt_model(backend: Any, tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
+def test_a_training_that_made_the_model_worse_says_so(
+    do: Any, job_document: Any, home_with_demo_model: Path
+) -> None:
+    training = {"max_steps": 10, "learning_rate": 0.5, "lr_scheduler_type": "constant"}
+    training |= {"per_device_train_batch_size": 1, "activation_checkpointing": False}
+    lora, precise = {"target_modules": ["o_proj"]}, {"load_in_4bit": False}
+    job = job_document(model={"id": "demo"}, training=training, lora=lora, quantization=precise)
+    done = do(job)
+    assert done.exit_code == 0
+    losses = [event.loss for event in done.of("MetricsLogged")]
+    assert losses[-1] > 1.5 * losses[0]
+    (warning,) = done.of("WarningRaised")
+    assert warning.code == "loss_rose" and "lower learning rate than 0.5" in warning.message
+    # What is told at the end is no single batch's.
+    assert done.terminal.loss == pytest.approx(sum(losses[-10:]) / 10)
+    assert runs.summary(done.run).loss == pytest.approx(done.terminal.loss)
+
+
 @pytest.mark.parametrize("in_4bit", [True, False])
 def test_a_loss_that_is_no_number_ends_the_run_and_is_never_a_zero(
     do: Any, job_document: Any, spoilt_model: Path, in_4bit: bool

@@ -194,6 +194,16 @@ def test_all_mistakes_are_told_at_once_each_with_its_place() -> None:
         (changed(lora={"alpha": 3}), "lora.alpha", "lora_alpha"),
         (changed(training={"epochs": 3}), "training.epochs", "num_train_epochs"),
         (changed(training={"max_step": 3}), "training.max_step", "max_steps"),
+        (changed(lora={"rank": 3}), "lora.rank", "r"),
+        (changed(lora={"dropout": 0.1}), "lora.dropout", "lora_dropout"),
+        (changed(training={"lr": 3}), "training.lr", "learning_rate"),
+        (changed(training={"batch_size": 3}), "training.batch_size", "per_device_train_batch_size"),
+        (
+            changed(training={"gradient_checkpointing": True}),
+            "training.gradient_checkpointing",
+            "activation_checkpointing",
+        ),
+        (changed(training={"max_seq_length": 3}), "training.max_seq_length", "max_length"),
         (changed(trainning={}), "trainning", "training"),
     ],
 )
@@ -274,7 +284,9 @@ def test_every_field_says_how_a_form_shows_it() -> None:
             assert field.title and field.description, f"{section}.{key}"
             assert field.description.endswith("."), f"{section}.{key}"
             assert isinstance(extra, dict)
-            assert extra.keys() == {"unit", "advanced", "special", "form"}, f"{section}.{key}"
+            assert extra.keys() == {"unit", "advanced", "special", "form", "aliases"}, (
+                f"{section}.{key}"
+            )
     for key in ("model", "dataset"):  # chosen on pages of their own
         for field in section_of(key).model_fields.values():
             assert isinstance(field.json_schema_extra, dict) and not field.json_schema_extra["form"]
