@@ -6,6 +6,7 @@ setting is repeated here.
 
 from __future__ import annotations
 
+import re
 import types
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
@@ -28,12 +29,15 @@ from app.widgets.card import ErrorLabel, plain_label, secondary_label
 from app.widgets.inputs import JobLineEdit, JobTextEdit, NumberEdit, SteadyComboBox
 from training_backend.job import TrainingJob
 
-Kind = Literal["switch", "whole", "number", "choice", "names", "lines", "text"]
+Kind = Literal["switch", "whole", "number", "choice", "names", "places", "lines", "text"]
 
 LABEL_WIDTH = 190
 INPUT_WIDTH = 190
 UNIT_WIDTH = 56
 COLUMN_GAP = 8
+
+MOST_PLACES = 10_000
+_PLACES = re.compile(r"\d{1,6}(\s*-\s*\d{1,6})?")
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,10 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...]]:
         return simple[annotation], ()
     if get_origin(annotation) is Literal:
         return "choice", get_args(annotation)
-    if get_origin(annotation) in (Union, types.UnionType):  # a fixed word, or a list of names
-        return "names", tuple(word for part in get_args(annotation) for word in _words(part))
+    if get_origin(annotation) in (Union, types.UnionType):  # fixed words, or a list
+        parts = get_args(annotation)
+        words = tuple(word for part in parts for word in _words(part))
+        return "places" if tuple[int, ...] in parts else "names", words
     if get_origin(annotation) is tuple:
         return "lines", ()
     raise TypeError(f"no widget for {annotation}")
@@ -172,7 +178,7 @@ class FormRow(QObject):
                 if _lines(self.input.toPlainText()) != list(value):
                     self.input.setPlainText("\n".join(value))
             case QLineEdit():
-                text = value if isinstance(value, str) else ", ".join(value)
+                text = value if isinstance(value, str) else ", ".join(map(str, value))
                 if self.input.text() != text and _names(self.input.text(), self.spec) != value:
                     self.input.setText(text)
         self.input.blockSignals(blocked)
@@ -218,7 +224,7 @@ class FormRow(QObject):
                 edit.setFixedHeight(84)
                 edit.textChanged.connect(lambda: self._report(_lines(edit.toPlainText())))
                 return edit
-            case "names":
+            case "names" | "places":
                 line = JobLineEdit()
                 line.textChanged.connect(lambda text: self._report(_names(text, spec)))
                 return line
@@ -290,10 +296,19 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _names(text: str, spec: FieldSpec) -> str | list[str]:
+def _names(text: str, spec: FieldSpec) -> str | list[str] | list[int]:
     if text.strip() in spec.choices:
         return text.strip()
-    return [name.strip() for name in text.split(",") if name.strip()]
+    parts = [name.strip() for name in text.split(",") if name.strip()]
+    if spec.kind == "places" and all(_PLACES.fullmatch(part) for part in parts):
+        return [place for part in parts for place in _range(part)]
+    return parts
+
+
+def _range(text: str) -> range:
+    """The places that "8-15" or "3" means; a range of millions is a slip."""
+    first, _, last = (part.strip() for part in text.partition("-"))
+    return range(int(first), min(int(last or first), int(first) + MOST_PLACES) + 1)
 
 
 def _shown(limit: float | None) -> str:

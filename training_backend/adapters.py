@@ -17,9 +17,7 @@ from training_backend.runs import Run
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
-_BEYOND_PLAIN = {
-    "use_dora": "DoRA",
-    "modules_to_save": "fully trained layers (modules_to_save)",
+_BEYOND_KNOWN = {
     "trainable_token_indices": "trained tokens",
     "fan_in_fan_out": "transposed layers (fan_in_fan_out)",
     "lora_bias": "LoRA biases",
@@ -83,11 +81,14 @@ def find_adapter(job: ExportJob) -> Adapter:
     return read_adapter(newest.folder, run)
 
 
-def beyond_plain_lora(config: dict[str, Any]) -> str:
-    """What an adapter uses that is more than W + scale * B A; "" for plain LoRA."""
+def beyond_known_lora(config: dict[str, Any]) -> str:
+    """What an adapter uses that we can neither merge nor train on; "" for nothing.
+
+    LoRA, rsLoRA, DoRA and parts trained in full (`modules_to_save`) are what is known.
+    """
     if config.get("peft_type") != "LORA":
         return f"{config.get('peft_type')} instead of LoRA"
-    for key, what in _BEYOND_PLAIN.items():
+    for key, what in _BEYOND_KNOWN.items():
         if config.get(key):
             return what
     start = config.get("init_lora_weights")

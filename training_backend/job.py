@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job_data import DataFormat as DataFormat
@@ -26,6 +26,10 @@ from training_backend.job_data import MappingSection as MappingSection
 from training_backend.job_data import ReadingSection as ReadingSection
 from training_backend.job_data import SourceSection as SourceSection
 from training_backend.job_fields import Section, field
+from training_backend.job_rules import conflicts
+from training_backend.job_training import LoraSection as LoraSection
+from training_backend.job_training import QuantizationSection as QuantizationSection
+from training_backend.job_training import TrainingSection as TrainingSection
 
 DEMO_MODEL_IDS = ("demo", "smollm2-demo")
 
@@ -41,205 +45,6 @@ class ModelSection(Section):
     adapter: str | None = field(
         None, "Start from an adapter", "A folder with a LoRA adapter of this model to train on.",
         form=False, min_length=1,
-    )  # fmt: skip
-
-
-class QuantizationSection(Section):
-    load_in_4bit: bool = field(
-        True,
-        "Load in 4-bit (QLoRA)",
-        "Holds the base model in 4 bits: about a quarter of the memory, a little slower. "
-        "Off is LoRA on the 16-bit model.",
-    )
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = field(
-        "nf4",
-        "4-bit type",
-        "NF4 spaces its 16 levels as trained weights are spread; it is the better choice.",
-        advanced=True,
-    )
-    bnb_4bit_use_double_quant: bool = field(
-        True,
-        "Double quantisation",
-        "Quantises the scaling constants too: saves about 0.4 bit a parameter.",
-        advanced=True,
-    )
-    bnb_4bit_compute_dtype: Literal["bfloat16", "float16", "float32"] = field(
-        "bfloat16",
-        "Compute type",
-        "What the 4-bit weights are unpacked to for arithmetic.",
-        advanced=True,
-    )
-
-
-class LoraSection(Section):
-    r: int = field(
-        16,
-        "Rank",
-        "Size of the adapter. 8 serves most tasks, 16 is a good start, beyond 64 little is won.",
-        aliases=("rank", "lora_r", "lora_rank"),
-        ge=1,
-        le=1024,
-    )
-    lora_alpha: int = field(
-        32,
-        "Alpha",
-        "Strength of the adapter; it counts as alpha / rank. Twice the rank is a good start.",
-        aliases=("alpha",),
-        ge=1,
-        le=4096,
-    )
-    lora_dropout: float = field(
-        0.0,
-        "Dropout",
-        "Share of adapter inputs left out at random while training. 0 is fastest; 0.05 helps "
-        "against learning small data by heart.",
-        aliases=("dropout",),
-        ge=0.0,
-        le=0.9,
-        advanced=True,
-    )
-    target_modules: Literal["all-linear"] | tuple[str, ...] = field(
-        "all-linear",
-        "Layers",
-        "all-linear adapts every linear layer; or name the layers, separated by commas "
-        "(q_proj, v_proj).",
-        advanced=True,
-    )
-    use_rslora: bool = field(
-        False,
-        "Rank-stabilised scaling",
-        "Scales by alpha / sqrt(rank), which keeps high ranks effective (rsLoRA).",
-        advanced=True,
-    )
-
-    @field_validator("target_modules")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        if not value or any(not name.strip() for name in value):
-            raise ValueError("name at least one layer, or write all-linear")
-        return value
-
-
-Scheduler = Literal[
-    "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
-]
-Optimizer = Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
-
-
-class TrainingSection(Section):
-    num_train_epochs: float = field(
-        3.0,
-        "Epochs",
-        "How often the whole data is gone through.",
-        aliases=("epochs", "num_epochs"),
-        gt=0,
-        le=1000,
-    )
-    max_steps: int = field(
-        -1,
-        "Stop after steps",
-        "Ends after so many steps, whatever the epochs say.",
-        special="by epochs",
-        aliases=("steps", "num_steps"),
-        ge=-1,
-        le=10_000_000,
-    )
-    learning_rate: float = field(
-        2e-4,
-        "Learning rate",
-        "How far each step goes. 2e-4 suits LoRA; a small model and a new style take up to 1e-3.",
-        aliases=("lr",),
-        gt=0,
-        le=1.0,
-    )
-    per_device_train_batch_size: int = field(
-        2,
-        "Batch size",
-        "Rows at once on the card. The main lever for memory.",
-        aliases=("batch_size", "micro_batch_size", "train_batch_size"),
-        ge=1,
-        le=1024,
-    )
-    gradient_accumulation_steps: int = field(
-        4,
-        "Gradient accumulation",
-        "Batches summed up before each step: a larger batch without more memory.",
-        aliases=("grad_accum", "accumulation_steps"),
-        ge=1,
-        le=4096,
-    )
-    max_length: int = field(
-        1024,
-        "Longest row",
-        "Rows longer than this are cut at the end.",
-        unit="tokens",
-        aliases=("max_seq_length", "cutoff_len", "sequence_len", "block_size"),
-        ge=8,
-        le=1_000_000,
-    )
-    packing: bool = field(
-        False,
-        "Pack short rows together",
-        "Fills each sequence with several rows, kept apart from one another: faster on short rows.",
-        advanced=True,
-    )
-    activation_checkpointing: bool = field(
-        True,
-        "Activation checkpointing",
-        "Computes activations twice instead of keeping them: much less memory, about a third "
-        "slower.",
-        aliases=("gradient_checkpointing",),
-        advanced=True,
-    )
-    activation_checkpointing_every_n_layers: int = field(
-        1,
-        "Recompute every",
-        "With activation checkpointing: 1 recomputes every layer. 2 keeps the activations of "
-        "every other one: faster, but more memory; higher numbers keep more.",
-        unit="layers",
-        ge=1,
-        le=1000,
-        advanced=True,
-    )
-    lr_scheduler_type: Scheduler = field(
-        "cosine", "Schedule", "How the learning rate falls over the run.", advanced=True
-    )
-    warmup_steps: float = field(
-        0.03,
-        "Warm-up",
-        "Steps in which the learning rate rises; below 1 a share of the run.",
-        ge=0,
-        le=1_000_000,
-        advanced=True,
-    )
-    optim: Optimizer = field(
-        "auto",
-        "Optimizer",
-        "Auto takes paged 8-bit AdamW on a GPU and plain AdamW on the CPU.",
-        advanced=True,
-    )
-    weight_decay: float = field(
-        0.0, "Weight decay", "Pulls the adapter's weights towards zero.", ge=0, le=1, advanced=True
-    )
-    max_grad_norm: float = field(
-        1.0, "Gradient clipping", "Longest gradient that a step may use.", gt=0, le=1000,
-        advanced=True,
-    )  # fmt: skip
-    save_steps: int = field(
-        50, "Checkpoint every", "Steps between checkpoints.", unit="steps", ge=1, le=1_000_000,
-        advanced=True,
-    )  # fmt: skip
-    save_total_limit: int = field(
-        3, "Checkpoints kept", "Older ones are removed. At least two stay.", ge=2, le=1000,
-        advanced=True,
-    )  # fmt: skip
-    logging_steps: int = field(
-        1, "Report every", "Steps between points on the chart.", unit="steps", ge=1, le=10_000,
-        advanced=True,
-    )  # fmt: skip
-    seed: int = field(
-        42, "Seed", "The same seed and settings give the same run.", ge=0, le=2**31 - 1,
-        advanced=True,
     )  # fmt: skip
 
 
@@ -324,9 +129,14 @@ def parse_job(data: Any, source: str = "job") -> Job:
         raise JobError([Problem("", f"is not JSON: {error}")], source) from None
     try:
         # JSON mode: strict about types, yet a JSON list is a tuple.
-        return model.model_validate_json(text, strict=True)
+        job = model.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise JobError(_problems(error, model), source) from None
+    training = job.job if isinstance(job, ProbeJob) else job
+    problems = conflicts(training) if isinstance(training, TrainingJob) else []
+    if problems:
+        raise JobError(problems, source)
+    return job
 
 
 def load_job(path: Path) -> Job:

@@ -24,7 +24,15 @@ FEW = 3  # below this many, one odd measurement could mislead
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "model": ("id", "revision", "adapter"),
     "quantization": (),
-    "lora": ("r", "lora_dropout", "target_modules", "use_rslora"),
+    "lora": (
+        "r",
+        "lora_dropout",
+        "target_modules",
+        "layers_to_transform",
+        "modules_to_save",
+        "use_rslora",
+        "use_dora",
+    ),
     "training": (
         "per_device_train_batch_size",
         "max_length",

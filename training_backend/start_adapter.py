@@ -24,6 +24,7 @@ _STRUCTURE = (
     "lora_alpha",
     "target_modules",
     "use_rslora",
+    "use_dora",
     "rank_pattern",
     "alpha_pattern",
     "exclude_modules",
@@ -49,12 +50,14 @@ def find(job: TrainingJob) -> Adapter | None:
     if not (folder / adapters.CONFIG).is_file() and (folder / "adapter").is_dir():
         folder = folder / "adapter"
     adapter = adapters.read_adapter(folder, None, field="model.adapter")
-    beyond = adapters.beyond_plain_lora(adapter.config)
+    beyond = adapters.beyond_known_lora(adapter.config)
+    if adapter.config.get("modules_to_save"):
+        beyond = "fully trained layers (modules_to_save)"
     if beyond:
         raise _error(
             "adapter_not_plain_lora",
             "The adapter in {folder} uses {what}, which cannot be trained on.",
-            "Choose a plain LoRA adapter.",
+            "Choose a LoRA adapter.",
             folder=folder, what=beyond,
         )  # fmt: skip
     return adapter
@@ -68,11 +71,16 @@ def structure(adapter: Adapter) -> dict[str, Any]:
 def settings(adapter: Adapter) -> dict[str, Any]:
     """The job's fields that say the same as the adapter, for a form to take over."""
     targets = adapter.config.get("target_modules")
+    blocks = adapter.config.get("layers_to_transform")
     return {
         "lora.r": adapter.config.get("r"),
         "lora.lora_alpha": adapter.config.get("lora_alpha"),
         "lora.use_rslora": bool(adapter.config.get("use_rslora")),
+        "lora.use_dora": bool(adapter.config.get("use_dora")),
         "lora.target_modules": sorted(map(str, targets)) if isinstance(targets, list) else targets,
+        "lora.layers_to_transform": "all"
+        if blocks is None
+        else sorted([blocks] if isinstance(blocks, int) else blocks),
     }
 
 
@@ -99,10 +107,12 @@ def _check_settings(job: TrainingJob, adapter: Adapter) -> None:
         key = field.removeprefix("lora.")
         ours = getattr(job.lora, key)
         if key == "target_modules":
-            # "all-linear" is compared with the model's layers, which the worker knows.
-            if ours == "all-linear" or not isinstance(theirs, list):
+            # A word is compared with the model's layers, which the worker knows.
+            if isinstance(ours, str) or not isinstance(theirs, list):
                 continue
             ours = sorted(name.strip() for name in ours)
+        elif isinstance(ours, tuple):
+            ours = sorted(ours)
         if ours != theirs:
             raise differs(key, _shown(ours), _shown(theirs))
 
@@ -157,11 +167,13 @@ def _check_shapes(adapter: Adapter, base: Path) -> None:
     found = 0
     for name, shape in halves.items():
         module, _, half = name.removeprefix(PREFIX).partition(".lora_")
+        if half == "magnitude_vector" and len(shape) == 1:  # DoRA's; as long as B is tall
+            continue
         if half not in ("A.weight", "B.weight") or len(shape) != 2:
             raise _error(
                 "adapter_not_plain_lora",
                 "The adapter in {folder} uses {what}, which cannot be trained on.",
-                "Choose a plain LoRA adapter.",
+                "Choose a LoRA adapter.",
                 folder=adapter.folder, what=name,
             )  # fmt: skip
         weight = known.get(f"{module}.weight")
@@ -186,7 +198,7 @@ def _made_for_another(adapter: Adapter, reason: str) -> UserError:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _error(code: str, message: str, remedy: str, **params: object) -> UserError:

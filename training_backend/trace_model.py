@@ -47,7 +47,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-from training_backend import curated, hub_token, memory_traces
+from training_backend import curated, hub_token, lora, memory_traces, targets
 from training_backend.attention import implementation as attention_implementation
 from training_backend.errors import UserError
 from training_backend.hub_errors import explained, require_online
@@ -235,6 +235,13 @@ class _Tracer:
         self._config = AutoConfig.for_model(str(known.pop("model_type", "")), **known)
         self._whole = self._on_meta(self._config)
         self._head = self._whole.get_output_embeddings()
+        layers = lora.linear_layers(self._whole)
+        self._adapted = {layer.name for layer in targets.adapted(layers, job.lora)}
+        self._targets = (
+            "all-linear"
+            if job.lora.target_modules == "all-linear"
+            else targets.names(layers, job.lora)
+        )
         count = self._config.num_hidden_layers
         kinds = getattr(self._config, "layer_types", None) or ["layer"] * count
         self._kinds = [str(kind) for kind in kinds]
@@ -301,19 +308,11 @@ class _Tracer:
                 rows, columns = columns, rows
             quantised = not any(key == name or f".{key}." in f".{name}." for key in whole)
             quantised_elements += rows * columns * quantised
-            shapes[rows, columns, self._adapted(name, module), quantised] += 1
+            shapes[rows, columns, name in self._adapted, quantised] += 1
         return tuple(
             Linear(rows=rows, columns=columns, count=count, adapted=adapted, quantised=quantised)
             for (rows, columns, adapted, quantised), count in sorted(shapes.items())
         ), quantised_elements
-
-    def _adapted(self, name: str, module: Any) -> bool:
-        targets = self._job.lora.target_modules
-        if module is self._head:
-            return False
-        if targets == "all-linear":
-            return True
-        return any(name == t.strip() or name.endswith(f".{t.strip()}") for t in targets)
 
     @staticmethod
     def _on_meta(config: Any) -> Any:
@@ -345,12 +344,11 @@ class _Tracer:
         model = self._on_meta(self._reduced_config(attention))
         if in_4bit:
             _make_4bit(model, self._job)
-        targets: Any = self._job.lora.target_modules
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=self._rank,
             lora_dropout=self._job.lora.lora_dropout,
-            target_modules=targets if targets == "all-linear" else [t.strip() for t in targets],
+            target_modules=self._targets,
         )
         model = get_peft_model(model, config, low_cpu_mem_usage=True)
         if recomputed:

@@ -16,11 +16,20 @@ from typing import Any
 
 import torch
 from peft import set_peft_model_state_dict
+from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from training_backend import adapters, base_model, checkpoints, losses, sampling, start_adapter
+from training_backend import (
+    adapters,
+    base_model,
+    checkpoints,
+    lora,
+    losses,
+    sampling,
+    start_adapter,
+)
 from training_backend.adapters import CONFIG, WEIGHTS, Adapter, name_base, read_adapter
 from training_backend.base_files import base_folder
 from training_backend.checkpoints import Checkpoint
@@ -37,6 +46,8 @@ from training_backend.protocol import (
 from training_backend.tokenizer import load_tokenizer
 from training_backend.trainer_reports import TrainerReports
 from training_backend.worker import Reporter
+
+_SCHEDULER_SETTINGS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
 
 
 def run(
@@ -73,6 +84,7 @@ def _run(
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
     reports = TrainerReports(job, reporter, staging)
     trainer.add_callback(reports)
+    first = lora.first_weights(job, trainer.model)
 
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total_steps = _total_steps(trainer)
@@ -98,7 +110,7 @@ def _run(
         return RunStopped(step=step, checkpoint=str(newest.folder))
     # Done: a request to stop no longer takes the result away, nor does a failing answer.
     reporter.emit(PhaseChanged(phase="saving", detail="the adapter"))
-    _save_adapter(trainer, tokenizer, staging / "adapter", reporter.run.adapter)
+    _save_adapter(trainer, tokenizer, first, staging / "adapter", reporter.run.adapter)
     with contextlib.suppress(StopRequested):
         _answer_prompts(job, trainer, tokenizer, step, reporter)
     return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=losses.recent(told))
@@ -155,12 +167,13 @@ def make_trainer(
 ) -> Any:
     """The trainer of a job, with its adapter in place; `rows` as `TrainingRows.train`."""
     trainer = _Trainer(
+        loraplus_lr_ratio=job.lora.loraplus_lr_ratio,
         model=model,
         args=_arguments(job, staging, held_out is not None),
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        peft_config=base_model.lora_config(job, model, start),
+        peft_config=lora.lora_config(job, model, start),
     )
     # TRL holds 4-bit adapters in bf16, yet a resumed one comes back in fp32: a resume would
     # not be exact. Train them in fp32 from the start.
@@ -168,7 +181,7 @@ def make_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if start is not None:
-        base_model.start_from(trainer.model, start)
+        lora.start_from(trainer.model, start)
     # It prints what the journal holds; the log's last lines are evidence when a worker dies.
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -201,10 +214,13 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
         packing=training.packing,
         eval_packing=False,
         lr_scheduler_type=training.lr_scheduler_type,
+        lr_scheduler_kwargs=_SCHEDULER_SETTINGS.get(training.lr_scheduler_type, {}),
         warmup_steps=warmup if warmup < 1 else int(warmup),
         optim=optimizer,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
+        neftune_noise_alpha=training.neftune_noise_alpha or None,
+        train_sampling_strategy=training.train_sampling_strategy,
         seed=training.seed,
         bf16=base_model.precision() is torch.bfloat16,
         fp16=base_model.precision() is torch.float16,
@@ -227,7 +243,29 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer whose evaluations leave the random numbers of the training alone."""
+    """SFTTrainer whose evaluations leave the random numbers of the training alone.
+
+    Args:
+        loraplus_lr_ratio: learning rate of the adapter's B matrices against the others'.
+    """
+
+    def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
+        self._loraplus_lr_ratio = loraplus_lr_ratio
+        super().__init__(**arguments)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self._loraplus_lr_ratio == 1.0:
+            return super().create_optimizer(model)
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        # LoRA+ (arXiv:2402.12354).
+        self.optimizer: Any = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self._loraplus_lr_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **settings,
+        )
+        return self.optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         with sampling.random_state_kept(self.model.device):
@@ -287,9 +325,17 @@ def _answer_prompts(
         reporter.emit(SampleGenerated(step=step, prompt=prompt, answer=text))
 
 
-def _save_adapter(trainer: Any, tokenizer: Any, staged: Path, target: Path) -> None:
-    """Write the adapter beside and move it into place whole."""
+def _save_adapter(
+    trainer: Any, tokenizer: Any, first: lora.Weights | None, staged: Path, target: Path
+) -> None:
+    """Write the adapter beside and move it into place whole.
+
+    Args:
+        first: what the adapter began with, where that was taken out of the base.
+    """
     trainer.model.save_pretrained(staged, safe_serialization=True)
+    if first is not None:
+        lora.write_as_plain(staged, first)
     tokenizer.save_pretrained(staged)
     (staged / "README.md").unlink(missing_ok=True)
     name_base(staged)

@@ -18,6 +18,7 @@ from typing import Literal
 
 from training_backend import memory_records, memory_traces
 from training_backend.devices import Device
+from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.memory_traces import Attention, HeadName, Linear, Poly, Trace
 from training_backend.model_config import config_of
@@ -104,8 +105,9 @@ def estimate_job(job: TrainingJob, device: Device, *, corrected: bool = True) ->
 
     Raises:
         TraceNeeded: when the model, or such settings of it, were never traced.
-        UserError: when the model is not known at all.
+        UserError: when the model is not known at all, or the method's memory is not.
     """
+    _refuse_unknown(job)
     config = config_of(job)
     trace = memory_traces.find(memory_traces.fingerprint(config, job)) if config else None
     if trace is None:
@@ -116,6 +118,25 @@ def estimate_job(job: TrainingJob, device: Device, *, corrected: bool = True) ->
     measured = memory_records.measured(job, device)
     total = found.total_bytes + memory_records.correction(device) if measured is None else measured
     return _with_total(found, total, measured is not None)
+
+
+def _refuse_unknown(job: TrainingJob) -> None:
+    """Raises `UserError` for methods whose memory no formula here tells."""
+    lora = job.lora
+    unknown = {
+        "lora.use_dora": ("DoRA", lora.use_dora),
+        "lora.modules_to_save": ("parts trained in full", lora.modules_to_save != "none"),
+        "lora.layers_to_transform": ("LoRA on some blocks", lora.layers_to_transform != "all"),
+    }
+    for field, (what, is_so) in unknown.items():
+        if is_so:
+            raise UserError(
+                "estimate_unknown",
+                "How much memory {what} takes is not known beforehand.",
+                "Try the memory test: it measures one real step.",
+                field=field,
+                what=what,
+            )
 
 
 def estimate_parameters(parameters: int, job: TrainingJob, device: Device) -> int:
@@ -320,26 +341,36 @@ def _weights_part(trace: Trace, job: TrainingJob, weights: int) -> Part:
     )
 
 
+# Running means that bitsandbytes keeps of each trained number, a byte each.
+_MEANS_IN_8BIT = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1, "ademamix_8bit": 3}
+
+
+def _paged(name: str) -> str:
+    return "; it can give way to RAM when the card is full" if "paged" in name else ""
+
+
 def _optimizer_bytes(name: str, adapted: list[Linear], rank: int) -> Part:
     """The optimizer's states of the two matrices of each adapted layer."""
     counts = [n for x in adapted for n in (rank * x.columns, rank * x.rows) for _ in range(x.count)]
     trained = sum(counts)
-    if name == "adamw_torch":
+    if name in ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"):
         return Part(
             "optimizer",
             8 * trained,
-            f"{trained:,} trained numbers × 8 bytes: two running means in 32-bit",
+            f"{trained:,} trained numbers × 8 bytes: two running means in 32-bit" + _paged(name),
             "AdamW (arXiv 1711.05101), as PyTorch holds it",
         )
-    if name in ("adamw_8bit", "paged_adamw_8bit"):
+    if name in _MEANS_IN_8BIT:
+        means = _MEANS_IN_8BIT[name]
         small = sum(n for n in counts if n < 4096)
-        size = 8 * small + sum(2 * n + 8 * math.ceil(n / 256) for n in counts if n >= 4096)
+        size = 4 * small + sum(n + 4 * math.ceil(n / 256) for n in counts if n >= 4096)
         return Part(
             "optimizer",
-            size,
-            f"{trained - small:,} trained numbers × 2 bytes and a scale for every 256 of them"
-            + (f"; {small:,} in small matrices × 8 bytes" if small else "")
-            + ("; it can give way to RAM when the card is full" if "paged" in name else ""),
+            means * size,
+            f"{trained - small:,} trained numbers × {means} bytes and {means} scales for every 256 "
+            "of them"
+            + (f"; {small:,} in small matrices × {4 * means} bytes" if small else "")
+            + _paged(name),
             "8-bit optimizers (arXiv 2110.02861), as bitsandbytes holds them",
         )
     if name == "adafactor":

@@ -103,7 +103,7 @@ class SettingsPage(QWidget):
             for spec in basic:
                 if _group(spec) == group:
                     self._form.rows[spec.field].add_to(grid, grid.rowCount())
-                    if spec.key == "gradient_accumulation_steps":
+                    if spec.key == "per_device_train_batch_size":
                         self._add_effective_batch(grid)
             card.body.addLayout(grid)
             column.addWidget(card)

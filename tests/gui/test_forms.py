@@ -131,6 +131,31 @@ def test_inputs_and_draft_follow_each_other(page: SettingsPage, draft: JobDraft)
     assert draft.job().lora.target_modules == "all-linear"
 
 
+def test_blocks_are_written_as_numbers_and_ranges(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft
+) -> None:
+    blocks: Any = page.findChild(QWidget, "field_lora_layers_to_transform")
+    blocks.setText("0, 8-10")
+    assert draft.job().lora.layers_to_transform == (0, 8, 9, 10)
+    blocks.setText("all")
+    assert draft.job().lora.layers_to_transform == "all"
+    draft.set_value("lora.layers_to_transform", [4, 5])
+    assert blocks.text() == "4, 5"
+    blocks.setText("the upper half")
+    qtbot.waitUntil(lambda: bool(error(page, "lora_layers_to_transform")))
+    blocks.setText("0-999999")  # a slip; the form must not choke on it
+    assert len(draft.value("lora.layers_to_transform")) <= 10_001
+
+
+def test_a_combination_that_cannot_work_says_so_beside_its_field(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft
+) -> None:
+    draft.set_values({"lora.init_lora_weights": "pissa", "quantization.load_in_4bit": True})
+    qtbot.waitUntil(lambda: "4 bits" in error(page, "lora_init_lora_weights"))
+    draft.set_value("quantization.load_in_4bit", False)
+    qtbot.waitUntil(lambda: error(page, "lora_init_lora_weights") == "")
+
+
 def test_an_empty_field_stands_for_its_special_value(page: SettingsPage, draft: JobDraft) -> None:
     steps = number(page, "field_training_max_steps")
     steps.lineEdit().setText("")

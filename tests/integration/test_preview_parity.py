@@ -97,7 +97,7 @@ def first_batch(job: TrainingJob, folder: Path) -> set[tuple[tuple[int, ...], tu
     """The (input_ids, labels) of the trainer's first batch, without the padding."""
     from transformers import AutoModelForCausalLM
 
-    from training_backend import base_model, train
+    from training_backend import lora, train
     from training_backend.data.training_rows import training_rows
     from training_backend.tokenizer import load_tokenizer
 
@@ -108,7 +108,7 @@ def first_batch(job: TrainingJob, folder: Path) -> set[tuple[tuple[int, ...], tu
         args=train._arguments(job, folder / "staging", False),
         train_dataset=training_rows(job, tokenizer).train,
         processing_class=tokenizer,
-        peft_config=base_model.lora_config(job, model, None),
+        peft_config=lora.lora_config(job, model, None),
     )
     batch = next(iter(trainer.get_train_dataloader()))
     lengths = [len(row) for row in trainer.train_dataset["input_ids"]]

@@ -62,7 +62,12 @@ FULL: dict[str, Any] = {
         "lora_alpha": 24,
         "lora_dropout": 0.05,
         "target_modules": ["q_proj", "v_proj"],
+        "layers_to_transform": [2, 3],
+        "modules_to_save": "none",
         "use_rslora": True,
+        "use_dora": True,
+        "init_lora_weights": "gaussian",
+        "loraplus_lr_ratio": 8.0,
     },
     "training": {
         "num_train_epochs": 1.5,
@@ -72,6 +77,7 @@ FULL: dict[str, Any] = {
         "gradient_accumulation_steps": 2,
         "max_length": 256,
         "packing": True,
+        "train_sampling_strategy": "random",
         "activation_checkpointing": False,
         "activation_checkpointing_every_n_layers": 2,
         "lr_scheduler_type": "linear",
@@ -79,6 +85,7 @@ FULL: dict[str, Any] = {
         "optim": "sgd",
         "weight_decay": 0.01,
         "max_grad_norm": 0.5,
+        "neftune_noise_alpha": 5.0,
         "save_steps": 7,
         "save_total_limit": 2,
         "logging_steps": 2,
@@ -141,6 +148,8 @@ def test_every_field_survives_the_way_through_json() -> None:
             assert value != defaults[section][key] or (section, key) in {
                 ("model", "id"),
                 ("training", "max_steps"),
+                ("training", "train_sampling_strategy"),  # with packing
+                ("lora", "modules_to_save"),  # with an adapter to start from
                 ("dataset", "sources"),  # in the place of a path; test_job_data.py
             }
 

@@ -94,7 +94,9 @@ def test_an_adapter_that_fits_is_taken_also_out_of_a_runs_folder(
         "lora.r": 8,
         "lora.lora_alpha": 24,
         "lora.use_rslora": False,
+        "lora.use_dora": False,
         "lora.target_modules": ["q_proj", "v_proj"],
+        "lora.layers_to_transform": "all",
     }
 
 
@@ -107,7 +109,9 @@ def test_a_folder_that_is_not_there_or_holds_no_adapter(adapter: Path, base: Pat
 
 
 @pytest.mark.parametrize(
-    "values", [{"peft_type": "LOHA"}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}], ids=str
+    "values",
+    [{"peft_type": "LOHA"}, {"lora_bias": True}, {"modules_to_save": ["lm_head"]}],
+    ids=str,
 )
 def test_what_is_no_plain_lora_is_refused(adapter: Path, values: dict[str, Any]) -> None:
     change(adapter, **values)
@@ -121,6 +125,8 @@ def test_what_is_no_plain_lora_is_refused(adapter: Path, values: dict[str, Any])
         ({"r": 16}, "r is 16 here, but 8 in"),
         ({"lora_alpha": 8}, "lora_alpha is 8 here, but 24 in"),
         ({"use_rslora": True}, "use_rslora is True here, but False in"),
+        ({"use_dora": True}, "use_dora is True here, but False in"),
+        ({"layers_to_transform": [1, 0]}, "layers_to_transform is 0, 1 here, but all in"),
         ({"target_modules": ["q_proj"]}, "target_modules is q_proj here, but q_proj, v_proj in"),
     ],
 )

@@ -1,7 +1,9 @@
 """Base + adapter, one tensor at a time.
 
 W' = W + scale * B A, with scale = alpha / r, or alpha / sqrt(r) for rsLoRA (LoRA,
-arXiv:2106.09685; rsLoRA, arXiv:2312.03732). Computed in float64 from the 16-bit base,
+arXiv:2106.09685; rsLoRA, arXiv:2312.03732). With DoRA every row of that is brought to its
+trained length m: W' = m * (W + scale * B A) / |W + scale * B A| (arXiv:2402.09353, equation 5).
+A part that was trained in full takes the base's place. Computed in float64 from the 16-bit base,
 in blocks of rows, and rounded into the base's dtype at the end: where base and update cancel,
 float32 would be off by many steps of the result. An output shard has the header of the base's
 shard, so it is written in one pass; memory is one tensor as it is stored and one block,
@@ -23,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from training_backend.adapters import WEIGHTS, Adapter, beyond_plain_lora
+from training_backend.adapters import WEIGHTS, Adapter, beyond_known_lora
 from training_backend.errors import UserError
 from training_backend.export.tensor_file import (
     FLOATS,
@@ -42,11 +44,19 @@ BLOCK_VALUES = 2_000_000  # of a weight in work at once, as float64
 
 @dataclass(frozen=True)
 class Update:
-    """What is added to one weight: scale * b @ a."""
+    """What is added to one weight, scale * b @ a, and with DoRA the length of each row after it."""
 
     a: TensorInfo
     b: TensorInfo
     scale: float
+    lengths: TensorInfo | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.b.shape[0], self.a.shape[1])
+
+
+Change = Update | TensorInfo  # the latter is a weight that was trained in full
 
 
 def merge(
@@ -64,8 +74,8 @@ def merge(
     """
     with ExitStack() as open_files:
         source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
-        updates = _updates(source, adapter.config)
-        unused = set(updates)
+        changes = _changes(source, adapter.config)
+        unused = set(changes)
         total = sum(path.stat().st_size for path in base)
         done = 0
         for path in base:
@@ -73,16 +83,16 @@ def merge(
                 target.write(shard.head)
                 for tensor in shard.tensors:
                     data = shard.read_bytes(tensor)
-                    update = updates.get(tensor.name)
-                    if update is not None:
+                    change = changes.get(tensor.name)
+                    if change is not None:
                         unused.discard(tensor.name)
-                        data = _merged(data, tensor, update, source)
+                        data = _merged(data, tensor, change, source)
                     target.write(data)
                     done += tensor.size
                     on_progress(min(1.0, done / total))
         if unused:
             raise _misfit(f"there is no weight {min(unused)} in the base model")
-    return len(updates)
+    return len(changes)
 
 
 def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
@@ -94,8 +104,8 @@ def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
     worst = 0.0
     with ExitStack() as open_files:
         source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
-        updates = _updates(source, adapter.config)
-        names = sorted(updates)
+        changes = _changes(source, adapter.config)
+        names = sorted(changes)
         sample = set(names[:: max(1, len(names) // SAMPLES)])
         for path in base:
             with TensorFile(path) as before, TensorFile(out / path.name) as after:
@@ -103,7 +113,7 @@ def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
                 for tensor in before.tensors:
                     if tensor.name in sample:
                         exact = before.read(tensor).astype(np.float64)
-                        exact += _delta(updates[tensor.name], source, slice(None))
+                        exact = _changed(exact, changes[tensor.name], source, slice(None))
                         got = after.read(written[tensor.name]).astype(np.float64)
                         worst = max(worst, _steps_off(got, exact, tensor.dtype))
     if worst > 1.0:
@@ -116,13 +126,13 @@ def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
     return worst
 
 
-def _updates(source: TensorFile, config: dict[str, Any]) -> dict[str, Update]:
-    """The update of each base weight by name. Raises `UserError` for what we cannot merge."""
-    beyond = beyond_plain_lora(config)
+def _changes(source: TensorFile, config: dict[str, Any]) -> dict[str, Change]:
+    """The change of each base weight by name. Raises `UserError` for what we cannot merge."""
+    beyond = beyond_known_lora(config)
     if beyond:
         raise _misfit(f"an adapter that uses {beyond} cannot be merged yet")
     tensors = {tensor.name: tensor for tensor in source.tensors}
-    updates = {}
+    changes: dict[str, Change] = {}
     for name in list(tensors):
         if name.endswith(".lora_A.weight"):
             stem = name.removesuffix(".lora_A.weight")
@@ -130,12 +140,33 @@ def _updates(source: TensorFile, config: dict[str, Any]) -> dict[str, Update]:
             a, b = tensors.pop(name), tensors.pop(f"{stem}.lora_B.weight", None)
             if b is None or not _belong_together(a, b):
                 raise _misfit(f"the two halves of {module} do not belong together")
-            updates[f"{module}.weight"] = Update(a, b, _scale(config, module, a.shape[0]))
-    if tensors:
-        raise _misfit(f"it is not known what {min(tensors)} is for")
-    if not updates:
+            lengths = tensors.pop(f"{stem}.lora_magnitude_vector", None)
+            if bool(config.get("use_dora")) != (lengths is not None):
+                raise _misfit(f"it is not clear whether {module} was trained with DoRA")
+            if lengths is not None and lengths.shape != (b.shape[0],):
+                raise _misfit(f"the lengths of {module} do not belong to it")
+            scale = _scale(config, module, a.shape[0])
+            changes[f"{module}.weight"] = Update(a, b, scale, lengths)
+    for name, tensor in tensors.items():
+        if not _is_saved_whole(name, config) or tensor.dtype not in FLOATS:
+            raise _misfit(f"it is not known what {name} is for")
+        changes[name.removeprefix(PREFIX)] = tensor
+    if not changes:
         raise _misfit("it holds no weights")
-    return updates
+    return changes
+
+
+def _is_saved_whole(name: str, config: dict[str, Any]) -> bool:
+    """PEFT's rule: a part is trained in full whose name ends with one of `modules_to_save`."""
+    names = config.get("modules_to_save")
+    if not isinstance(names, list) or not name.startswith(PREFIX) or ".lora_" in name:
+        return False
+    parts = name.removeprefix(PREFIX).split(".")
+    return any(
+        ".".join(parts[:length]).endswith(str(wanted))
+        for wanted in names
+        for length in range(1, len(parts))
+    )
 
 
 def _belong_together(a: TensorInfo, b: TensorInfo) -> bool:
@@ -162,28 +193,41 @@ def _pattern(patterns: dict[str, Any] | None, module: str) -> Any:
     return None
 
 
-def _merged(data: bytes, tensor: TensorInfo, update: Update, source: TensorFile) -> bytes:
+def _merged(data: bytes, tensor: TensorInfo, change: Change, source: TensorFile) -> bytes:
     if tensor.dtype not in FLOATS:
         raise _misfit(f"{tensor.name} of the base model is {tensor.dtype}; a 16-bit base is needed")
-    if tensor.shape != (update.b.shape[0], update.a.shape[1]):
+    if tensor.shape != change.shape:
         raise _misfit(f"{tensor.name} has another shape in this base model")
     stored = np.frombuffer(data, np.uint8).reshape(tensor.shape[0], -1)
-    rows = max(1, BLOCK_VALUES // tensor.shape[1])
+    rows = max(1, BLOCK_VALUES // math.prod(tensor.shape[1:]))
     blocks = []
     for first in range(0, tensor.shape[0], rows):
         block = slice(first, first + rows)
         values = to_float32(stored[block].tobytes(), tensor.dtype).astype(np.float64)
-        values = values.reshape(-1, tensor.shape[1]) + _delta(update, source, block)
+        values = _changed(values.reshape(-1, *tensor.shape[1:]), change, source, block)
         if not (np.abs(values) <= LARGEST[tensor.dtype]).all():  # catches NaN too
             raise _misfit(f"{tensor.name} would not be a finite number")
         blocks.append(from_float32(values.astype(np.float32), tensor.dtype))
     return b"".join(blocks)
 
 
+def _changed(base: Array, change: Change, source: TensorFile, rows: slice) -> Array:
+    """The given rows of a weight after the change, in float64; `base` holds these rows alone."""
+    if isinstance(change, TensorInfo):
+        whole: Array = source.read_rows(change, rows).astype(np.float64)
+        return whole
+    values = base + _delta(change, source, rows)
+    if change.lengths is not None:
+        wanted: Array = source.read_rows(change.lengths, rows).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):  # refused, as not finite
+            values *= (wanted / np.linalg.norm(values, axis=1))[:, None]
+    return values
+
+
 def _delta(update: Update, source: TensorFile, rows: slice) -> Array:
     """The given rows of scale * B A, in float64."""
     a: Array = source.read(update.a).astype(np.float64)
-    b: Array = source.read(update.b)[rows].astype(np.float64)
+    b: Array = source.read_rows(update.b, rows).astype(np.float64)
     return (b @ a) * update.scale
 
 

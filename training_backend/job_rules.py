@@ -1,0 +1,58 @@
+"""Which settings of a job cannot go together, each with its reason. Light.
+
+What one field may be is said at the field; what depends on the model's layers is checked where
+they are known, in `targets` and `lora`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from training_backend.errors import Problem
+
+if TYPE_CHECKING:
+    from training_backend.job import TrainingJob
+
+
+def conflicts(job: TrainingJob) -> list[Problem]:
+    """Every combination in a job that cannot work, at the field that one would change."""
+    return [Problem(field, message) for field, message in _conflicts(job)]
+
+
+def _conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
+    lora, training, in_4bit = job.lora, job.training, job.quantization.load_in_4bit
+    start = lora.init_lora_weights
+    if in_4bit and lora.changes_base:
+        yield (
+            "lora.init_lora_weights",
+            f"{start} changes the base model's weights, which 4 bits would round anew; choose "
+            "default, or turn 4-bit loading off",
+        )
+    elif in_4bit and start == "orthogonal":
+        yield (
+            "lora.init_lora_weights",
+            "orthogonal does not work in 4-bit; choose default, or turn 4-bit loading off",
+        )
+    if start == "orthogonal" and lora.r % 2:
+        yield (
+            "lora.init_lora_weights",
+            "orthogonal needs an even rank; choose another rank or start",
+        )
+    if lora.changes_base and lora.use_dora:
+        yield "lora.init_lora_weights", f"{start} and DoRA do not go together; choose one of them"
+    if lora.changes_base and job.model.adapter is not None:
+        yield (
+            "lora.init_lora_weights",
+            "an adapter to start from has its own beginning; choose default",
+        )
+    if lora.modules_to_save != "none" and job.model.adapter is not None:
+        yield (
+            "lora.modules_to_save",
+            "the adapter to start from trains no parts in full; write none",
+        )
+    if training.packing and training.train_sampling_strategy == "group_by_length":
+        yield (
+            "training.train_sampling_strategy",
+            "packed rows are all of one length already; choose random",
+        )
