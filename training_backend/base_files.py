@@ -8,7 +8,7 @@ from pathlib import Path
 from training_backend import downloads
 from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
 from training_backend.demo_model import DemoProgress, prepare_demo_model
-from training_backend.downloads import DownloadProgress
+from training_backend.download_progress import DownloadProgress, as_text
 from training_backend.worker import Reporter
 
 DEMO_SECONDS = 0.5  # between reports; each one is fsynced
@@ -39,7 +39,7 @@ def base_folder(id: str, revision: str | None, reporter: Reporter) -> Path:
 
     def tell_download(progress: DownloadProgress) -> None:
         share = progress.done_bytes / progress.total_bytes if progress.total_bytes else None
-        tell(share, downloads.as_text(progress), DOWNLOAD_SECONDS)
+        tell(share, as_text(progress), DOWNLOAD_SECONDS)
 
     if id in DEMO_MODEL_IDS:
         return prepare_demo_model(tell_demo)

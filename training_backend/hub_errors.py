@@ -110,8 +110,8 @@ def of_answer(response: Any, id: str, *, signed_in: bool, revision: str | None =
             "The Hugging Face Hub does not accept the token."
             if refused
             else "The token does not allow reading the model {id}.",
-            "Enter a token that can read models; tokens are made on huggingface.co, under "
-            "Settings, Access tokens.",
+            "Enter a token that can read models (they are made on huggingface.co, under Settings, "
+            "Access tokens), or remove it.",
             id=id,
         )
     if status in (401, 403, 404):

@@ -23,6 +23,7 @@ from training_backend.hub_errors import (
     require_online,
     strange_answer,
 )
+from training_backend.hub_store import HubFile
 from training_backend.model_cache import short_problem
 from training_backend.model_kinds import kind_problem
 
@@ -46,20 +47,6 @@ _WHOLE = "model.safetensors"
 _NAMED_KIND = re.compile(r"gguf|gptq|awq|exl\d|bnb|\b[2-8]-?bit|fp8|mlx|onnx|lora|vl\b", re.I)
 _TYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "I8": 1, "U8": 1, "F8_E4M3": 1}
 _EXPANDED = ("config", "downloads", "gated", "library_name", "pipeline_tag", "safetensors", "tags")
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file to download. `checksum` is the SHA-256 of a large file, the git SHA-1 of another;
-    it is also the content's name in the cache."""
-
-    name: str
-    bytes: int
-    checksum: str
-
-    @property
-    def is_weights(self) -> bool:
-        return self.name.endswith(".safetensors")
 
 
 @dataclass(frozen=True)

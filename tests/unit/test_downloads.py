@@ -12,7 +12,15 @@ import pytest
 
 from tests.hub_server import HubServer
 from tests.model_files import model_files
-from training_backend import catalog, downloads, hub_cache, hub_token, paths, preferences
+from training_backend import (
+    catalog,
+    downloads,
+    hub_cache,
+    hub_store,
+    hub_token,
+    paths,
+    preferences,
+)
 from training_backend.downloads import DownloadProgress, discard, fetch_model, on_disk_bytes
 from training_backend.errors import StopRequested, UserError
 from training_backend.hub_models import info
@@ -345,7 +353,7 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_arrived(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(downloads, "fsync_file", full)
+    monkeypatch.setattr(hub_store, "fsync_file", full)
     error = refused()
     assert error.code == "disk_full"
     assert "kept" in error.remedy
@@ -429,6 +437,43 @@ def test_weights_whose_head_does_not_fit_are_no_model(
     hub.add(ID, {**files, WEIGHTS: files[WEIGHTS][:-8]})  # so the Hub has it
     assert refused().code == "model_weights_truncated"
     assert catalog.describe_model(ID).location is None
+
+
+@pytest.mark.parametrize("damage", ["cut off", "altered"])
+def test_a_model_that_was_damaged_here_is_mended(
+    hub: HubServer, files: dict[str, bytes], damage: str
+) -> None:
+    hub.add(ID, files)
+    folder = get()
+    good = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).resolve().write_bytes(
+        good[:1000] if damage == "cut off" else b"\xff" * 100 + good[100:]
+    )
+    assert "damaged" in catalog.describe_model(ID).problem
+    assert downloads.whole_model(ID) is None
+    assert (get() / WEIGHTS).read_bytes() == good
+    assert len(hub.downloads(WEIGHTS)) == 2
+    assert len(hub.downloads("config.json")) == 1
+    assert catalog.describe_model(ID).problem == ""
+
+
+def test_the_switch_ends_a_download_that_runs(hub: HubServer, files: dict[str, bytes]) -> None:
+    hub.add(ID, files)
+    hub.fault(WEIGHTS, pause=0.2)
+    seen: list[DownloadProgress] = []
+
+    def flip(progress: DownloadProgress) -> None:
+        seen.append(progress)
+        if progress.phase == "downloading" and progress.file == WEIGHTS and len(seen) < 100:
+            seen.extend([progress] * 100)
+            preferences.save(Preferences(work_offline=True))
+
+    with pytest.raises(UserError) as caught:
+        fetch_model(ID, None, flip)
+    assert caught.value.code == "hub_offline"
+    assert list(repo().glob("blobs/*.incomplete"))
+    preferences.save(Preferences())
+    assert (get() / WEIGHTS).read_bytes() == files[WEIGHTS]
 
 
 def test_models_go_to_the_folder_that_was_chosen(
