@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from training_backend import __version__, hub_cache, hub_token
+from training_backend import __version__, hub_cache, hub_store, hub_token
 from training_backend.download_progress import DownloadProgress as DownloadProgress
 from training_backend.download_progress import Meter, Phase
 from training_backend.errors import StopRequested, UserError
@@ -115,6 +115,11 @@ def on_disk_bytes(model: HubModel) -> int:
     return max(sum(map(store.arrived_bytes, model.files)) for store in stores)
 
 
+def unfinished() -> dict[str, int]:
+    """The models whose download was begun and is not finished, with the bytes that are here."""
+    return hub_store.unfinished(hub_cache.folder())
+
+
 def discard(id: str) -> None:
     """Remove what an unfinished download left; versions that are whole stay, and so does what
     other programs have put into the cache.
@@ -151,6 +156,8 @@ class _Download:
         files = [file for file in model.files if weights or not file.is_weights]
         store = Store(hub_cache.folder(), self._id, model.commit)
         with store.explained(), store.alone(lambda: self._report("waiting")):
+            if weights and not all(map(store.is_placed, files)):
+                store.note_unfinished()
             self._bring_missing(store, files)
             if weights:
                 self._check_whole(store, files)
@@ -167,7 +174,6 @@ class _Download:
         self._meter.start_anew(self._meter.total - needed)
         if missing:
             require_free(store.root, needed + _BESIDES_BYTES, f"the model {self._id}")
-            store.note_unfinished()
         for file in missing:
             self._meter.file = file.name
             if not store.has_content(file):

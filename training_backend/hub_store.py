@@ -212,5 +212,20 @@ class Store:
             ) from error
 
 
+def unfinished(root: Path) -> dict[str, int]:
+    """Of the models in a cache whose download is not finished: owner/name, and bytes here."""
+    found: dict[str, int] = {}
+    for note in root.glob(".locks/models--*/lorasmith-*.unfinished"):
+        repo = root / note.parent.name
+        snapshot = repo / "snapshots" / note.stem.removeprefix("lorasmith-")
+        origin = hub_cache.origin(snapshot)
+        if origin is None:
+            continue
+        parts = [part for part in repo.glob("blobs/*.incomplete") if _PART.fullmatch(part.name)]
+        with contextlib.suppress(OSError):  # it is being moved to its place just now
+            found[origin[0]] = sum(path.stat().st_size for path in (*parts, *snapshot.glob("*")))
+    return found
+
+
 def _has_bytes(path: Path, bytes: int) -> bool:
     return path.is_file() and path.stat().st_size == bytes

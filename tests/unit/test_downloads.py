@@ -139,11 +139,13 @@ def test_stopping_is_a_pause_and_the_next_call_asks_for_the_rest(
     assert on_disk_bytes(info(ID)) >= seen[-1].done_bytes
     half = catalog.describe_model(ID)
     assert half.location is None  # it is not offered as here
+    assert downloads.unfinished() == {ID: on_disk_bytes(info(ID))}
 
     again: list[DownloadProgress] = []
     folder = fetch_model(ID, None, again.append)
     assert (folder / WEIGHTS).read_bytes() == files[WEIGHTS]
     assert [asked.range for asked in hub.downloads(WEIGHTS)] == [None, f"bytes={arrived}-"]
+    assert downloads.unfinished() == {}
     assert again[1].done_bytes >= seen[-1].done_bytes  # it does not begin at nothing again
 
 
@@ -371,13 +373,27 @@ def test_a_folder_that_cannot_be_written_is_named(
     preferences.save(Preferences())
 
 
+def test_a_tokenizer_alone_is_no_unfinished_download(
+    hub: HubServer, files: dict[str, bytes]
+) -> None:
+    hub.add(ID, files)
+    folder = downloads.fetch_tokenizer(ID)
+    assert (folder / "tokenizer.json").is_file() and not (folder / WEIGHTS).exists()
+    assert downloads.unfinished() == {}
+    assert downloads.tokenizer_folder(ID) == folder and downloads.whole_model(ID) is None
+    assert get() == folder
+    assert len(hub.downloads("tokenizer.json")) == 1
+
+
 def test_discarding_leaves_nothing_of_an_unfinished_download(
     hub: HubServer, files: dict[str, bytes]
 ) -> None:
     hub.add(ID, files)
     cut_off(hub)
     assert repo().is_dir()
+    assert set(downloads.unfinished()) == {ID}
     discard(ID)
+    assert downloads.unfinished() == {}
     assert not repo().exists()
     assert not list(hub_cache.folder().rglob("*lorasmith*"))
     discard(ID)  # nothing is left to do
