@@ -26,6 +26,7 @@ from training_backend.protocol import (
 
 FILE_NAME = "events.jsonl"
 TAIL_BYTES = 65_536
+PIECE_BYTES = 2 * 2**20
 _DURABLE = (RunStarted, PhaseChanged, CheckpointSaved, *TERMINAL_TYPES)
 
 logger = logging.getLogger(__name__)
@@ -90,17 +91,43 @@ class JournalReader:
         self._path = folder / FILE_NAME
         self._offset = 0
 
-    def read(self) -> list[Event]:
-        """The whole events that came since the last call. Bad lines are logged and passed over."""
+    @property
+    def offset(self) -> int:
+        """How many bytes have been read."""
+        return self._offset
+
+    def read(self, most_bytes: int = -1) -> list[Event]:
+        """The whole events that came since the last call; at most so many bytes of them.
+
+        Bad lines are logged and passed over.
+        """
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
-                data = file.read()
+                data = file.read(most_bytes)
         except FileNotFoundError:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         return list(_parsed(whole.splitlines()))
+
+
+def pieces(folder: Path, most_bytes: int = PIECE_BYTES) -> Iterator[tuple[list[Event], float]]:
+    """The journal as it is now, oldest first and piece by piece, each with the share read so far.
+
+    A journal of a million lines would take a gigabyte as one list.
+    """
+    reader = JournalReader(folder)
+    size = _size(folder)
+    while reader.offset < size:
+        before = reader.offset
+        events = reader.read(most_bytes)
+        if reader.offset > before:
+            yield events, min(1.0, reader.offset / size)
+        elif most_bytes < size:
+            most_bytes *= 4  # one line is longer: a sample may hold a whole document
+        else:
+            return  # the last line is still being written
 
 
 def last_event(folder: Path) -> Event | None:

@@ -88,3 +88,14 @@ def clock(unix_seconds: float) -> str:
     if moment.date() == QDateTime.currentDateTime().date():
         return time
     return f"{app_locale().toString(moment.date(), QLocale.FormatType.ShortFormat)} {time}"
+
+
+def short(value: float) -> str:
+    """Three figures that mean something: `0.0123`, `97.1`, `12,300`, `1.6e-5`."""
+    if not math.isfinite(value):
+        return _tr("not a number")
+    size = abs(value)
+    if 0 < size < 0.001:
+        return scientific(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return decimal(value, digits)

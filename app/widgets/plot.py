@@ -1,50 +1,55 @@
 """A calm plot: no frame, faint horizontal lines, the newest value at the end of each line.
 
 Colours are roles of the palette, so that a change of theme only looks them up again. Texts
-are plain: nothing here reads markup.
+are plain: nothing here reads markup. However many points a line has, only as many are handed
+to the painter as the plot is wide (`series.peaks`): a million points cost little more than a
+thousand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import (
-    QColor,
-    QFocusEvent,
-    QFont,
-    QKeyEvent,
-    QMouseEvent,
-    QPainter,
-    QPaintEvent,
-    QPen,
-    QResizeEvent,
-    QWheelEvent,
-)
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QFont, QPainter, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtWidgets import QWidget
 
 from app import theme
-from app.widgets.card import ElidedLabel, secondary_label
+from app.widgets import figures
+from app.widgets.card import secondary_label
+from app.widgets.legend import LIMIT_DASHES, pen
 from app.widgets.plot_axes import NumberAxis, make_calm
-from app.widgets.series import Floats
+from app.widgets.plot_window import Window, round_out, value_range
+from app.widgets.series import Floats, in_view, peaks
 
 REDRAW_MILLISECONDS = 80
 END_LABEL_PIXELS = 60
 LABEL_HEIGHT = 15
-ANTIALIAS_BELOW = 5_000  # points; smooth edges cost half as much again
+SMALLEST_LOG = 1e-12  # what is not above zero has no logarithm
+_NO_VALUES: Floats = np.empty(0)
 
 
 @dataclass
 class Line:
-    """One line of a plot, its colour's role and the label at its end."""
+    """One line of a plot with all its points.
+
+    `may_cut` lets outliers be cut off; a line of a few dots shows them all. `name` and
+    `unit` are what a table of the values calls it.
+    """
 
     item: pg.PlotDataItem
     role: str
     dots: bool
+    dashes: tuple[float, ...]
     label: pg.TextItem | None
+    may_cut: bool
+    name: str = ""
+    end_text: str = ""
+    xs: Floats = field(default_factory=lambda: _NO_VALUES)
+    ys: Floats = field(default_factory=lambda: _NO_VALUES)
 
 
 class Plot(pg.PlotWidget):  # type: ignore[misc]
@@ -52,7 +57,6 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     Args:
         drawing: called when a redraw is due; it calls `set_line` and `fit`.
-        readout: given an x, the x of the nearest point and what to say about it, or None.
     """
 
     redrawn = Signal()
@@ -64,23 +68,19 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         *,
         empty_text: str,
         drawing: Callable[[], None],
-        readout: Callable[[float], tuple[float, str] | None],
     ) -> None:
         super().__init__(axisItems={"bottom": x_axis, "left": y_axis})
         self._drawing = drawing
-        self._readout_at = readout
-        self._lines: list[Line] = []
+        self.lines: list[Line] = []
+        self.window_x = Window()
+        self.clips = True
+        self._fixed_y: tuple[float, float] | None = None
+        self._least_y = 1e-9
         self._extent = (0.0, 1.0, 0.0, 1.0)
         self._timer = QTimer(self, singleShot=True, interval=REDRAW_MILLISECONDS)
         self._timer.timeout.connect(self.redraw)
         make_calm(self, x_axis, y_axis)
         self.plotItem.setContentsMargins(0, 8, 0, 0)
-        self.setMouseTracking(True)
-        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self._cursor = pg.InfiniteLine(angle=90, movable=False)
-        self._cursor.setVisible(False)
-        self.addItem(self._cursor, ignoreBounds=True)
-        self._cursor_x: float | None = None
         self._limit = pg.InfiniteLine(angle=0, movable=False)
         self._limit.setVisible(False)
         self.addItem(self._limit, ignoreBounds=True)
@@ -89,27 +89,41 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._empty = secondary_label(empty_text, wrap=True)
         self._empty.setParent(self)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._readout = QLabel(self)
-        self._readout.setTextFormat(Qt.TextFormat.PlainText)
-        self._readout.setProperty("role", "readout")
-        self._readout.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        self._readout.setVisible(False)
+        self.cut_note = secondary_label()
+        self.cut_note.setParent(self)
+        self.cut_note.setFont(theme.font(12))
+        self.cut_note.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.cut_note.setVisible(False)
         theme.notifier.changed.connect(self.recolour)
         self.recolour()
         self._show_emptiness()
 
     # ---------------------------------------------------------------------------- what to draw
 
-    def add_line(self, role: str, *, dots: bool = False, label: bool = True) -> Line:
+    def add_line(
+        self,
+        role: str,
+        *,
+        name: str = "",
+        dots: bool = False,
+        label: bool = True,
+        dashes: tuple[float, ...] = (),
+    ) -> Line:
         """A new line above the earlier ones; `label` writes its newest value at its end."""
-        item = pg.PlotDataItem(connect="finite")
-        item.setDownsampling(auto=True, method="peak")
-        item.setClipToView(True)
+        item = pg.PlotDataItem(connect="finite", antialias=True)
         self.addItem(item)
-        line = Line(item, role, dots, self._text_item() if label else None)
-        self._lines.append(line)
+        text = self._text_item() if label else None
+        line = Line(item, role, dots, dashes, text, may_cut=not dots, name=name)
+        self.lines.append(line)
         self._colour_line(line)
         return line
+
+    def remove_lines(self) -> None:
+        for line in self.lines:
+            self.removeItem(line.item)
+            if line.label is not None:
+                self.removeItem(line.label)
+        self.lines.clear()
 
     def schedule(self) -> None:
         """Draw soon; many calls in a row draw once."""
@@ -120,36 +134,65 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         """Draw now."""
         self._timer.stop()
         self._drawing()
+        self._draw_lines()
         self._show_emptiness()
-        self._move_cursor()
         self.redrawn.emit()
 
     def set_line(self, line: Line, xs: Floats, ys: Floats, end_text: str = "") -> None:
-        line.item.setData(xs, ys, antialias=len(xs) < ANTIALIAS_BELOW)
-        if line.label is not None:
-            line.label.setText(end_text if len(xs) else "")
-            if len(xs):
-                line.label.setPos(self._extent[1], self._mapped(float(ys[-1])))
+        """All points of a line, ordered by x, and what to write at its end."""
+        line.xs, line.ys, line.end_text = xs, ys, end_text
 
     def set_limit(self, value: float | None, text: str = "") -> None:
         """A dashed line across, with its text above its right end."""
         self._limit.setVisible(value is not None)
         self._limit_label.setVisible(value is not None)
         if value is not None:
-            self._limit.setValue(self._mapped(value))
+            self._limit.setValue(self.y_in_view(value))
             self._limit_label.setText(text)
 
-    def set_log(self, on: bool) -> None:
-        self.plotItem.setLogMode(False, on)
+    def fit(
+        self,
+        x_low: float,
+        x_high: float,
+        *,
+        y: tuple[float, float] | None = None,
+        least_y: float = 1e-9,
+    ) -> None:
+        """The whole range along x; along y this one, or what the values need.
+
+        Args:
+            least_y: the smallest height, so that noise on a level line does not look wild.
+        """
+        whole = (self.x_in_view(x_low), self.x_in_view(x_high))
+        self.window_x.whole = (whole[0], max(whole[1], whole[0] + 1e-9))
+        self._fixed_y = y
+        self._least_y = least_y
+
+    def set_log_y(self, on: bool) -> None:
+        self.getAxis("left").setLogMode(on)
         self.schedule()
 
-    def fit(self, x_low: float, x_high: float, y_low: float, y_high: float) -> None:
-        """Show this part; in pixels there is room at the right for the labels."""
-        self._extent = (x_low, x_high, self._mapped(y_low), self._mapped(y_high))
-        self._apply_extent()
+    def set_log_x(self, on: bool) -> None:
+        self.getAxis("bottom").setLogMode(on)
+        self.window_x.reset()
+        self.schedule()
+
+    def set_clip(self, on: bool) -> None:
+        """Whether outliers that would flatten all the rest are cut off."""
+        self.clips = on
+        self.schedule()
 
     def is_empty(self) -> bool:
-        return all(line.item.xData is None or not len(line.item.xData) for line in self._lines)
+        return not any(len(line.xs) for line in self.lines)
+
+    def x_in_view(self, x: float) -> float:
+        return _logarithm(x) if self.getAxis("bottom").logMode else x
+
+    def y_in_view(self, y: float) -> float:
+        return _logarithm(y) if self.getAxis("left").logMode else y
+
+    def x_of_view(self, x: float) -> float:
+        return 10.0**x if self.getAxis("bottom").logMode else x
 
     def recolour(self) -> None:
         """Look the colours up again."""
@@ -160,60 +203,10 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             axis.setPen(pg.mkPen(None))
             axis.setTickPen(pg.mkPen(colours.line if name == "left" else None))
             axis.setTextPen(colours.secondary)
-        self._cursor.setPen(pg.mkPen(colours.secondary, width=1))
-        self._limit.setPen(pg.mkPen(colours.bad, width=1, style=Qt.PenStyle.DashLine))
+        self._limit.setPen(pen("bad", LIMIT_DASHES))
         self._limit_label.setColor(colours.bad)
-        self._readout.setStyleSheet(
-            f"background: {colours.panel}; color: {colours.text};"
-            f"border: 1px solid {colours.control_line}; border-radius: 6px; padding: 6px 8px;"
-        )
-        for line in self._lines:
+        for line in self.lines:
             self._colour_line(line)
-
-    # ----------------------------------------------------------------------------- the readout
-
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        super().mouseMoveEvent(event)
-        self._cursor_x = float(self.plotItem.vb.mapSceneToView(event.position()).x())
-        self._move_cursor()
-
-    def leaveEvent(self, event: QEvent) -> None:
-        super().leaveEvent(event)
-        self._hide_cursor()
-
-    def focusInEvent(self, event: QFocusEvent) -> None:
-        super().focusInEvent(event)
-        if event.reason() in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason):
-            self._cursor_x = self._extent[1]
-            self._move_cursor()
-
-    def focusOutEvent(self, event: QFocusEvent) -> None:
-        super().focusOutEvent(event)
-        self._hide_cursor()
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Left and right move the readout from point to point, home and end to the ends."""
-        low, high, *_ = self._extent
-        pixel = float(self.plotItem.vb.viewPixelSize()[0])
-        start = high if self._cursor_x is None else self._cursor_x
-        targets = {
-            Qt.Key.Key_Home: [low],
-            Qt.Key.Key_End: [high],
-            Qt.Key.Key_Left: [start - step * pixel for step in range(1, 2000)],
-            Qt.Key.Key_Right: [start + step * pixel for step in range(1, 2000)],
-        }.get(Qt.Key(event.key()))
-        if targets is None:
-            super().keyPressEvent(event)
-            return
-        here = self._readout_at(start)
-        for target in targets:
-            found = self._readout_at(target)
-            if found is not None and (
-                here is None or found[0] != here[0] or self._cursor_x is None
-            ):
-                self._cursor_x = found[0]
-                break
-        self._move_cursor()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
@@ -226,9 +219,6 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
     def sizeHint(self) -> QSize:
         return QSize(self.minimumSize())
 
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        event.ignore()  # the page scrolls
-
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         if hasattr(self, "_empty"):  # Qt also resizes while the plot is being built
@@ -236,12 +226,67 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             self._apply_extent()
             self.schedule()
 
+    def overlay(self, widget: QWidget, from_right: int) -> None:
+        """Place a small widget at the plot's upper right."""
+        widget.adjustSize()
+        widget.move(self.width() - from_right - widget.width(), 0)
+
     # ------------------------------------------------------------------------------------ inside
 
-    def _mapped(self, y: float) -> float:
-        if not self.getAxis("left").logMode:
-            return y
-        return float(np.log10(max(y, 1e-12)))
+    def _draw_lines(self) -> None:
+        """Hand each line's points in view to the painter, and fit the range along y to them."""
+        low, high = self.window_x.shown
+        parts = []
+        for line in self.lines:
+            view = in_view(line.xs, self.x_of_view(low), self.x_of_view(high))
+            parts.append((line, view, line.ys[view]))
+        y_low, y_high, note = self._range_y([(ys, line.may_cut) for line, _, ys in parts])
+        self._extent = (low, high, y_low, y_high)
+        width = max(int(self.plotItem.vb.width()), 100)
+        for line, view, _ in parts:
+            xs, ys = peaks(line.xs, line.ys, view, width)
+            if self.getAxis("bottom").logMode:
+                xs = np.log10(np.maximum(xs, SMALLEST_LOG))
+            if self.getAxis("left").logMode:
+                ys = np.log10(np.maximum(ys, SMALLEST_LOG))
+            # What is cut off ends at the edge: an SVG file has no clipping.
+            line.item.setData(xs, ys if line.dots else np.clip(ys, y_low, y_high))
+            if line.label is not None:
+                ends_here = len(xs) > 0 and self.x_in_view(float(line.xs[-1])) <= high + 1e-9
+                line.label.setText(line.end_text if ends_here else "")
+                if ends_here:
+                    end = float(ys[-1]) if np.isfinite(ys[-1]) else y_low
+                    line.label.setPos(high, min(max(end, y_low), y_high))
+        self.cut_note.setText(note)
+        self.cut_note.setVisible(bool(note))
+        self._apply_extent()
+
+    def _range_y(self, lines: list[tuple[Floats, bool]]) -> tuple[float, float, str]:
+        """In view units, and a word about what is cut off."""
+        if self._fixed_y is not None:
+            return self.y_in_view(self._fixed_y[0]), self.y_in_view(self._fixed_y[1]), ""
+        log = self.getAxis("left").logMode
+        if log:
+            lines = [(np.log10(ys[ys > 0]), may_cut) for ys, may_cut in lines]
+        shown = value_range(lines, self.clips)
+        if shown is None:
+            return 0.0, 1.0, ""
+        everything = value_range(lines, False) if self.clips else shown
+        assert everything is not None
+        if log:
+            low, high = shown[0] - 0.03, shown[1] + 0.03
+        else:
+            low, high = round_out(*shown, self._least_y)
+        note = ""
+        if everything[0] < low or everything[1] > high:
+            outermost = everything[1] if everything[1] > high else everything[0]
+            if log:
+                outermost = 10.0**outermost
+            words = self.tr("up to {value}, cut off") if everything[1] > high else self.tr(
+                "down to {value}, cut off"
+            )
+            note = words.format(value=figures.short(outermost))
+        return low, high, note
 
     def _text_item(self) -> pg.TextItem:
         item = pg.TextItem("", anchor=(-0.12, 0.5))
@@ -252,8 +297,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     def _colour_line(self, line: Line) -> None:
         colour = theme.current().color(line.role)
-        # Width 1 always: wider pens are drawn ten times slower.
-        line.item.setPen(pg.mkPen(colour, width=1))
+        line.item.setPen(pen(line.role, line.dashes))
         if line.dots:
             line.item.setSymbol("o")
             line.item.setSymbolSize(6)
@@ -275,23 +319,18 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             disableAutoRange=True,
         )
         self._part_labels()
+        self.overlay(self.cut_note, END_LABEL_PIXELS + 8)
 
     def _part_labels(self) -> None:
         """Move labels apart that would stand on one another, and place the limit's."""
         pixel = float(self.plotItem.vb.viewPixelSize()[1])
-        labels = [line.label for line in self._lines if line.label and line.label.toPlainText()]
+        labels = [line.label for line in self.lines if line.label and line.label.toPlainText()]
+        ends = [self.x_in_view(float(line.xs[-1])) for line in self.lines if len(line.xs)]
         floor = -np.inf
         for label in sorted(labels, key=lambda each: float(each.pos().y())):
             y = max(float(label.pos().y()), floor)
-            label.setPos(float(label.pos().x()), y)
+            label.setPos(min(max(ends), self._extent[1]), y)
             floor = y + LABEL_HEIGHT * pixel
-        ends = [
-            line.item.xData[-1]
-            for line in self._lines
-            if line.item.xData is not None and len(line.item.xData)
-        ]
-        for label in labels:
-            label.setPos(float(max(ends)), float(label.pos().y()))
         self._limit_label.setPos(self._extent[1], float(self._limit.value()))
 
     def _show_emptiness(self) -> None:
@@ -299,58 +338,6 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self._empty.setVisible(empty)
         self.plotItem.setVisible(not empty)
 
-    def _move_cursor(self) -> None:
-        found = None if self._cursor_x is None else self._readout_at(self._cursor_x)
-        self._cursor.setVisible(found is not None)
-        self._readout.setVisible(found is not None)
-        if found is None:
-            return
-        x, text = found
-        self._cursor.setValue(x)
-        self._readout.setText(text)
-        self._readout.adjustSize()
-        at = int(self.plotItem.vb.mapViewToScene(QPointF(x, 0)).x())
-        left = at + 12
-        if left + self._readout.width() > self.width():
-            left = max(0, at - 12 - self._readout.width())
-        self._readout.move(left, 8)
 
-    def _hide_cursor(self) -> None:
-        self._cursor_x = None
-        self._move_cursor()
-
-
-class LegendEntry(QWidget):
-    """What a colour stands for: a dash and a plain text."""
-
-    def __init__(self, role: str, text: str, *, dashed: bool = False) -> None:
-        super().__init__()
-        self._dash = _Dash(role, dashed)
-        self.label = ElidedLabel(text)
-        self.label.setProperty("role", "secondary")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(6)
-        row.addWidget(self._dash)
-        row.addWidget(self.label)
-
-
-class _Dash(QWidget):
-    def __init__(self, role: str, dashed: bool) -> None:
-        super().__init__()
-        self._role = role
-        self._dashed = dashed
-        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        theme.notifier.changed.connect(self.update)
-
-    def sizeHint(self) -> QSize:
-        return QSize(14, 14)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        pen = QPen(QColor(theme.current().color(self._role)), 2)
-        if self._dashed:
-            pen.setDashPattern([2, 1.5])
-        painter.setPen(pen)
-        painter.drawLine(0, 7, 14, 7)
-        painter.end()
+def _logarithm(value: float) -> float:
+    return float(np.log10(max(value, SMALLEST_LOG)))
