@@ -41,6 +41,7 @@ class ShownRun:
     elapsed: float = 0.0
     early: list[Event] = field(default_factory=list)
     caught_up: bool = False
+    share_read: float = 0.0  # of the history
 
     def is_running(self) -> bool:
         return self.run is not None and self.live and self.terminal is None

@@ -6,6 +6,8 @@ ten times a second, so that neither a quick run nor a long history holds up the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
@@ -15,6 +17,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.background import run_in_background
+from app.models.run_curves import JournalPart, read_parts
 from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
 from app.widgets.actions import set_primary
@@ -27,9 +30,9 @@ from app.widgets.card import (
     SecondaryButton,
 )
 from app.widgets.log_view import LogCard
-from app.widgets.metric_chart import LossChart, MemoryChart
 from app.widgets.outcome import OutcomeCard
 from app.widgets.progress_card import ProgressCard
+from app.widgets.run_charts import RunCharts
 from training_backend import runs
 from training_backend.errors import Problem, UserError
 from training_backend.protocol import (
@@ -56,7 +59,7 @@ from training_backend.runs import Run
 RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000
 STOP_IS_SLOW_MILLISECONDS = 30_000
-LEAST_CHARTS_HEIGHT = 440  # both charts are whole in a window of 1280 x 720
+NEWEST_LOSSES = 100
 
 
 class TrainPage(QWidget):
@@ -105,19 +108,29 @@ class TrainPage(QWidget):
         self._checking = self._stopping = False
         self._patience.stop()
         self._errors.show_error("")
-        for part in (self.loss_chart, self.memory_chart, self.log):
-            part.clear()
+        self.charts.clear()
+        self.log.clear()
         self.answers.set_questions(shown.job.evaluation.prompts if shown.job else ())
         self._place_answers(first=False)
         self._scroll.verticalScrollBar().setValue(0)
 
-        def read(events: list[Event]) -> None:
-            if self._shown is shown:
-                self.replay(events)
-
-        history = run.events if live else lambda: _settled_events(run)
-        run_in_background(history, read, lambda _: read([]), self)
+        self._read_on(shown, _history(run, live))
         self.render_now()
+
+    def _read_on(self, shown: ShownRun, history: Iterator[JournalPart]) -> None:
+        """Read the next part of the history, until there is none or another run is shown."""
+
+        def take(part: JournalPart | None) -> None:
+            if self._shown is not shown:
+                return
+            if part is None:
+                self._catch_up()
+                return
+            self._take_part(part)
+            self._read_on(shown, history)
+
+        # What cannot be read ends the history: the run's live events still come.
+        run_in_background(lambda: next(history, None), take, lambda _: take(None), self)
 
     def apply(self, event: Event) -> None:
         """One event of the live run."""
@@ -136,9 +149,31 @@ class TrainPage(QWidget):
 
         A live run's file may end with the end of an earlier attempt: that is not the run's.
         """
-        shown = self._shown
         for event in events:
+            self._take(event, past=self._shown.live)
+        self._catch_up()
+
+    def _take_part(self, part: JournalPart) -> None:
+        """As `replay`, for a part whose steps and samples come as arrays."""
+        shown = self._shown
+        for event in part.events:
             self._take(event, past=shown.live)
+        self.charts.add_part(part)
+        if part.metrics is not None:
+            shown.metrics = part.metrics.last
+            newest = slice(-NEWEST_LOSSES, None)  # a mean of the last ones is all that is told
+            for step, loss in zip(
+                part.metrics.step[newest], part.metrics.loss[newest], strict=True
+            ):
+                shown.loss.add(int(step), float(loss))
+        shown.last_seq = max(shown.last_seq, part.last_seq)
+        shown.elapsed = max(shown.elapsed, part.elapsed)
+        shown.share_read = part.share_read
+        self._render_soon()
+
+    def _catch_up(self) -> None:
+        """The history is read: what came in the meantime follows."""
+        shown = self._shown
         shown.caught_up = True
         early, shown.early = shown.early, []
         for event in early:
@@ -186,7 +221,7 @@ class TrainPage(QWidget):
                 shown.elapsed = 0.0
                 shown.metrics = shown.metrics if event.resumed_from_step else None
                 shown.warning = ""
-                self.memory_chart.begin_attempt()
+                self.charts.begin_attempt()
                 self._log_start(event)
             case PhaseChanged():
                 if shown.phase is None or event.phase != shown.phase.phase:
@@ -197,12 +232,12 @@ class TrainPage(QWidget):
             case MetricsLogged():
                 shown.metrics = event
                 shown.loss.add(event.step, event.loss)
-                self.loss_chart.add_metrics(event)
+                self.charts.add_metrics(event)
             case MemorySampled():
-                self.memory_chart.add_sample(event)
+                self.charts.add_sample(event)
             case EvaluationLogged():
                 shown.held_out = event
-                self.loss_chart.add_evaluation(event)
+                self.charts.add_evaluation(event)
                 self._log(
                     event,
                     self.tr("Held-out loss after step {step}: {loss}").format(
@@ -289,6 +324,10 @@ class TrainPage(QWidget):
             subtitle = wording.describe(shown.job) if shown.job else ""
             if shown.job and shown.metrics:
                 subtitle += ", " + wording.epoch_of(shown.job, shown.metrics.epoch)
+            if not shown.caught_up and shown.share_read > 0:
+                subtitle = self.tr("reading what was logged, {share}").format(
+                    share=figures.share(shown.share_read)
+                )
         elif not ready:
             subtitle = why_not
         self.header.title.setText(title or self.tr("Train"))
@@ -327,9 +366,7 @@ class TrainPage(QWidget):
         """Progress and both charts fill the page; the rest is below them."""
         super().resizeEvent(event)
         above = self.header.height() + self.progress.sizeHint().height() + 16
-        room = max(self.height() - above - 3 * CARD_GAP - PAGE_MARGIN, LEAST_CHARTS_HEIGHT)
-        self.loss_chart.setFixedHeight(round(room * 0.58))
-        self.memory_chart.setFixedHeight(room - round(room * 0.58))
+        self.charts.set_room(self.height() - above - 2 * CARD_GAP - PAGE_MARGIN)
 
     # ------------------------------------------------------------------------------ what is asked
 
@@ -385,8 +422,7 @@ class TrainPage(QWidget):
         self._errors = ErrorLabel("trainProblems")
         self.outcome = OutcomeCard()
         self.outcome.export_requested.connect(lambda: self.export_requested.emit(self._shown.run))
-        self.loss_chart = LossChart()
-        self.memory_chart = MemoryChart()
+        self.charts = RunCharts()
         self.answers = AnswersCard()
         self.answers.setVisible(False)
         self.log = LogCard()
@@ -394,8 +430,7 @@ class TrainPage(QWidget):
         self._column.addWidget(self.outcome)
         self.progress = ProgressCard()
         self._column.addWidget(self.progress)
-        self._column.addWidget(self.loss_chart)
-        self._column.addWidget(self.memory_chart)
+        self._column.addWidget(self.charts)
         self._column.addWidget(self.answers)
         self._column.addWidget(self.log)
         self._column.addStretch(1)
@@ -425,11 +460,12 @@ class TrainPage(QWidget):
     def _place_answers(self, *, first: bool) -> None:
         """After a training the answers are what counts: they move above the charts."""
         self._column.removeWidget(self.answers)
-        after = self.progress if first else self.memory_chart
+        after = self.progress if first else self.charts
         self._column.insertWidget(self._column.indexOf(after) + 1, self.answers)
 
 
-def _settled_events(run: Run) -> list[Event]:
+def _history(run: Run, live: bool) -> Iterator[JournalPart]:
     """The whole history; a worker that died unnoticed is given its end first."""
-    runs.settle(run)
-    return run.events()
+    if not live:
+        runs.settle(run)
+    yield from read_parts(run)

@@ -38,9 +38,7 @@ class Values:
 def values(plot: Plot, x_name: str) -> Values:
     """What the plot's named lines hold now."""
     named = [line for line in plot.lines if line.name and len(line.xs)]
-    return Values(
-        x_name, tuple((line.name, line.xs.copy(), line.ys.copy()) for line in named)
-    )
+    return Values(x_name, tuple((line.name, line.xs.copy(), line.ys.copy()) for line in named))
 
 
 def write_csv(path: Path, table: Values) -> None:
@@ -81,7 +79,7 @@ def png(card: ChartCard) -> bytes:
     painter.end()
     buffer = QBuffer()
     buffer.open(QBuffer.OpenModeFlag.WriteOnly)
-    image.save(buffer, "PNG")
+    image.save(buffer, b"PNG")
     return bytes(buffer.data().data())
 
 
@@ -103,7 +101,7 @@ def svg(card: ChartCard) -> bytes:
 
 
 def _size(plot: Plot) -> QSize:
-    return plot.size() + QSize(2 * PADDING, HEAD_HEIGHT + 2 * PADDING)
+    return QSize(plot.width() + 2 * PADDING, plot.height() + HEAD_HEIGHT + 2 * PADDING)
 
 
 def _paint(painter: QPainter, card: ChartCard) -> None:

@@ -39,7 +39,7 @@ class MemoryChart(ChartCard):
         )
         plot.setObjectName("vramChart")
         plot.setAccessibleName(self.tr("Memory over time"))
-        plot.setMinimumHeight(130)
+        plot.setMinimumHeight(126)
         self.set_plot(plot, scales=False, log_x=False)
         self._everything_line = plot.add_line("chart_raw", name="everything (GiB)")
         self._run_line = plot.add_line("chart_smoothed", name="this run (GiB)")

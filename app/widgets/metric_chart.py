@@ -53,9 +53,7 @@ class LossChart(ChartCard):
         )
         self.add_entry(LegendEntry("chart_raw", self.tr("each step")))
         self.add_entry(LegendEntry("chart_smoothed", self.tr("smoothed")))
-        self._held_out_legend = self.add_entry(
-            LegendEntry("chart_held_out", self.tr("held-out"))
-        )
+        self._held_out_legend = self.add_entry(LegendEntry("chart_held_out", self.tr("held-out")))
         self.smoothing = SmoothingBox()
         self.smoothing.valueChanged.connect(plot.schedule)
         self.add_right(self.smoothing)
@@ -207,7 +205,9 @@ class MetricChart(ChartCard):
         ]
         if self._smoothing is not None:
             lines.append(
-                self.tr("smoothed {value}").format(value=self._write(float(self._smoothed()[index])))
+                self.tr("smoothed {value}").format(
+                    value=self._write(float(self._smoothed()[index]))
+                )
             )
         return step, "\n".join(lines)
 

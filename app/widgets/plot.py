@@ -282,8 +282,10 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             outermost = everything[1] if everything[1] > high else everything[0]
             if log:
                 outermost = 10.0**outermost
-            words = self.tr("up to {value}, cut off") if everything[1] > high else self.tr(
-                "down to {value}, cut off"
+            words = (
+                self.tr("up to {value}, cut off")
+                if everything[1] > high
+                else self.tr("down to {value}, cut off")
             )
             note = words.format(value=figures.short(outermost))
         return low, high, note

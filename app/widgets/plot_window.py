@@ -64,9 +64,7 @@ def value_range(lines: Iterable[tuple[Floats, bool]], clip: bool) -> tuple[float
         lines: values of each line, and whether its outliers may be cut off.
         clip: leave out the outermost 1 % at either end, where they would flatten the rest.
     """
-    found = [
-        _range(values[np.isfinite(values)], clip and may_cut) for values, may_cut in lines
-    ]
+    found = [_range(values[np.isfinite(values)], clip and may_cut) for values, may_cut in lines]
     ranges = [each for each in found if each is not None]
     if not ranges:
         return None

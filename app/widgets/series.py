@@ -25,7 +25,10 @@ class Series:
         self._ys: Floats = np.empty(256)
         self._averages: Floats = np.empty(256)
         self._size = 0
-        self._forget_averages()
+        self._weight = -1.0
+        self._total = 0.0  # the running sum before the division
+        self._averaged = 0  # points that have an average
+        self._counted = 0  # and those of them that are finite
 
     def __len__(self) -> int:
         return self._size
@@ -107,7 +110,7 @@ class Series:
 
     def _forget_averages(self) -> None:
         self._weight, self._total = -1.0, 0.0
-        self._averaged = self._counted = 0  # points that have an average; finite ones of them
+        self._averaged = self._counted = 0
 
     def _make_room(self, count: int) -> None:
         if self._size + count > MOST_POINTS:

@@ -12,7 +12,8 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from app import theme
-from app.widgets.metric_chart import LossChart, MemoryChart
+from app.widgets.memory_chart import MemoryChart
+from app.widgets.metric_chart import LossChart
 from app.widgets.plot_axes import round_up, write_number
 from app.widgets.series import Series
 from training_backend.protocol import EvaluationLogged, MemorySampled, MetricsLogged
@@ -155,7 +156,7 @@ class TestMemoryChart:
             chart.add_sample(_sample(second))
         chart.plot.redraw()
         assert chart.plot._limit.value() == 24.0
-        assert chart.plot._limit.pen.style() == Qt.PenStyle.DashLine
+        assert chart.plot._limit.pen.dashPattern()
         assert chart._limit_legend.label.text() == "the card's limit, 24.0 GB"
         assert chart.plot._limit_label.toPlainText() == "24.0 GB"
         assert chart.plot.objectName() == "vramChart"

@@ -138,7 +138,7 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
         page.open_run(run, live=False)
     qtbot.waitUntil(lambda: page._shown.last_seq >= 8, timeout=5_000)
     page.render_now()
-    page.loss_chart.plot.redraw()
+    page.charts.loss.plot.redraw()
     shown = _texts(page)
     assert {"412 of 900", "1.284", "1.341", "2,410", "1.6e-4"} <= shown
     assert page.header.title.text() == "Support style"
@@ -151,7 +151,7 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
     assert "a <b>line</b>" in log
     assert "Checkpoint at step 400 saved (5 MB)" in log
     assert page.answers.answers(QUESTION)[0] == "I am <i>sorry</i>."
-    assert list(page.loss_chart.plot.listDataItems()[0].xData) == [412]
+    assert list(page.charts.loss.plot.listDataItems()[0].xData) == [412]
     assert _button(page, "stopButton").isVisible() == (way == "live")
     eta = page.findChild(QLabel, "etaLabel").text()
     assert eta.startswith("about 9 min left, done at") == (way == "live")
@@ -160,11 +160,11 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
 def test_both_charts_are_whole_in_a_small_window(page: TrainPage, run: Run, qtbot: QtBot) -> None:
     page.open_run(run, live=True)
     qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
-    chart = page.memory_chart
-    qtbot.waitUntil(lambda: chart.y() > page.loss_chart.y())
+    chart = page.charts.memory
+    qtbot.waitUntil(lambda: chart.y() > page.charts.loss.y())
     bottom = chart.mapTo(page, chart.rect().bottomLeft()).y()
     assert bottom < page.height()
-    for card in (page.loss_chart, chart):
+    for card in (page.charts.loss, chart):
         assert card.height() >= card.minimumSizeHint().height()  # its axis is not cut
 
 
@@ -190,7 +190,7 @@ def test_events_that_come_twice_or_early_count_once(
     page.replay(events)
     page.replay(events)
     assert page._shown.metrics == late
-    assert list(page.loss_chart._each.xs) == [412, 413]
+    assert list(page.charts.loss._each.xs) == [412, 413]
     qtbot.wait(50)
 
 
@@ -319,5 +319,5 @@ def test_a_long_history_is_drawn_quickly(page: TrainPage, run: Run) -> None:
         for seq in range(20_000)
     ]
     page.replay(events)
-    page.loss_chart.plot.redraw()
+    page.charts.loss.plot.redraw()
     assert page.progress._step.value.text() == "20,000 of 20,000"

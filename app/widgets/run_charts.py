@@ -1,0 +1,91 @@
+"""All charts of a run: loss and memory large, the other numbers of each step below."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+
+from app.models.run_curves import JournalPart
+from app.widgets import figures
+from app.widgets.card import CARD_GAP
+from app.widgets.memory_chart import MemoryChart
+from app.widgets.metric_chart import LossChart, MetricChart
+from training_backend.protocol import EvaluationLogged, MemorySampled, MetricsLogged
+
+LEAST_HEIGHT = 440  # loss and memory are whole in a window of 1280 x 720
+LOSS_SHARE = 0.58
+SMALL_HEIGHT = 200
+
+
+class RunCharts(QWidget):
+    """Takes events one by one or a journal's parts."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.loss = LossChart()
+        self.memory = MemoryChart()
+        self.rate = MetricChart(
+            "learning_rate",
+            self.tr("Learning rate"),
+            "",
+            self.tr("How far each step goes."),
+            figures.scientific,
+        )
+        self.gradient = MetricChart(
+            "grad_norm",
+            self.tr("Gradient norm"),
+            "",
+            self.tr("How strongly each step pulls; spikes mean trouble."),
+            figures.short,
+            self.loss.smoothing,
+        )
+        self.speed = MetricChart(
+            "tokens_per_second",
+            self.tr("Tokens a second"),
+            "1/s",
+            self.tr("How fast the training is."),
+            figures.short,
+            self.loss.smoothing,
+        )
+        self._per_step = (self.loss, self.rate, self.gradient, self.speed)
+        small = QHBoxLayout()
+        small.setSpacing(CARD_GAP)
+        for chart in (self.rate, self.gradient, self.speed):
+            chart.setFixedHeight(SMALL_HEIGHT)
+            small.addWidget(chart, 1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(CARD_GAP)
+        column.addWidget(self.loss)
+        column.addWidget(self.memory)
+        column.addLayout(small)
+
+    def clear(self) -> None:
+        for chart in (*self._per_step, self.memory):
+            chart.clear()
+
+    def set_room(self, height: int) -> None:
+        """Let loss and memory fill this height; the rest is below it."""
+        room = max(height - CARD_GAP, LEAST_HEIGHT)
+        self.loss.setFixedHeight(round(room * LOSS_SHARE))
+        self.memory.setFixedHeight(room - round(room * LOSS_SHARE))
+
+    def begin_attempt(self) -> None:
+        self.memory.begin_attempt()
+
+    def add_metrics(self, event: MetricsLogged) -> None:
+        for chart in self._per_step:
+            chart.add_metrics(event)
+
+    def add_sample(self, event: MemorySampled) -> None:
+        self.memory.add_sample(event)
+
+    def add_evaluation(self, event: EvaluationLogged) -> None:
+        self.loss.add_evaluation(event)
+
+    def add_part(self, part: JournalPart) -> None:
+        """The steps and samples of a part of the journal; its events come one by one."""
+        if part.metrics is not None:
+            for chart in self._per_step:
+                chart.add_block(part.metrics)
+        if part.memory is not None:
+            self.memory.add_block(part.memory)
