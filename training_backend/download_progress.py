@@ -69,10 +69,9 @@ def as_text(progress: DownloadProgress) -> str:
         return f"checking {progress.file}"
     if progress.total_bytes is None or progress.phase == "done":
         return "the model"
-    text = (
-        f"downloading the model: {progress.done_bytes / 1e9:.1f} of "
-        f"{progress.total_bytes / 1e9:.1f} GB"
-    )
+    unit, size = ("GB", 1e9) if progress.total_bytes >= 1e9 else ("MB", 1e6)
+    done, total = (f"{count / size:.1f}" for count in (progress.done_bytes, progress.total_bytes))
+    text = f"downloading the model: {done} of {total} {unit}"
     if progress.seconds_left is None:
         return text
     minutes = round(progress.seconds_left / 60)

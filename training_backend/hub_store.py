@@ -224,7 +224,7 @@ def unfinished(root: Path) -> dict[str, int]:
         parts = [part for part in repo.glob("blobs/*.incomplete") if _PART.fullmatch(part.name)]
         with contextlib.suppress(OSError):  # it is being moved to its place just now
             found[origin[0]] = sum(path.stat().st_size for path in (*parts, *snapshot.glob("*")))
-    return found
+    return {id: arrived for id, arrived in found.items() if arrived}
 
 
 def _has_bytes(path: Path, bytes: int) -> bool:

@@ -46,7 +46,7 @@ def test_a_download_is_a_part_of_loading_with_its_share_and_time(
     assert {event.phase for event in told} == {"loading"}
     shares = [event.fraction for event in told if event.fraction is not None]
     assert len(shares) > 5 and shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
-    assert any("GB" in event.detail and "left" in event.detail for event in told)
+    assert any("of 0.7 MB" in event.detail and "left" in event.detail for event in told)
 
     before = len(reporter.run.events())
     assert base_folder(ID, None, reporter) == folder
