@@ -133,9 +133,12 @@ def fingerprint(config: dict[str, Any], job: TrainingJob) -> str:
 
 def find(print_: str) -> Trace | None:
     """The stored trace with this fingerprint: first of this computer, then of the program."""
-    return _read(_folder() / f"{print_}.json", _stamp(_folder() / f"{print_}.json")) or _shipped(
-        print_
-    )
+    return read(_folder() / f"{print_}.json") or _shipped(print_)
+
+
+def read(path: Path) -> Trace | None:
+    """The trace in a file; None when there is none, or of another format."""
+    return _read(path, _stamp(path))
 
 
 def store(trace: Trace, folder: Path | None = None) -> Path:
@@ -170,7 +173,7 @@ def _stamp(path: Path) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, stamp: int) -> Trace | None:
-    """A file's trace; None when there is none, or of another version. `stamp` is for the cache."""
+    """`stamp` is when the file was written, 0 for none; with it the cache knows the file."""
     return _parse(path.read_text(encoding="utf-8")) if stamp else None
 
 

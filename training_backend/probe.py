@@ -168,7 +168,7 @@ class _Probe:
             try:
                 return self._uncorrected(job)
             except vram.TraceNeeded:
-                trace_job(job)
+                trace_job(job, self.device.kind != "cpu")
                 return self._uncorrected(job)
         except UserError:  # a model that cannot be traced can still be measured
             return None

@@ -278,7 +278,7 @@ class _Tracer:
         return Trace(
             format=memory_traces.FORMAT,
             fingerprint=memory_traces.fingerprint(self._document, self._job),
-            versions={m.__name__: m.__version__ for m in (torch, transformers, peft, trl, bnb)},
+            versions=_versions(),
             model_type=self._config.model_type,
             parameters=sum(p.numel() for p in self._whole.parameters()),
             layers=tuple(self._kinds),
@@ -513,6 +513,10 @@ class _Tracer:
                 moments = backward = _Moments()
                 loss.backward()
         return Head(forward=forward.polys(), backward=backward.polys())
+
+
+def _versions() -> dict[str, str]:
+    return {m.__name__: m.__version__ for m in (torch, transformers, peft, trl, bnb)}
 
 
 def _plain_rope(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -767,7 +771,10 @@ def _fetched_config(job: TrainingJob) -> dict[str, Any]:
 
 
 def trace_catalogue(folder: Path) -> None:
-    """Trace the demo model and the whole catalogue with all linear layers adapted."""
+    """Trace the demo model and the whole catalogue with all linear layers adapted.
+
+    What was traced with the libraries that are installed is left as it is.
+    """
     job = parse_job({"model": {"id": "demo"}, "dataset": {"path": "none"}})
     assert isinstance(job, TrainingJob)
     configs = {"demo": demo_config()}
@@ -777,13 +784,16 @@ def trace_catalogue(folder: Path) -> None:
         print_ = memory_traces.fingerprint(config, job)
         if print_ in kept:
             continue
+        kept.add(print_)
+        stored = memory_traces.read(folder / f"{print_}.json")
+        if stored is not None and stored.versions == _versions():
+            continue
         try:
             found = trace(config, job)
         except UserError as error:
             print(f"{name}: {error}", flush=True)
             continue
         memory_traces.store(found, folder)
-        kept.add(print_)
         print(f"{name}: {found.parameters:,} parameters", flush=True)
     for path in folder.glob("*.json"):
         if path.stem not in kept:
