@@ -221,7 +221,7 @@ def _estimated(job: TrainingJob, device: Device, options: argparse.Namespace) ->
         report.say("Finding out what a step of this model allocates ...")
         from training_backend.trace_model import trace_job
 
-        trace_job(job)
+        trace_job(job, device.kind != "cpu")
     return estimate_job(job, device)
 
 

@@ -307,7 +307,8 @@ def _check_token(request: Request, tokenizers: Tokenizers) -> Answer:
 
 
 def _trace(request: Request, tokenizers: Tokenizers) -> Answer:
-    """Find out what a step of the job's model allocates, and keep it; needs torch."""
+    """Find out what a step of the job's model allocates here, and keep it; needs torch."""
+    from training_backend.devices import this_device
     from training_backend.trace_model import trace_job
 
     def report(share: float) -> None:
@@ -316,7 +317,7 @@ def _trace(request: Request, tokenizers: Tokenizers) -> Answer:
         request.progress({"share": share})
 
     with _loading:
-        found = trace_job(request.job(), report)
+        found = trace_job(request.job(), this_device().kind != "cpu", report)
     return {"fingerprint": found.fingerprint, "parameters": found.parameters}
 
 

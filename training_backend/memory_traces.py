@@ -20,11 +20,20 @@ from training_backend import paths
 from training_backend.files import write_text_atomic
 from training_backend.job import TrainingJob
 
-FORMAT = 1  # of the documents; raise it when `trace_model` finds out something new
+FORMAT = 2  # of the documents; raise it when `trace_model` finds out something new
 
-# How the bytes of a storage grow: each is what one coefficient is multiplied by.
+# How the bytes of a storage grow: each is what one coefficient is multiplied by. "chunk" is the
+# tokens that the loss looks at together; "gradients*rank" counts where a step does not accumulate.
 Growth = Literal[
-    "1", "length", "tokens", "rank", "tokens*rank", "batch*length^2", "length^2", "chunk"
+    "1",
+    "length",
+    "tokens",
+    "rank",
+    "tokens*rank",
+    "batch*length^2",
+    "length^2",
+    "chunk",
+    "gradients*rank",
 ]
 GROWTHS: tuple[Growth, ...] = get_args(Growth)
 Poly = dict[Growth, float]
@@ -48,14 +57,18 @@ class Step(_Document):
     """One step with or without recomputation: bytes beside weights, gradients and optimizer.
 
     `held` is what one layer of each kind keeps during the forward pass, `kept` what it still
-    keeps when the backward pass begins. The rest is what is alive beside the layers before the
-    current one, at the moments that can be the peak: while the last layer goes `forward`, at
-    its `end`, at the `turn` to the backward pass, while a layer goes `backward`, and while the
-    first one does (`bottom`). Moments that another one always exceeds are left out.
+    keeps when the backward pass begins; the first layer keeps so much more than others of its
+    kind (less, where its input needs no gradient). The rest is what is alive beside the layers
+    before the current one, at the moments that can be the peak: while the last layer goes
+    `forward`, at its `end`, at the `turn` to the backward pass, while a layer goes `backward`,
+    and while the first one does (`bottom`). Moments that another one always exceeds are left
+    out.
     """
 
     held: dict[str, Poly]
     kept: dict[str, Poly]
+    first_held: Poly
+    first_kept: Poly
     forward: tuple[Poly, ...]
     end: tuple[Poly, ...]
     turn: tuple[Poly, ...]

@@ -31,12 +31,12 @@ def config_of(job: TrainingJob) -> Config | None:
         return demo_config()
     folder = Path(os.path.expanduser(name)).absolute()
     if name and os.path.isdir(folder):
-        return read_model_config(folder)
+        return read_model_config(folder, alone=True)
     resolve_model(name)  # raises unless it is an id on the Hub
     snapshot = hub_cache.find_snapshot(name, revision)
     curated_config = curated.config(name)
     if snapshot is not None and (snapshot / "config.json").is_file():
-        found = read_model_config(snapshot)
+        found = read_model_config(snapshot, alone=True)
         # The catalogue's says the same in fewer words, and its trace comes with the program.
         return curated_config if _agrees(curated_config, found) else found
     return _stored(name, revision) or curated_config

@@ -31,14 +31,17 @@ class WeightsHead:
     file_bytes: int
 
 
-def read_model_config(folder: Path) -> dict[str, Any]:
+def read_model_config(folder: Path, *, alone: bool = False) -> dict[str, Any]:
     """The folder's `config.json`, provided that it is a text model that can be fine-tuned.
+
+    Args:
+        alone: whether the weights may be missing.
 
     Raises:
         UserError: about field `model.id`: no or broken `config.json`, another kind of model, or
             one whose weights are quantised already.
     """
-    names = os.listdir(folder)
+    names = [*os.listdir(folder), *["model.safetensors"] * alone]
     config = _load_config(folder) if "config.json" in names else None
     problem = kind_problem(config, names, folder)
     if problem is not None:

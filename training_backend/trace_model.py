@@ -49,7 +49,7 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from training_backend import curated, hub_token, lora, memory_traces, targets
 from training_backend.attention import implementation as attention_implementation
-from training_backend.errors import UserError
+from training_backend.errors import StopRequested, UserError
 from training_backend.hub_errors import explained, require_online
 from training_backend.job import TrainingJob, parse_job
 from training_backend.memory_traces import (
@@ -64,6 +64,7 @@ from training_backend.memory_traces import (
 )
 from training_backend.model_config import config_of, demo_config, remember_config
 from training_backend.model_folder import read_model_config
+from training_backend.model_kinds import without_code
 
 _BATCHES = (5, 7, 11, 13, 17, 19, 23)
 _RANKS = (29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
@@ -75,20 +76,22 @@ def trace(
     config: dict[str, Any],
     job: TrainingJob,
     on_progress: Callable[[float], None] = lambda share: None,
+    cards: tuple[bool, ...] = (False, True),
 ) -> Trace:
     """Trace the model of a `config.json` with the adapted layers of `job`. Takes seconds.
 
     Args:
         config: the document itself; nothing is loaded.
         on_progress: told the share that is done.
+        cards: for cards (True), for the processor (False), or for both.
 
     Raises:
         UserError: `model_not_traceable`, about field `model.id`.
     """
     try:
         with _quiet():
-            return _Tracer(config, job).trace(on_progress)
-    except UserError:
+            return _Tracer(config, job).trace(on_progress, cards)
+    except (UserError, StopRequested):
         raise
     except Exception as error:
         raise UserError(
@@ -171,6 +174,19 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[misc]
         self._on_freed(number)
 
 
+class _PassTracker(StorageTracker):
+    """Answers too what is asked of the content: whether rows are full, or padded, so masked."""
+
+    def __init__(self, *handlers: Callable[..., None], full_rows: bool) -> None:
+        super().__init__(*handlers)
+        self._full_rows = full_rows
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype is torch.bool:
+            return self._full_rows
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 @dataclass(frozen=True)
 class _Event:
     """A storage made in a part of the pass, or freed, or a part that begins."""
@@ -231,7 +247,7 @@ class _Tracer:
     def __init__(self, config: dict[str, Any], job: TrainingJob) -> None:
         self._job = job
         self._document = config
-        known = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map")}
+        known = without_code(config)
         self._config = AutoConfig.for_model(str(known.pop("model_type", "")), **known)
         self._whole = self._on_meta(self._config)
         self._head = self._whole.get_output_embeddings()
@@ -261,14 +277,14 @@ class _Tracer:
 
         self._batch, self._rank, self._length = first(_BATCHES), first(_RANKS), first(_LENGTHS)
 
-    def trace(self, on_progress: Callable[[float], None]) -> Trace:
+    def trace(self, on_progress: Callable[[float], None], cards: tuple[bool, ...]) -> Trace:
         attentions: list[Attention] = ["plain", "mask"]
         window = getattr(self._config, "sliding_window", None)
         if any("sliding" in kind for kind in self._kinds) or (
             window and not getattr(self._config, "layer_types", None)
         ):
             attentions.append("window")
-        variants = list(itertools.product((False, True), (False, True), (False, True), attentions))
+        variants = list(itertools.product(cards, (False, True), (False, True), attentions))
         steps = {}
         for done, (card, in_4bit, recomputed, attention) in enumerate(variants):
             on_progress(done / len(variants))
@@ -372,13 +388,19 @@ class _Tracer:
             growth, factor = self._growth(count)
             events.append(_Event("made", number, place, growth, size / factor))
 
-        tracker = StorageTracker(made, lambda number: events.append(_Event("freed", number)))
+        tracker = _PassTracker(
+            made,
+            lambda number: events.append(_Event("freed", number)),
+            full_rows=attention != "mask",
+        )
         layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
         assert len(layers) == len(self._chosen)
         for index, layer in enumerate(layers):
             layer.register_forward_pre_hook(_marks(begin, index), with_kwargs=True)
         shape = (self._batch, self._length)
-        with FakeTensorMode(), _masks(attention), _attention(card):
+        # By default transformers takes fake tensors to have masks of every kind.
+        seen = mock.patch.object(masking_utils, "is_tracing", return_value=False)
+        with FakeTensorMode(), seen, _attention(card):
             _give_storage(model, in_4bit, self._job)
             tracker.ignore(itertools.chain(model.parameters(), model.buffers()))
             with tracker:
@@ -397,21 +419,25 @@ class _Tracer:
 
     def _growth(self, count: int) -> tuple[Growth, float]:
         """What the number of elements of a storage grows with, and by what it is to be divided."""
+        batch, rank, length = self._batch, self._rank, self._length
         lengths = 0
-        while count % self._length == 0 and lengths < 2:
-            count //= self._length
+        while count % length == 0 and lengths < 2:
+            count //= length
             lengths += 1
-        batch, rank = count % self._batch == 0, count % self._rank == 0
+        by_batch, by_rank = count % batch == 0, count % rank == 0
         if lengths == 0:
-            return ("rank", float(self._rank)) if rank else ("1", 1.0)
+            if by_rank:
+                return "rank", float(rank)
+            # A convolution looks at a few tokens more than there are.
+            longer = next((length + n for n in (1, 2, 3) if count % (batch * (length + n)) == 0), 0)
+            return ("tokens", float(batch * longer)) if longer else ("1", 1.0)
         if lengths == 2:
-            if batch:
-                return "batch*length^2", float(self._batch * self._length**2)
-            return "length^2", float(self._length**2)
-        tokens = float(self._batch * self._length)
-        if rank:
-            return "tokens*rank", tokens * self._rank
-        return ("tokens", tokens) if batch else ("length", float(self._length))
+            if by_batch:
+                return "batch*length^2", float(batch * length**2)
+            return "length^2", float(length**2)
+        if by_rank:
+            return "tokens*rank", float(batch * length * rank)
+        return ("tokens", float(batch * length)) if by_batch else ("length", float(length))
 
     def _summed_up(self, events: list[_Event], gradients: set[int]) -> Step:
         """What is alive at the moments that matter, found by going through the pass again."""
@@ -429,24 +455,25 @@ class _Tracer:
         for event, following in itertools.pairwise([*events, _Event("freed")]):
             if event.kind == "begins":
                 place = event.place
+                alive["gradients"] = _Sum()  # those of the layers above are counted by `vram`
                 if place in ("end", "turn"):
                     kept = {
                         self._kinds[original]: alive[str(index)] + _Sum()
                         for index, original in enumerate(self._chosen[1:-1], 1)
                     }
-                    # The first layer keeps less than others of its kind, or the same.
-                    difference = alive["0"] - kept[self._kinds[0]]
-                    states[place] = kept, difference
+                    states[place] = kept, alive["0"] - kept[self._kinds[0]]
                     moments[place] = _Moments()
-                    moments[place].add(apart(last) + difference)
-            elif event.number in gradients:
-                continue
+                    moments[place].add(apart(last))
             elif event.kind == "freed":
-                gone = made.pop(event.number)
-                alive[gone.place].add(gone.growth, -gone.amount)
+                gone = made.pop(event.number, None)
+                if gone is not None:
+                    alive[gone.place].add(gone.growth, -gone.amount)
             else:
-                made[event.number] = event
-                alive[event.place].add(event.growth, event.amount)
+                if event.number in gradients:
+                    alive["gradients"].add("gradients*rank", event.amount)
+                else:
+                    made[event.number] = event
+                    alive[event.place].add(event.growth, event.amount)
                 if following.kind == "made":
                     continue  # there is more yet to come
                 if place == str(last) or place == "end":
@@ -454,12 +481,13 @@ class _Tracer:
                 elif place == "back 0":
                     moments["bottom"].add(apart(0))
                 elif place.startswith("back ") and place != "back -1":
-                    layer = int(place.removeprefix("back "))
-                    moments["backward"].add(apart(layer) + states["turn"][1])
-        held, kept = states["end"][0], states["turn"][0]
+                    moments["backward"].add(apart(int(place.removeprefix("back "))))
+        (held, first_held), (kept, first_kept) = states["end"], states["turn"]
         return Step(
             held={kind: amount.poly() for kind, amount in held.items()},
             kept={kind: amount.poly() for kind, amount in kept.items()},
+            first_held=first_held.poly(),
+            first_kept=first_kept.poly(),
             **{name: found.polys() for name, found in moments.items()},
         )
 
@@ -636,17 +664,7 @@ class _NoHead(torch.autograd.Function):  # type: ignore[misc]
         return torch.empty(ctx.shape, dtype=ctx.dtype)
 
 
-# --- what depends on the content of tensors, and on the device ----------------------------------
-
-
-@contextlib.contextmanager
-def _masks(kind: Attention) -> Iterator[None]:
-    """Whether rows are padded, which makes transformers build a mask, is not in fake tensors."""
-    with (
-        mock.patch.object(masking_utils, "is_tracing", return_value=False),
-        mock.patch.object(masking_utils, "fast_all", return_value=kind != "mask"),
-    ):
-        yield
+# --- what depends on the device ----------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -741,8 +759,13 @@ def _quiet() -> Iterator[None]:
 # --- for jobs, and for the catalogue -------------------------------------------------------------
 
 
-def trace_job(job: TrainingJob, on_progress: Callable[[float], None] = lambda share: None) -> Trace:
+def trace_job(
+    job: TrainingJob, card: bool, on_progress: Callable[[float], None] = lambda share: None
+) -> Trace:
     """Trace a job's model and keep the document; of a model on the Hub, fetch its config first.
+
+    Args:
+        card: for a card, else for the processor; what was traced for the other stays.
 
     Raises:
         UserError: the model is not known, not reachable, or cannot be traced.
@@ -751,7 +774,10 @@ def trace_job(job: TrainingJob, on_progress: Callable[[float], None] = lambda sh
     if config is None:
         config = _fetched_config(job)
         remember_config(job.model.id.strip(), job.model.revision, config)
-    found = trace(config, job, on_progress)
+    found = trace(config, job, on_progress, (card,))
+    known = memory_traces.find(found.fingerprint)
+    if known is not None and known.versions == found.versions:
+        found = found.model_copy(update={"steps": {**known.steps, **found.steps}})
     memory_traces.store(found)
     return found
 
@@ -767,7 +793,7 @@ def _fetched_config(job: TrainingJob) -> dict[str, Any]:
         path = hf_hub_download(
             name, "config.json", revision=job.model.revision, token=token or False
         )
-    return read_model_config(Path(path).parent)
+    return read_model_config(Path(path).parent, alone=True)
 
 
 def trace_catalogue(folder: Path) -> None:

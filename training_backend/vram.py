@@ -2,9 +2,9 @@
 
 Plain Python: it evaluates what was traced once per model (`memory_traces`), adds what follows
 from the settings alone, and what was measured on this computer (`memory_records`). A step has
-four moments that can be its peak: the turn from forward to backward with the loss, the backward
-pass of one of the last layers, that of the first layer, and the optimizer's own step. The
-answer is the largest of them. Every number has its formula and source in `docs/memory.md`.
+several moments that can be its peak: the turn from forward to backward with the loss, the
+backward pass of one of the last layers, that of the first layer, and the optimizer's own step.
+The answer is the largest of them. Every number has its formula and source in `docs/memory.md`.
 """
 
 from __future__ import annotations
@@ -170,10 +170,10 @@ def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
     gradients = 4 * trained
     accumulates = job.training.gradient_accumulation_steps > 1
 
-    # Beside weights, adapter and optimizer: the largest of four moments.
-    top, bottom = _step_bytes(trace, job, device)
-    update = _update_bytes(optimizer_name(job, device), adapted, job.lora.r, card)
-    peak = max(top + gradients * accumulates, bottom + gradients, gradients + update)
+    # Beside weights, adapter and optimizer: the largest of several moments.
+    top, bottom = _step_bytes(trace, job, device, gradients)
+    update = gradients + _update_bytes(optimizer_name(job, device), adapted, job.lora.r, card)
+    peak = max(top, bottom, update)
     held = gradients if accumulates or peak > top else 0
     activations = peak - held
 
@@ -209,46 +209,59 @@ def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
 # --- the step --------------------------------------------------------------------------------
 
 
-def _step_bytes(trace: Trace, job: TrainingJob, device: Device) -> tuple[int, int]:
-    """Activations at the top of the backward pass with the loss, and at its bottom."""
+def _step_bytes(trace: Trace, job: TrainingJob, device: Device, gradients: int) -> tuple[int, int]:
+    """Activations and gradients at the top of the backward pass with the loss, and at its bottom.
+
+    A step that accumulates has all gradients from the second batch on; in others they grow as
+    the backward pass comes down.
+    """
     training = job.training
     values = _growth_values(job)
-    card, in_4bit = device.kind != "cpu", job.quantization.load_in_4bit
     attention = _attention(trace, job)
-    steps = {
-        recomputed: trace.steps[memory_traces.step_name(card, in_4bit, recomputed, attention)]
+    names = [
+        memory_traces.step_name(
+            device.kind != "cpu", job.quantization.load_in_4bit, recomputed, attention
+        )
         for recomputed in (False, True)
-    }
-    every = training.activation_checkpointing_every_n_layers
-    recomputes = [
-        training.activation_checkpointing and index % every == 0
-        for index in range(len(trace.layers))
     ]
-    last = len(trace.layers) - 1
+    if any(name not in trace.steps for name in names):
+        raise TraceNeeded
+    steps = [trace.steps[name] for name in names]  # layers that keep everything, and recompute
+    every = training.activation_checkpointing_every_n_layers
+    count = len(trace.layers)
+    recomputes = [
+        training.activation_checkpointing and index % every == 0 for index in range(count)
+    ]
 
     def most(moments: Iterable[Poly]) -> float:
         return max((_bytes(moment, values) for moment in moments), default=0.0)
 
-    def layers(count: int, turned: bool) -> float:
-        """What the first `count` layers keep."""
-        total = 0.0
-        for kind, recomputed in zip(trace.layers[:count], recomputes, strict=False):
-            step = steps[recomputed]
-            total += _bytes((step.kept if turned else step.held)[kind], values)
-        return total
+    # What all layers before one keep: while going forward, and once the pass has turned.
+    first = steps[recomputes[0]]
+    held, kept = [_bytes(first.first_held, values)], [_bytes(first.first_kept, values)]
+    for kind, recomputed in zip(trace.layers, recomputes, strict=True):
+        held.append(held[-1] + _bytes(steps[recomputed].held[kind], values))
+        kept.append(kept[-1] + _bytes(steps[recomputed].kept[kind], values))
+
+    def present(index: int) -> float:
+        """Gradients of the layers above this one, or all."""
+        if training.gradient_accumulation_steps > 1:
+            return gradients
+        return gradients * (count - 1 - index) / count
 
     head = trace.heads[_head_name(device)]
+    last = count - 1
     end = steps[recomputes[last]]
     top = max(
-        layers(last, False) + most(end.forward),
-        layers(last, False) + most(end.end) + most(head.forward),
-        layers(last, True) + most(end.turn) + most(head.backward),
+        held[last] + most(end.forward) + present(last),
+        held[last] + most(end.end) + most(head.forward) + present(last),
+        kept[last] + most(end.turn) + most(head.backward) + present(last),
         *(
-            layers(index, True) + most(steps[recomputes[index]].backward)
+            kept[index] + most(steps[recomputes[index]].backward) + present(index)
             for index in range(max(0, last - every), last + 1)
         ),
     )
-    return int(top), int(most(steps[recomputes[0]].bottom))
+    return int(top), int(most(first.bottom) + present(0))
 
 
 def _growth_values(job: TrainingJob) -> dict[str, float]:
@@ -262,6 +275,7 @@ def _growth_values(job: TrainingJob) -> dict[str, float]:
         "batch*length^2": batch * length**2,
         "length^2": length**2,
         "chunk": min(batch * length, _LOSS_CHUNK),
+        "gradients*rank": rank if job.training.gradient_accumulation_steps == 1 else 0,
     }
 
 

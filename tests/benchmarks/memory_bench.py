@@ -29,7 +29,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,7 +244,6 @@ class Measured:
     allocated: int
     storages: int | None = None
     process: int | None = None
-    parts: dict[str, int] = field(default_factory=dict)
 
 
 def make_model(shape: Shape, folder: Path) -> None:
@@ -354,3 +353,147 @@ def allocator_peak(work: Callable[[], Any]) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+def measure_on_card(case: Case, folder: Path, staging: Path) -> Measured:
+    """In a process that does nothing else, so that NVML's figure is this training's alone."""
+    import pynvml
+    import torch
+
+    from training_backend.hardware import process_gpu_bytes
+
+    _, trainer = prepared(case, folder, staging)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+    # The allocator gives nothing back by itself, so this is the process at its largest.
+    process = process_gpu_bytes(handle, os.getpid())
+    if process is None:  # a container hides whose it is; no one else is on the card
+        process = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    return Measured(allocated=torch.cuda.max_memory_allocated(), process=process)
+
+
+def run_one(case: Case, on_card: bool) -> dict[str, Any]:
+    """Estimate and measure one configuration; {"skipped": why} where the card is too small."""
+    import torch
+
+    from training_backend import trace_model, vram
+    from training_backend.devices import Device, this_device
+    from training_backend.job import parse_job
+
+    shape = (_LARGE if on_card else _SMALL)[case.shape]
+    device = this_device() if on_card else Device("cpu", "cpu", 2**40)
+    with tempfile.TemporaryDirectory() as temporary, quiet():
+        folder = Path(temporary) / "model"
+        job: Any = parse_job(case.job(folder))
+        began = time.perf_counter()
+        found = vram.evaluate(trace_model.trace(shape, job, cards=(on_card,)), job, device)
+        seconds = time.perf_counter() - began
+        answer: dict[str, Any] = {
+            "estimate": found.total_bytes - found.part("overhead").bytes,
+            "whole": found.total_bytes,
+            "trace_seconds": seconds,
+        }
+        if on_card and found.fit == "does_not_fit":
+            needed = found.total_bytes / 2**30
+            return {**answer, "skipped": f"needs {needed:.1f} GiB, more than this card has free"}
+        make_model(shape, folder)
+        try:
+            measure = measure_on_card if on_card else measure_on_cpu
+            measured = measure(case, folder, Path(temporary) / "staging")
+        except torch.cuda.OutOfMemoryError:
+            return {**answer, "skipped": "ran out of memory although the estimate fits"}
+    return {**answer, "allocated": measured.allocated, "storages": measured.storages,
+            "process": measured.process}  # fmt: skip
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Progress bars and advice of libraries would hide the table."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def in_own_process(index: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--cuda", "--one", str(index)]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8")
+    if answer.returncode:
+        return {"failed": f"the process ended with {answer.returncode}"}
+    return dict(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def percentile(errors: list[float], share: float) -> float:
+    ordered = sorted(map(abs, errors))
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def summary(name: str, errors: list[float]) -> None:
+    print(
+        f"{name}: {len(errors)} configurations, error p50 {percentile(errors, 0.5):.1%}, "
+        f"p90 {percentile(errors, 0.9):.1%}, largest {max(map(abs, errors)):.1%}, "
+        f"furthest under {min(0.0, *errors):.1%}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cuda", action="store_true", help="on an NVIDIA card")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", metavar="SHAPE", help="configurations of one shape")
+    options = parser.parse_args()
+    cases = CUDA_CASES if options.cuda else CPU_CASES
+    if options.one is not None:
+        print(json.dumps(run_one(cases[options.one], on_card=True)))
+        return 0
+    if options.cuda:
+        import torch
+
+        if not torch.cuda.is_available():
+            print("There is no NVIDIA card that PyTorch can use here.")
+            return 1
+        print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {time.strftime('%F')}")
+
+    print(f"{'':52} estimate  measured   error" + ("   process     whole   error" * options.cuda))
+    errors, whole, failed = [], [], 0
+    for index, case in enumerate(cases):
+        if options.only not in case.shape:
+            continue
+        found = in_own_process(index) if options.cuda else run_one(case, on_card=False)
+        if "allocated" not in found:
+            failed += "failed" in found
+            print(f"{case!s:52} {found.get('skipped') or found.get('failed')}", flush=True)
+            continue
+        errors.append(found["estimate"] / found["allocated"] - 1)
+        line = f"{case!s:52} {found['estimate'] / MIB:8.1f}  {found['allocated'] / MIB:8.1f}"
+        line += f"  {errors[-1]:+6.1%}"
+        if found["process"]:
+            whole.append(found["whole"] / found["process"] - 1)
+            line += (
+                f"  {found['process'] / MIB:8.1f}  {found['whole'] / MIB:8.1f}  {whole[-1]:+6.1%}"
+            )
+        elif found["storages"]:
+            line += f"  (storages {found['storages'] / MIB:.1f})"
+        print(line, flush=True)
+    print("MiB\n")
+    if not errors:
+        return 1
+    summary("What tensors take", errors)
+    wrong = percentile(errors, 0.9) > (0.10 if options.cuda else 0.05)
+    if whole:
+        summary("The whole process", whole)
+        wrong |= percentile(whole, 0.9) > 0.15 or min(whole) < -0.05
+    return int(wrong or failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
