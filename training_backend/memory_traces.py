@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,6 +40,48 @@ GROWTHS: tuple[Growth, ...] = get_args(Growth)
 Poly = dict[Growth, float]
 
 
+LOSS_CHUNK = 4096  # tokens that TRL's loss looks at together, at the most
+
+
+def growth_values(batch: int, length: int, rank: int, accumulates: bool) -> dict[Growth, float]:
+    """What the coefficients are multiplied by, for rows at once, their tokens, and the rank."""
+    return {
+        "1": 1,
+        "length": length,
+        "tokens": batch * length,
+        "rank": rank,
+        "tokens*rank": batch * length * rank,
+        "batch*length^2": batch * length**2,
+        "length^2": length**2,
+        "chunk": min(batch * length, LOSS_CHUNK),
+        "gradients*rank": 0 if accumulates else rank,
+    }
+
+
+def bytes_of(poly: Poly, values: dict[Growth, float]) -> float:
+    return sum(amount * values[growth] for growth, amount in poly.items())
+
+
+# Settings all over what people use; a moment that is the peak for none of them is not kept.
+_SETTINGS = [
+    growth_values(batch, length, rank, accumulates)
+    for batch in (1, 4, 32)
+    for length in (64, 256, 1024, 2048, 4096, 16384, 131072)
+    for rank in (1, 8, 32, 128, 1024)
+    for accumulates in (True, False)
+]
+
+
+def peaks(moments: Sequence[Poly]) -> tuple[Poly, ...]:
+    """Those of the moments that take the most for some settings."""
+    found = {
+        max(range(len(moments)), key=lambda index: bytes_of(moments[index], values))
+        for values in _SETTINGS
+        if moments
+    }
+    return tuple(moments[index] for index in sorted(found))
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,8 +104,8 @@ class Step(_Document):
     kind (less, where its input needs no gradient). The rest is what is alive beside the layers
     before the current one, at the moments that can be the peak: while the last layer goes
     `forward`, at its `end`, at the `turn` to the backward pass, while a layer goes `backward`,
-    and while the first one does (`bottom`). Moments that another one always exceeds are left
-    out.
+    and while the first one does (`bottom`). Only moments that are the peak for some settings
+    are kept.
     """
 
     held: dict[str, Poly]
@@ -162,11 +205,12 @@ def store(trace: Trace, folder: Path | None = None) -> Path:
     return path
 
 
-def shipped() -> list[Trace]:
+@functools.cache
+def shipped() -> tuple[Trace, ...]:
     """All traces that come with the program."""
     names = (item.name for item in _resources().iterdir() if item.name.endswith(".json"))
     found = (_shipped(name.removesuffix(".json")) for name in sorted(names))
-    return [trace for trace in found if trace is not None]
+    return tuple(trace for trace in found if trace is not None)
 
 
 def _folder() -> Path:

@@ -237,7 +237,7 @@ class _Moments:
         self.kept = [other for other in self.kept if not moment.exceeds(other)] + [moment]
 
     def polys(self) -> tuple[Poly, ...]:
-        return tuple(moment.poly() for moment in self.kept)
+        return memory_traces.peaks([moment.poly() for moment in self.kept])
 
 
 # --- the model -------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ The answer is the largest of them. Every number has its formula and source in `d
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import math
 from collections.abc import Iterable
@@ -20,7 +19,16 @@ from training_backend import memory_records, memory_traces
 from training_backend.devices import Device
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
-from training_backend.memory_traces import Attention, HeadName, Linear, Poly, Trace
+from training_backend.memory_traces import (
+    LOSS_CHUNK,
+    Attention,
+    HeadName,
+    Linear,
+    Poly,
+    Trace,
+    bytes_of,
+    growth_values,
+)
 from training_backend.model_config import config_of
 
 PartName = Literal["weights", "adapter", "gradients", "optimizer", "activations", "overhead"]
@@ -35,8 +43,6 @@ CONTEXT_BYTES = 450 * MIB  # the driver's context and the kernels of the librari
 WORKSPACE_BYTES = 32 * MIB  # cuBLAS, by PyTorch's default for its newest cards
 FRAGMENTATION = 0.03  # what PyTorch's allocator holds beyond what is in use
 LIBRARIES_BYTES = 900 * MIB  # a training process without a model, on the processor
-
-_LOSS_CHUNK = 4096  # tokens that TRL's loss looks at together
 
 
 @dataclass(frozen=True)
@@ -144,20 +150,16 @@ def estimate_parameters(parameters: int, job: TrainingJob, device: Device) -> in
 
     Interpolated between the traces that come with the program, on a logarithmic scale.
     """
-    known = sorted((trace.parameters, trace) for trace in _default_traces())
-    below = max((pair for pair in known if pair[0] <= parameters), default=known[0])
-    above = min((pair for pair in known if pair[0] > parameters), default=known[-1])
-    low, high = (evaluate(pair[1], job, device).total_bytes for pair in (below, above))
-    if below[0] == above[0]:  # smaller or larger than all: by its weights
-        per_parameter = _weight_bytes(below[1], job) / below[0]
-        return max(0, int(low + (parameters - below[0]) * per_parameter))
-    share = math.log(parameters / below[0]) / math.log(above[0] / below[0])
+    known = sorted(memory_traces.shipped(), key=lambda trace: trace.parameters)
+    below = [trace for trace in known if trace.parameters <= parameters][-1:] or known[:1]
+    above = [trace for trace in known if trace.parameters > parameters][:1] or known[-1:]
+    small, large = below[0], above[0]
+    low, high = (evaluate(trace, job, device).total_bytes for trace in (small, large))
+    if small is large:  # smaller or larger than all: by its weights
+        per_parameter = _weight_bytes(small, job) / small.parameters
+        return max(0, int(low + (parameters - small.parameters) * per_parameter))
+    share = math.log(parameters / small.parameters) / math.log(large.parameters / small.parameters)
     return int(low * (high / low) ** share)
-
-
-@functools.cache
-def _default_traces() -> tuple[Trace, ...]:
-    return tuple(memory_traces.shipped())
 
 
 def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
@@ -216,7 +218,8 @@ def _step_bytes(trace: Trace, job: TrainingJob, device: Device, gradients: int) 
     the backward pass comes down.
     """
     training = job.training
-    values = _growth_values(job)
+    accumulates = training.gradient_accumulation_steps > 1
+    values = growth_values(_batch(job), _length(job), job.lora.r, accumulates)
     attention = _attention(trace, job)
     names = [
         memory_traces.step_name(
@@ -234,18 +237,18 @@ def _step_bytes(trace: Trace, job: TrainingJob, device: Device, gradients: int) 
     ]
 
     def most(moments: Iterable[Poly]) -> float:
-        return max((_bytes(moment, values) for moment in moments), default=0.0)
+        return max((bytes_of(moment, values) for moment in moments), default=0.0)
 
     # What all layers before one keep: while going forward, and once the pass has turned.
     first = steps[recomputes[0]]
-    held, kept = [_bytes(first.first_held, values)], [_bytes(first.first_kept, values)]
+    held, kept = [bytes_of(first.first_held, values)], [bytes_of(first.first_kept, values)]
     for kind, recomputed in zip(trace.layers, recomputes, strict=True):
-        held.append(held[-1] + _bytes(steps[recomputed].held[kind], values))
-        kept.append(kept[-1] + _bytes(steps[recomputed].kept[kind], values))
+        held.append(held[-1] + bytes_of(steps[recomputed].held[kind], values))
+        kept.append(kept[-1] + bytes_of(steps[recomputed].kept[kind], values))
 
     def present(index: int) -> float:
         """Gradients of the layers above this one, or all."""
-        if training.gradient_accumulation_steps > 1:
+        if accumulates:
             return gradients
         return gradients * (count - 1 - index) / count
 
@@ -262,21 +265,6 @@ def _step_bytes(trace: Trace, job: TrainingJob, device: Device, gradients: int) 
         ),
     )
     return int(top), int(most(first.bottom) + present(0))
-
-
-def _growth_values(job: TrainingJob) -> dict[str, float]:
-    batch, length, rank = _batch(job), _length(job), job.lora.r
-    return {
-        "1": 1,
-        "length": length,
-        "tokens": batch * length,
-        "rank": rank,
-        "tokens*rank": batch * length * rank,
-        "batch*length^2": batch * length**2,
-        "length^2": length**2,
-        "chunk": min(batch * length, _LOSS_CHUNK),
-        "gradients*rank": rank if job.training.gradient_accumulation_steps == 1 else 0,
-    }
 
 
 def _batch(job: TrainingJob) -> int:
@@ -303,10 +291,6 @@ def _head_name(device: Device) -> HeadName:
     # An imagined card is one as people mostly have it: with Triton, as PyTorch for Linux brings.
     triton = device.imagined or importlib.util.find_spec("triton") is not None
     return "card" if triton and device.kind in ("cuda", "xpu") else "card_without_triton"
-
-
-def _bytes(poly: Poly, values: dict[str, float]) -> float:
-    return sum(amount * values[growth] for growth, amount in poly.items())
 
 
 # --- the parts -------------------------------------------------------------------------------
@@ -416,7 +400,7 @@ def _activations_part(trace: Trace, job: TrainingJob, device: Device, size: int)
         kept = "every layer keeps its input and is computed again"
     else:
         kept = f"one layer in {every} keeps its input only and is computed again"
-    chunk = min(_batch(job) * _length(job), _LOSS_CHUNK)
+    chunk = min(_batch(job) * _length(job), LOSS_CHUNK)
     return Part(
         "activations",
         size,
