@@ -291,7 +291,7 @@ def prepared(case: Case, folder: Path, staging: Path) -> tuple[Any, Any]:
 
     job: Any = parse_job(case.job(folder))
     silent: Any = SimpleNamespace(phase=lambda *args, **kwargs: None)
-    model = base_model.load_model(job, str(folder), silent)
+    model = base_model.load_model(job, folder, silent)
     rows = rows_of(case, model.config.vocab_size)
     tokenizer = load_tokenizer(job, folder)
     trainer = train.make_trainer(job, model, tokenizer, rows, None, None, staging)
