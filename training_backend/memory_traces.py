@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -60,26 +59,6 @@ def growth_values(batch: int, length: int, rank: int, accumulates: bool) -> dict
 
 def bytes_of(poly: Poly, values: dict[Growth, float]) -> float:
     return sum(amount * values[growth] for growth, amount in poly.items())
-
-
-# Settings all over what people use; a moment that is the peak for none of them is not kept.
-_SETTINGS = [
-    growth_values(batch, length, rank, accumulates)
-    for batch in (1, 4, 32)
-    for length in (64, 256, 1024, 2048, 4096, 16384, 131072)
-    for rank in (1, 8, 32, 128, 1024)
-    for accumulates in (True, False)
-]
-
-
-def peaks(moments: Sequence[Poly]) -> tuple[Poly, ...]:
-    """Those of the moments that take the most for some settings."""
-    found = {
-        max(range(len(moments)), key=lambda index: bytes_of(moments[index], values))
-        for values in _SETTINGS
-        if moments
-    }
-    return tuple(moments[index] for index in sorted(found))
 
 
 class _Document(BaseModel):

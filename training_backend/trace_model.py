@@ -31,6 +31,7 @@ from typing import Any, Literal
 from unittest import mock
 
 import bitsandbytes as bnb
+import numpy as np
 import peft
 import torch
 import transformers
@@ -61,6 +62,7 @@ from training_backend.memory_traces import (
     Poly,
     Step,
     Trace,
+    growth_values,
 )
 from training_backend.model_config import config_of, demo_config, remember_config
 from training_backend.model_folder import read_model_config
@@ -69,6 +71,15 @@ from training_backend.model_kinds import without_code
 _BATCHES = (5, 7, 11, 13, 17, 19, 23)
 _RANKS = (29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
 _LENGTHS = (1009, 1013, 1019, 1021, 1031, 1033, 1039)
+_SETTINGS = np.array(
+    [
+        list(growth_values(batch, length, rank, accumulates).values())
+        for batch in (1, 4, 32)
+        for length in (64, 256, 1024, 2048, 4096, 16384, 131072)
+        for rank in (1, 8, 32, 128, 1024)
+        for accumulates in (True, False)
+    ]
+).T
 _WINDOW = 64  # any sliding window shorter than the lengths above gives the same shapes
 
 
@@ -237,7 +248,9 @@ class _Moments:
         self.kept = [other for other in self.kept if not moment.exceeds(other)] + [moment]
 
     def polys(self) -> tuple[Poly, ...]:
-        return memory_traces.peaks([moment.poly() for moment in self.kept])
+        """Of these, the ones that take the most for some of the settings that people use."""
+        sizes = np.array([moment.values for moment in self.kept]) @ _SETTINGS
+        return tuple(self.kept[index].poly() for index in sorted(set(sizes.argmax(0))))
 
 
 # --- the model -------------------------------------------------------------------------------

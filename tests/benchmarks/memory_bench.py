@@ -293,7 +293,7 @@ def prepared(case: Case, folder: Path, staging: Path) -> tuple[Any, Any]:
     silent: Any = SimpleNamespace(phase=lambda *args, **kwargs: None)
     model = base_model.load_model(job, folder, silent)
     rows = rows_of(case, model.config.vocab_size)
-    tokenizer = load_tokenizer(job, folder)
+    tokenizer = load_tokenizer(folder)
     trainer = train.make_trainer(job, model, tokenizer, rows, None, None, staging)
     trainer.args.save_strategy = "no"
     # Rows of a batch stay together: the longest of each is full.
