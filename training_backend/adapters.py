@@ -43,18 +43,34 @@ class Adapter:
     run: Run | None
 
 
-def find_adapter(job: ExportJob) -> Adapter:
-    """The adapter that an export job names.
+def find_source(job: ExportJob) -> Adapter | Path:
+    """The adapter that an export job names, or the folder of a model trained in every weight.
 
-    A run's finished adapter, else its newest whole checkpoint; or a plain PEFT folder.
-    Raises `UserError` about field `run` or `checkpoint`.
+    Of a run what it finished with, else its newest whole checkpoint; or a plain PEFT folder.
+    Raises `UserError` about field `run`, `checkpoint` or `format`.
     """
     folder = Path(os.path.expanduser(job.run))  # Path's own raises for an unknown user
     if (folder / CONFIG).is_file() and not (folder / "job.json").is_file():
         return read_adapter(folder, None)
     run = runs.find(job.run)
-    if not isinstance(run.job(), TrainingJob):
+    trained = run.job()
+    if not isinstance(trained, TrainingJob):
         raise UserError("not_a_training_run", "{run} is not a training run.", run=run.id)
+    if trained.training.method == "lora":
+        return read_adapter(_of_run(job, run, run.adapter, WEIGHTS), run)
+    if job.format == "adapter":
+        raise UserError(
+            "no_adapter_of_full",
+            "Run {run} trained every weight of the model, so there is no adapter.",
+            "Export the model instead.",
+            field="format",
+            run=run.id,
+        )
+    return _of_run(job, run, run.model, "config.json")
+
+
+def _of_run(job: ExportJob, run: Run, finished: Path, proof: str) -> Path:
+    """The folder of a run that is meant; `proof` is a file of the finished one."""
     if job.checkpoint is not None:
         chosen = run.checkpoints / Path(job.checkpoint).name
         if not checkpoints.is_whole(chosen):
@@ -66,19 +82,19 @@ def find_adapter(job: ExportJob) -> Adapter:
                 run=run.id,
                 checkpoint=job.checkpoint,
             )
-        return read_adapter(chosen, run)
-    if (run.adapter / WEIGHTS).is_file():
-        return read_adapter(run.adapter, run)
+        return chosen
+    if (finished / proof).is_file():
+        return finished
     newest = checkpoints.newest_verified(run.checkpoints)
     if newest is None:
         raise UserError(
             "nothing_to_export",
-            "Run {run} has no adapter yet.",
+            "Run {run} has nothing to export yet.",
             "Train until its first checkpoint is saved, or choose another run.",
             field="run",
             run=run.id,
         )
-    return read_adapter(newest.folder, run)
+    return newest.folder
 
 
 def beyond_known_lora(config: dict[str, Any]) -> str:

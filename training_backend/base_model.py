@@ -43,7 +43,8 @@ def load_model(job: TrainingJob, folder: Path, reporter: Reporter) -> Any:
             str(folder),
             config=config,
             quantization_config=quantization if asked.load_in_4bit else None,
-            dtype=precision(),
+            # What is trained is held in 32 bits: small steps would be lost in 16.
+            dtype=torch.float32 if job.training.method == "full" else precision(),
             device_map={"": 0 if torch.cuda.is_available() else "cpu"},
             attn_implementation=attention.implementation(config),
             use_safetensors=True,  # never a pickle

@@ -51,6 +51,14 @@ def _conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
             "lora.modules_to_save",
             "the adapter to start from trains no parts in full; write none",
         )
+    if training.method == "full":
+        if in_4bit:
+            yield (
+                "training.method",
+                "weights in 4 bits cannot be trained; turn 4-bit loading off, or choose lora",
+            )
+        if job.model.adapter is not None:
+            yield "training.method", "an adapter to start from is trained on with lora"
     if training.packing and training.train_sampling_strategy == "group_by_length":
         yield (
             "training.train_sampling_strategy",

@@ -162,7 +162,17 @@ Optimizer = Literal[
 ]
 
 
+Method = Literal["lora", "full"]
+
+
 class TrainingSection(Section):
+    method: Method = field(
+        "lora",
+        "What is trained",
+        "lora trains a small adapter beside the model. full trains every weight: for small models "
+        "only, with many times the memory.",
+        advanced=True,
+    )
     num_train_epochs: float = field(
         3.0,
         "Epochs",

@@ -34,6 +34,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "use_dora",
     ),
     "training": (
+        "method",
         "per_device_train_batch_size",
         "max_length",
         "packing",

@@ -86,11 +86,16 @@ def check_data(job: TrainingJob) -> None:
 
 def _room(job: TrainingJob) -> None:
     demo = job.model.id in catalog.DEMO_MODEL_IDS and not demo_model_ready()
-    require_free(runs_dir(), DEMO_FREE_BYTES if demo else MIN_FREE_BYTES, "this run")
+    needed = DEMO_FREE_BYTES if demo else MIN_FREE_BYTES
+    if job.training.method == "full":
+        # Each checkpoint holds the weights in 32 bits and, at the most, as much twice as state.
+        parameters = catalog.describe_model(job.model.id).parameters or 0
+        needed += 12 * parameters * (job.training.save_total_limit + 1)
+    require_free(runs_dir(), needed, "this run")
 
 
 def _source(job: ExportJob) -> None:
-    adapters.find_adapter(job)
+    adapters.find_source(job)
 
 
 def check_empty(out: Path) -> None:

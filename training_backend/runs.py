@@ -81,6 +81,11 @@ class Run:
     def adapter(self) -> Path:
         return self.folder / "adapter"
 
+    @property
+    def model(self) -> Path:
+        """Where a run that trained every weight leaves the model."""
+        return self.folder / "model"
+
     def job(self) -> Job:
         """Raises `UserError` when the file is missing or damaged."""
         return load_job(self.folder / "job.json")

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
-from peft.optimizers import create_loraplus_optimizer
-from safetensors.torch import load_file
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -27,15 +24,15 @@ from training_backend import (
     checkpoints,
     lora,
     losses,
+    results,
     sampling,
     start_adapter,
 )
-from training_backend.adapters import CONFIG, WEIGHTS, Adapter, name_base, read_adapter
+from training_backend.adapters import Adapter, read_adapter
 from training_backend.base_files import base_folder
 from training_backend.checkpoints import Checkpoint
 from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.errors import StopRequested, UserError
-from training_backend.files import fsync_tree, replace
 from training_backend.job import TrainingJob
 from training_backend.protocol import (
     PhaseChanged,
@@ -44,6 +41,7 @@ from training_backend.protocol import (
     SampleGenerated,
 )
 from training_backend.tokenizer import load_tokenizer
+from training_backend.trainer_habits import TrainerHabits
 from training_backend.trainer_reports import TrainerReports
 from training_backend.worker import Reporter
 
@@ -100,7 +98,8 @@ def _run(
     )
     if resume_from is not None and resume_from.step >= total_steps:
         # Cut off between its last step and its adapter: the trainer would do a step too many.
-        step, told = resume_from.step, _restore(trainer.model, resume_from)
+        results.restore(trainer, resume_from)
+        step, told = resume_from.step, _losses(_log_history(resume_from))
     else:
         trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
         step, told = trainer.state.global_step, _losses(trainer.state.log_history)
@@ -109,11 +108,15 @@ def _run(
         newest = checkpoints.finished(reporter.run.checkpoints)[-1]
         return RunStopped(step=step, checkpoint=str(newest.folder))
     # Done: a request to stop no longer takes the result away, nor does a failing answer.
-    reporter.emit(PhaseChanged(phase="saving", detail="the adapter"))
-    _save_adapter(trainer, tokenizer, first, staging / "adapter", reporter.run.adapter)
+    target = reporter.run.model if job.training.method == "full" else reporter.run.adapter
+    reporter.emit(PhaseChanged(phase="saving", detail=f"the {target.name}"))
+    if job.training.method == "full":
+        results.save_model(trainer, tokenizer, base, staging / target.name, target)
+    else:
+        results.save_adapter(trainer, tokenizer, first, staging / target.name, target)
     with contextlib.suppress(StopRequested):
         _answer_prompts(job, trainer, tokenizer, step, reporter)
-    return RunCompleted(folder=str(reporter.run.adapter), step=step, loss=losses.recent(told))
+    return RunCompleted(folder=str(target), step=step, loss=losses.recent(told))
 
 
 def start_of(
@@ -130,8 +133,11 @@ def start_of(
 
 
 def _revision(job: TrainingJob, resume_from: Checkpoint | None) -> str | None:
-    """A resumed run goes on with the very version of the base that it began with."""
-    if job.model.revision or resume_from is None:
+    """A resumed run goes on with the very version of the base that it began with.
+
+    Where every weight is trained, all of them are in the checkpoint.
+    """
+    if job.model.revision or resume_from is None or job.training.method == "full":
         return job.model.revision
     return read_adapter(resume_from.folder, None).config.get("revision")
 
@@ -166,14 +172,15 @@ def make_trainer(
     staging: Path,
 ) -> Any:
     """The trainer of a job, with its adapter in place; `rows` as `TrainingRows.train`."""
+    with_adapter = job.training.method == "lora"
     trainer = _Trainer(
-        loraplus_lr_ratio=job.lora.loraplus_lr_ratio,
+        loraplus_lr_ratio=job.lora.loraplus_lr_ratio if with_adapter else 1.0,
         model=model,
         args=_arguments(job, staging, held_out is not None),
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        peft_config=lora.lora_config(job, model, start),
+        peft_config=lora.lora_config(job, model, start) if with_adapter else None,
     )
     # TRL holds 4-bit adapters in bf16, yet a resumed one comes back in fp32: a resume would
     # not be exact. Train them in fp32 from the start.
@@ -242,41 +249,13 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
     )
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer whose evaluations leave the random numbers of the training alone.
-
-    Args:
-        loraplus_lr_ratio: learning rate of the adapter's B matrices against the others'.
-    """
-
-    def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
-        self._loraplus_lr_ratio = loraplus_lr_ratio
-        super().__init__(**arguments)
-
-    def create_optimizer(self, model: Any = None) -> Any:
-        if self._loraplus_lr_ratio == 1.0:
-            return super().create_optimizer(model)
-        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        # LoRA+ (arXiv:2402.12354).
-        self.optimizer: Any = create_loraplus_optimizer(
-            self.model,
-            kind,
-            loraplus_lr_ratio=self._loraplus_lr_ratio,
-            loraplus_weight_decay=self.args.weight_decay,
-            **settings,
-        )
-        return self.optimizer
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        with sampling.random_state_kept(self.model.device):
-            return super().evaluate(*args, **kwargs)
+class _Trainer(TrainerHabits, SFTTrainer):  # type: ignore[misc]
+    """Learns to give the answers of the data."""
 
 
-def _restore(model: Any, checkpoint: Checkpoint) -> list[float]:
-    """Give the model the checkpoint's adapter; returns the losses up to it."""
-    set_peft_model_state_dict(model, load_file(checkpoint.folder / WEIGHTS))
+def _log_history(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     state = json.loads((checkpoint.folder / "trainer_state.json").read_text(encoding="utf-8"))
-    return _losses(state["log_history"])
+    return list(state["log_history"])
 
 
 def _losses(log_history: list[dict[str, Any]]) -> list[float]:
@@ -323,24 +302,3 @@ def _answer_prompts(
         reporter.phase("sampling")
         text = sampling.answer(trainer.model, tokenizer, prompt, job.evaluation.max_new_tokens)
         reporter.emit(SampleGenerated(step=step, prompt=prompt, answer=text))
-
-
-def _save_adapter(
-    trainer: Any, tokenizer: Any, first: lora.Weights | None, staged: Path, target: Path
-) -> None:
-    """Write the adapter beside and move it into place whole.
-
-    Args:
-        first: what the adapter began with, where that was taken out of the base.
-    """
-    trainer.model.save_pretrained(staged, safe_serialization=True)
-    if first is not None:
-        lora.write_as_plain(staged, first)
-    tokenizer.save_pretrained(staged)
-    (staged / "README.md").unlink(missing_ok=True)
-    name_base(staged)
-    assert (staged / WEIGHTS).is_file() and (staged / CONFIG).is_file()
-    fsync_tree(staged)
-    if target.exists():
-        shutil.rmtree(target)
-    replace(staged, target)

@@ -90,7 +90,8 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         # A pickle of ours that nothing needs, and the card that PEFT writes with local paths.
         for useless in ("training_args.bin", "README.md"):
             (staged / useless).unlink(missing_ok=True)
-        name_base(staged)
+        if self._job.training.method == "lora":
+            name_base(staged)
         saved = checkpoints.commit(staged, self._reporter.run.checkpoints)
         checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
         size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())

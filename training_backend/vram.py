@@ -130,6 +130,7 @@ def _refuse_unknown(job: TrainingJob) -> None:
     """Raises `UserError` for methods whose memory no formula here tells."""
     lora = job.lora
     unknown = {
+        "training.method": ("training every weight", job.training.method == "full"),
         "lora.use_dora": ("DoRA", lora.use_dora),
         "lora.modules_to_save": ("parts trained in full", lora.modules_to_save != "none"),
         "lora.layers_to_transform": ("LoRA on some blocks", lora.layers_to_transform != "all"),

@@ -58,7 +58,8 @@ def _source(summary: RunSummary) -> ExportSource:
     run = summary.run
     names = [path.name for path in run.checkpoints.glob("checkpoint-*")]
     names.sort(key=_step, reverse=True)
-    return ExportSource(summary, (run.adapter / ADAPTER_WEIGHTS).is_file(), tuple(names))
+    finished = (run.adapter / ADAPTER_WEIGHTS, run.model / "config.json")
+    return ExportSource(summary, any(path.is_file() for path in finished), tuple(names))
 
 
 def _step(name: str) -> int:

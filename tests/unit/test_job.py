@@ -70,6 +70,7 @@ FULL: dict[str, Any] = {
         "loraplus_lr_ratio": 8.0,
     },
     "training": {
+        "method": "lora",
         "num_train_epochs": 1.5,
         "max_steps": 20,
         "learning_rate": 1e-3,
@@ -149,6 +150,7 @@ def test_every_field_survives_the_way_through_json() -> None:
                 ("model", "id"),
                 ("training", "max_steps"),
                 ("training", "train_sampling_strategy"),  # with packing
+                ("training", "method"),  # with an adapter to start from
                 ("lora", "modules_to_save"),  # with an adapter to start from
                 ("dataset", "sources"),  # in the place of a path; test_job_data.py
             }

@@ -54,6 +54,12 @@ FROM_ADAPTER = {"id": "owner/model", "adapter": "/first"}
             "lora.modules_to_save",
             "trains no parts in full",
         ),
+        ({"training": {"method": "full"}}, "training.method", "in 4 bits"),
+        (
+            {"training": {"method": "full"}, "quantization": IN_16_BIT, "model": FROM_ADAPTER},
+            "training.method",
+            "with lora",
+        ),
         (
             {"training": {"packing": True, "train_sampling_strategy": "group_by_length"}},
             "training.train_sampling_strategy",

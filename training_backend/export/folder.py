@@ -13,14 +13,14 @@ import time
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from training_backend import adapters, hub_cache
+from training_backend import adapters, checkpoints, hub_cache
 from training_backend.adapters import CONFIG, WEIGHTS, Adapter
 from training_backend.base_files import base_folder
 from training_backend.errors import UserError
-from training_backend.export import merge
+from training_backend.export import merge, tensor_file
 from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
 from training_backend.job import ExportJob
-from training_backend.model_folder import weight_files
+from training_backend.model_folder import read_model_config, weight_files
 from training_backend.model_kinds import CODE_KEYS
 from training_backend.paths import require_free
 from training_backend.preflight import check_empty
@@ -47,13 +47,15 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
     """Do the export. Raises `UserError`, or `StopRequested`; then nothing is left behind."""
     out = Path(job.out).expanduser().absolute()
     check_empty(out)
-    adapter = adapters.find_adapter(job)
+    source = adapters.find_source(job)
     partial = _partial(out)
     try:
-        if job.format == "adapter":
-            _write_adapter(adapter, partial, reporter)
+        if isinstance(source, Path):
+            _write_model(source, partial, reporter)
+        elif job.format == "adapter":
+            _write_adapter(source, partial, reporter)
         else:
-            _write_merged(adapter, partial, reporter)
+            _write_merged(source, partial, reporter)
         _scrub(partial)
         reporter.phase("saving", detail="the folder")
         (partial / MARKER).unlink()
@@ -122,6 +124,26 @@ def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
         _copy(tokenizer / name, out)
     for licence in base.glob("LICENSE*"):
         _copy(licence, out)
+
+
+def _write_model(model: Path, out: Path, reporter: Reporter) -> None:
+    """A model of which every weight was trained; one of a checkpoint has 32 bits, which become 16.
+
+    A finished one stays in its own type.
+    """
+    files = weight_files(model)
+    config = read_model_config(model)
+    own = str(config.get("dtype") or "bfloat16")
+    is_checkpoint = model.name.startswith(checkpoints.PREFIX)
+    dtype = "bfloat16" if is_checkpoint else own
+    require_free(out, sum(path.stat().st_size for path in files) + 50_000_000, "the model")
+    reporter.phase("saving", fraction=0.0, detail="the model")
+    for number, path in enumerate(files, start=1):
+        tensor_file.convert(path, out / path.name, tensor_file.DTYPES[dtype])
+        reporter.phase("saving", fraction=number / len(files), detail="the model")
+    for name in ("generation_config.json", "model.safetensors.index.json", *_TOKENIZER_FILES):
+        _copy(model / name, out)
+    write_json_atomic(out / "config.json", {**config, "dtype": dtype})
 
 
 def _write_adapter(adapter: Adapter, out: Path, reporter: Reporter) -> None:

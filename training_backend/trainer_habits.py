@@ -1,0 +1,48 @@
+"""What all our trainers do otherwise than TRL's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft.optimizers import create_loraplus_optimizer
+
+from training_backend import sampling
+
+
+class TrainerHabits:
+    """Goes before a trainer of TRL in a class's bases.
+
+    Evaluations leave the random numbers of the training alone.
+
+    Args:
+        loraplus_lr_ratio: learning rate of the adapter's B matrices against the others'; 1 is
+            one rate for all.
+    """
+
+    model: Any
+    args: Any
+    optimizer: Any
+
+    def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
+        self._loraplus_lr_ratio = loraplus_lr_ratio
+        super().__init__(**arguments)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        trainer: Any = super()
+        if self._loraplus_lr_ratio == 1.0:
+            return trainer.create_optimizer(model)
+        kind, settings = trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
+        # LoRA+ (arXiv:2402.12354).
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self._loraplus_lr_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **settings,
+        )
+        return self.optimizer
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        trainer: Any = super()
+        with sampling.random_state_kept(self.model.device):
+            return trainer.evaluate(*args, **kwargs)
