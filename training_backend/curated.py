@@ -46,7 +46,13 @@ def licence_note(licence: str) -> str:
 def family_of(name: str) -> str:
     """The family that a model's name speaks of, the first if several; "" for one not known."""
     words = {model.family.lower(): model.family for model in models()} | _ALIASES
-    found = [(name.lower().find(word), -len(word), word) for word in words if word in name.lower()]
+    found = []
+    for word in words:
+        # Short names stand in other words too: Phi in “dolphin”, Yi in “playing”.
+        pattern = rf"(?<![a-z]){word}(?![a-z])" if len(word) <= 3 else re.escape(word)
+        match = re.search(pattern, name.lower())
+        if match:
+            found.append((match.start(), -len(word), word))
     return words[min(found)[2]] if found else ""
 
 

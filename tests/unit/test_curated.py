@@ -64,6 +64,21 @@ def test_the_nearest_trainable_model(name: str, id: str) -> None:
     assert found.id == id
 
 
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("cognitivecomputations/dolphin-2.9-llama3-8b", "Llama"),
+        ("acme/playing", ""),
+        ("microsoft/Phi-3-mini-4k-instruct", "Phi"),
+        ("codellama/CodeLlama-7b-hf", "Llama"),
+        ("01-ai/Yi-6B", "Yi"),
+        ("mistralai/Mixtral-8x7B-v0.1", "Mistral"),
+    ],
+)
+def test_the_family_that_a_name_speaks_of(name: str, family: str) -> None:
+    assert curated.family_of(name) == family
+
+
 def test_a_known_number_of_parameters_goes_before_the_name() -> None:
     found = nearest_trainable("acme/my-llama", 3_000_000_000)
     assert found is not None
