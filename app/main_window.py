@@ -24,6 +24,7 @@ from app.settings import Settings
 from app.widgets import wording
 from app.widgets.sidebar import Sidebar
 from training_backend import runs
+from training_backend.devices import this_device
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob
 from training_backend.protocol import (
@@ -36,6 +37,7 @@ from training_backend.protocol import (
     Terminal,
 )
 from training_backend.runs import Run
+from training_backend.worth_measuring import reason_to_measure
 
 if TYPE_CHECKING:  # these are built, and their modules read, after the first paint
     from app.pages.chat import ChatPage
@@ -47,6 +49,7 @@ if TYPE_CHECKING:  # these are built, and their modules read, after the first pa
 
 WARM_UP_AFTER_MS = 800
 SAVE_AFTER_MS = 500
+HINT_AFTER_MS = 400
 
 
 class MainWindow(QMainWindow):
@@ -134,7 +137,7 @@ class MainWindow(QMainWindow):
     def _build_settings(self) -> QWidget:
         from app.pages.settings import SettingsPage
 
-        page = SettingsPage(self.draft)
+        page = SettingsPage(self.draft, self.probe)
         page.continue_requested.connect(lambda: self.go_to("navTrain"))
         return page
 
@@ -147,6 +150,7 @@ class MainWindow(QMainWindow):
         page.end_requested.connect(self.training.end)
         page.resume_requested.connect(self.resume)
         page.export_requested.connect(self.export)
+        page.measure_requested.connect(self._measure)
         page.back_to_current_requested.connect(self._back_to_current)
         self.training.event_arrived.connect(page.apply)
         self.training.run_ended.connect(page.finish)
@@ -189,12 +193,15 @@ class MainWindow(QMainWindow):
         self.sidebar.hardware_requested.connect(self._show_hardware)
         self._save_pause = QTimer(self, singleShot=True, interval=SAVE_AFTER_MS)
         self._save_pause.timeout.connect(lambda: self.settings.set_draft(self.draft.document()))
+        self._hint_pause = QTimer(self, singleShot=True, interval=HINT_AFTER_MS)
+        self._hint_pause.timeout.connect(self._look_for_hint)
         self.draft.changed.connect(self._show_draft)
         self.training.event_arrived.connect(self._on_event)
         self.training.run_opened.connect(self.open_run)
         self.training.run_ended.connect(self._on_run_ended)
         self.training.refused.connect(self._on_refused)
         self.exports.refused.connect(self._on_export_refused)
+        self.probe.measured.connect(lambda _: self._hint_pause.start())
         self.probe.ended.connect(self._warm_up_soon)  # it had the worker of the next training
         shortcuts: dict[str, Callable[[], object]] = {
             "Ctrl+Z": lambda: self._show_field(self.draft.undo()),
@@ -254,6 +261,31 @@ class MainWindow(QMainWindow):
             not problems,
             why_not if problems else "",
         )
+        self._hint_pause.start()
+
+    def _look_for_hint(self) -> None:
+        """Whether to try one step first is found out off the GUI thread; it never holds up."""
+        if "navTrain" not in self._pages:
+            return
+        page = cast("TrainPage", self._pages["navTrain"])
+        try:
+            job = self.draft.job()
+        except JobError:
+            page.set_hint("")
+            return
+        newest = self.probe.newest
+        if newest is not None and newest.is_of(job) and newest.result.fits:
+            page.set_hint("")
+            return
+        run_in_background(
+            lambda: reason_to_measure(job, this_device()), page.set_hint, lambda _: None, self
+        )
+
+    def _measure(self) -> None:
+        """Try one real step of the draft, where memory is shown."""
+        page = cast("SettingsPage", self.page("navSettings"))
+        self.go_to("navSettings")
+        page.probe_panel.start()
 
     def _show_field(self, field: str) -> None:
         """After undo or redo: the page where something changed."""

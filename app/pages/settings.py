@@ -16,6 +16,7 @@ from app import theme
 from app.draft import JobDraft, problems_of
 from app.forms import FieldSpec, Form, form_grid, heading, specs
 from app.i18n import integer
+from app.probe_controller import ProbeController
 from app.widgets.card import (
     PAGE_MARGIN,
     Card,
@@ -28,6 +29,7 @@ from app.widgets.card import (
     secondary_label,
 )
 from app.widgets.inputs import JobLineEdit
+from app.widgets.probe_panel import ProbePanel
 
 CHECK_PAUSE_MS = 120
 SCROLL_BAR = 10
@@ -39,9 +41,15 @@ class SettingsPage(QWidget):
 
     continue_requested = Signal()
 
-    def __init__(self, draft: JobDraft, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        draft: JobDraft,
+        probe: ProbeController | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._draft = draft
+        self._probe = probe
         self._outside: dict[str, str] = {}  # found at the start, not by job.py
         fields = specs()
         self._form = Form(draft, fields, self)
@@ -97,6 +105,8 @@ class SettingsPage(QWidget):
             "evaluation": self.tr("Testing"),
         }
         column.addWidget(self._name_card())
+        if self._probe is not None:
+            column.addWidget(self._memory_card(self._probe))
         for group, title in titles.items():
             card = Card(title)
             grid = form_grid()
@@ -133,6 +143,13 @@ class SettingsPage(QWidget):
         row.addWidget(secondary_label(self.tr("How you will find it again under Runs.")), 1)
         card.body.addLayout(row)
         card.body.addWidget(self._name_error)
+        return card
+
+    def _memory_card(self, probe: ProbeController) -> Card:
+        card = Card(self.tr("Memory"))
+        card.setObjectName("memoryCard")
+        self.probe_panel = ProbePanel(self._draft, probe)
+        card.body.addWidget(self.probe_panel)
         return card
 
     def _add_effective_batch(self, grid: QGridLayout) -> None:

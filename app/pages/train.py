@@ -55,6 +55,7 @@ from training_backend.protocol import (
     WarningRaised,
 )
 from training_backend.runs import Run
+from training_backend.worth_measuring import Reason
 
 RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000
@@ -70,12 +71,14 @@ class TrainPage(QWidget):
     end_requested = Signal()
     resume_requested = Signal(object)
     export_requested = Signal(object)
+    measure_requested = Signal()
     back_to_current_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._shown = ShownRun()
         self._draft = ("", "", True, "")
+        self._hint = ""
         self._checking = False
         self._stopping = False
         self._current: Run | None = None  # the live run, whichever run is shown
@@ -95,6 +98,18 @@ class TrainPage(QWidget):
         self._draft = (title, subtitle, ready, why_not)
         self._errors.show_error("")  # said of the draft as it was
         self.render_now()
+
+    def set_hint(self, reason: Reason) -> None:
+        """Why one real step should be tried before Start; it keeps nobody from pressing it."""
+        texts: dict[Reason, str] = {
+            "": "",
+            "tight": self.tr(
+                "By the estimate this just fits, or does not. Measure tries one step."
+            ),
+            "long": self.tr("This may take long. Measure tries one step first, in a minute."),
+        }
+        self._hint = texts[reason]
+        self._render_soon()
 
     def open_run(self, run: Run, live: bool) -> None:
         """Show this run from its beginning; what it said so far is read in the background."""
@@ -309,7 +324,7 @@ class TrainPage(QWidget):
         self._render_head()
         self._render_buttons()
         ready = self._draft[2]
-        self.progress.show_run(self._shown, ready, self._checking, self._stopping)
+        self.progress.show_run(self._shown, ready, self._checking, self._stopping, self._hint)
         self.log.flush()
         self.outcome.setVisible(self._shown.terminal is not None)
         ticking = self._shown.is_running()
@@ -353,6 +368,8 @@ class TrainPage(QWidget):
             self.stop_button.setEnabled(True)
         self.resume_button.setVisible(resumable)
         self.back_button.setVisible(elsewhere)
+        idle = shown.run is None and self._draft[2] and not self._checking
+        self.measure_button.setVisible(idle and bool(self._hint))
 
     def _can_resume(self) -> bool:
         match self._shown.terminal:
@@ -451,10 +468,16 @@ class TrainPage(QWidget):
         self.stop_button = SecondaryButton(self.tr("Stop and save"))
         self.stop_button.setObjectName("stopButton")
         self.stop_button.clicked.connect(self._stop)
+        self.measure_button = SecondaryButton(self.tr("Measure first"))
+        self.measure_button.setObjectName("measureFirstButton")
+        self.measure_button.clicked.connect(self.measure_requested)
         self.start_button = SecondaryButton(self.tr("Start"))
         self.start_button.setObjectName("startButton")
         self.start_button.clicked.connect(self._start)
-        for button in (self.back_button, self.start_button, self.resume_button, self.stop_button):
+        for button in (
+            self.back_button, self.measure_button, self.start_button, self.resume_button,
+            self.stop_button,
+        ):  # fmt: skip
             self.header.add_button(button)
 
     def _place_answers(self, *, first: bool) -> None:

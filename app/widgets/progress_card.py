@@ -53,9 +53,12 @@ class ProgressCard(Card):
         self._share = secondary_label(" ")
         self.body.addWidget(self._share)
 
-    def show_run(self, run: ShownRun, ready: bool, checking: bool, stopping: bool) -> None:
-        """Write it all; `ready` tells whether Start could be pressed."""
+    def show_run(
+        self, run: ShownRun, ready: bool, checking: bool, stopping: bool, hint: str = ""
+    ) -> None:
+        """Write it all; `ready` tells whether Start could be pressed, `hint` what to do before."""
         self._run, self._ready, self._checking, self._stopping = run, ready, checking, stopping
+        self._hint = hint if ready and not checking else ""
         self._render_progress()
         self._render_tiles()
 
@@ -158,6 +161,8 @@ class ProgressCard(Card):
         return self.tr("{time} ago").format(time=figures.duration(age))
 
     def _share_words(self) -> str:
+        if self._run.run is None:
+            return self._hint
         counts = self._run.counts
         if counts is None or not counts.trainable_parameters or not counts.total_parameters:
             return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from PySide6.QtCore import QSize, Qt
@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMessageBox,
     QPlainTextEdit,
+    QPushButton,
     QTableView,
     QWidget,
 )
@@ -365,3 +366,23 @@ def test_a_length_that_is_no_number_harms_no_page(window: MainWindow) -> None:
     window.page("navDataset")
     window.draft.set_value("training.max_length", "def")
     assert window.draft.value("training.max_length") == "def"
+
+
+def test_a_long_run_comes_with_the_hint_to_try_one_step_first(
+    window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.go_to("navTrain")
+    measure = window.findChild(QPushButton, "measureFirstButton")
+    assert not measure.isVisible()  # the demo is short
+    window.draft.set_values({"training.max_steps": 100_000, "training.max_length": 2048})
+    qtbot.waitUntil(measure.isVisible, timeout=20_000)
+    assert any("may take long" in text for text in labels(window.page("navTrain")))
+    assert window.findChild(QPushButton, "startButton").isEnabled()  # it blocks nothing
+    asked: list[Any] = []
+    monkeypatch.setattr(window.probe, "start", asked.append)
+    measure.click()
+    assert asked == [window.draft.job()]
+    assert window.findChild(QWidget, "memoryCard").isVisible()
+    window.go_to("navTrain")
+    window.draft.set_value("training.max_steps", 10)
+    qtbot.waitUntil(lambda: not measure.isVisible(), timeout=20_000)
