@@ -104,9 +104,11 @@ class TrainPage(QWidget):
         texts: dict[Reason, str] = {
             "": "",
             "tight": self.tr(
-                "By the estimate this just fits, or does not. Measure tries one step."
+                "It is not certain that this fits. Measuring takes about a minute and tells."
             ),
-            "long": self.tr("This may take long. Measure tries one step first, in a minute."),
+            "long": self.tr(
+                "This may take long. Measuring takes about a minute and tells how long."
+            ),
         }
         self._hint = texts[reason]
         self._render_soon()
