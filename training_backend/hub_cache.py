@@ -68,7 +68,7 @@ def shared_folder() -> Path:
 
 def repo_folder(root: Path, id: str) -> Path:
     """The folder of the model owner/name in the cache `root`."""
-    return root / ("models--" + id.replace("/", "--"))
+    return root / ("models--" + re.sub(r"[/\\]", "--", id))
 
 
 def find_snapshot(id: str, revision: str | None = None) -> Path | None:

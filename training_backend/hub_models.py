@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from training_backend import curated, hub_token
 from training_backend.catalog_entry import CatalogEntry
@@ -155,6 +156,31 @@ def info(id: str, revision: str | None = None) -> HubModel:
     return HubModel(entry, str(model.sha), wanted, problem)
 
 
+def fetch_config(id: str, revision: str | None = None) -> dict[str, Any]:
+    """The `config.json` of a model on the Hub, a few kilobytes that are not kept.
+
+    Raises:
+        UserError: as `info`; there is none, or the model cannot be trained.
+    """
+    if revision is not None and not is_revision(revision):
+        raise _no_revision(id, revision)
+    require_online(id)
+    path = f"/{id}/resolve/{quote(revision or 'main', safe='')}/config.json"
+    try:
+        config = _ask(path, hub_token.read(), id, {}, revision)
+    except UserError as error:
+        if error.code != "hub_file_not_found":
+            raise
+        problem = info(id, revision).problem
+        raise (problem or error) from None
+    if not isinstance(config, dict):
+        raise strange_answer(id)
+    problem = kind_problem(config, ("config.json", _WHOLE), id)
+    if problem is not None:
+        raise problem
+    return config
+
+
 def token_owner() -> str:
     """The account that the kept token belongs to; "" where there is none.
 
@@ -168,19 +194,21 @@ def token_owner() -> str:
     return str(_ask("/api/whoami-v2", token, "", {})["name"])
 
 
-def _ask(path: str, token: str | None, what: str, asked: dict[str, Any]) -> Any:
+def _ask(
+    path: str, token: str | None, what: str, asked: dict[str, Any], revision: str | None = None
+) -> Any:
     """An answer of the Hub's API, in one try: huggingface_hub's own search would go on trying
     for 23 seconds, and waits without end for an answer that does not come."""
     from huggingface_hub import get_session
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     params = {key: value for key, value in asked.items() if value not in (None, "")}
-    with explained(what, signed_in=bool(token)):
+    with explained(what, signed_in=bool(token), revision=revision):
         answer = get_session().get(
             endpoint() + path, params=params, headers=headers, timeout=TIMEOUT_SECONDS
         )
         if answer.status_code >= 400:
-            raise of_answer(answer, what, signed_in=bool(token))
+            raise of_answer(answer, what, signed_in=bool(token), revision=revision)
         return answer.json()
 
 

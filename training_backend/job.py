@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from training_backend.errors import JobError, Problem, UserError
+from training_backend.hub_cache import parse_id
 from training_backend.job_data import DataFormat as DataFormat
 from training_backend.job_data import DatasetSection as DatasetSection
 from training_backend.job_data import Fix as Fix
@@ -46,6 +47,12 @@ class ModelSection(Section):
         None, "Start from an adapter", "A folder with a LoRA adapter of this model to train on.",
         form=False, min_length=1,
     )  # fmt: skip
+
+    @field_validator("id")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        """The address of a model's page on the Hub means the model."""
+        return parse_id(value) or value
 
 
 class EvaluationSection(Section):

@@ -46,7 +46,7 @@ def save(preferences: Preferences) -> None:
 
 def is_offline() -> bool:
     """Whether no connection may be opened: the switch is on, or HF_HUB_OFFLINE says so."""
-    return load().work_offline or (_says_yes("HF_HUB_OFFLINE") and _OURS not in os.environ)
+    return load().work_offline or (_environment_says_offline() and _OURS not in os.environ)
 
 
 def apply_to_environment() -> None:
@@ -58,7 +58,7 @@ def apply_to_environment() -> None:
     the program started stays offline, whatever the switch says.
     """
     if load().work_offline:
-        if not _says_yes("HF_HUB_OFFLINE"):
+        if not _environment_says_offline():
             os.environ[_OURS] = "1"
         os.environ.update(dict.fromkeys(_OFFLINE_VARIABLES, "1"))
     elif os.environ.pop(_OURS, None):
@@ -68,12 +68,17 @@ def apply_to_environment() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Xet has a process-wide cache and threads of its own; everything is had without it.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-    offline = {"HF_HUB_OFFLINE": _says_yes("HF_HUB_OFFLINE")}
-    _set_in("huggingface_hub.constants", offline | {"HF_HUB_DISABLE_TELEMETRY": True})
-    _set_in("datasets.config", offline)
+    hub, datasets = _environment_says_offline(), _says_yes("HF_DATASETS_OFFLINE")
+    _set_in("huggingface_hub.constants", HF_HUB_OFFLINE=hub, HF_HUB_DISABLE_TELEMETRY=True)
+    _set_in("datasets.config", HF_HUB_OFFLINE=hub or datasets)
 
 
-def _set_in(module: str, values: dict[str, bool]) -> None:
+def _environment_says_offline() -> bool:
+    """As huggingface_hub reads it."""
+    return _says_yes("HF_HUB_OFFLINE") or _says_yes("TRANSFORMERS_OFFLINE")
+
+
+def _set_in(module: str, **values: bool) -> None:
     """Change constants that a library read from the environment, if it is imported."""
     if module in sys.modules:
         vars(sys.modules[module]).update(values)

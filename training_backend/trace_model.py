@@ -48,10 +48,9 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-from training_backend import curated, hub_token, lora, memory_traces, targets
+from training_backend import curated, hub_models, lora, memory_traces, targets
 from training_backend.attention import implementation as attention_implementation
 from training_backend.errors import StopRequested, UserError
-from training_backend.hub_errors import explained, require_online
 from training_backend.job import TrainingJob, parse_job
 from training_backend.memory_traces import (
     GROWTHS,
@@ -65,7 +64,6 @@ from training_backend.memory_traces import (
     growth_values,
 )
 from training_backend.model_config import config_of, demo_config, remember_config
-from training_backend.model_folder import read_model_config
 from training_backend.model_kinds import without_code
 
 _BATCHES = (5, 7, 11, 13, 17, 19, 23)
@@ -785,7 +783,7 @@ def trace_job(
     """
     config = config_of(job)
     if config is None:
-        config = _fetched_config(job)
+        config = hub_models.fetch_config(job.model.id.strip(), job.model.revision)
         remember_config(job.model.id.strip(), job.model.revision, config)
     found = trace(config, job, on_progress, (card,))
     known = memory_traces.find(found.fingerprint)
@@ -793,20 +791,6 @@ def trace_job(
         found = found.model_copy(update={"steps": {**known.steps, **found.steps}})
     memory_traces.store(found)
     return found
-
-
-def _fetched_config(job: TrainingJob) -> dict[str, Any]:
-    """The `config.json` of a model on the Hub: a few kilobytes."""
-    from huggingface_hub import hf_hub_download
-
-    name = job.model.id.strip()
-    require_online(name)
-    token = hub_token.read()
-    with explained(name, signed_in=bool(token), revision=job.model.revision):
-        path = hf_hub_download(
-            name, "config.json", revision=job.model.revision, token=token or False
-        )
-    return read_model_config(Path(path).parent, alone=True)
 
 
 def trace_catalogue(folder: Path) -> None:

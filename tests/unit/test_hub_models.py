@@ -13,7 +13,7 @@ from tests.model_files import model_files
 from training_backend import downloads, hub_models, hub_token, preferences
 from training_backend.catalog import CatalogEntry
 from training_backend.errors import UserError
-from training_backend.hub_models import info, search
+from training_backend.hub_models import fetch_config, info, search
 from training_backend.preferences import Preferences
 
 TRANSFORMERS = ["transformers", "safetensors", "license:apache-2.0"]
@@ -124,6 +124,26 @@ def test_info_names_the_problem_of_a_model_that_cannot_be_trained(hub: HubServer
     found = info("acme/pickled")
     assert found.problem is not None and found.problem.code == "model_weights_unsafe"
     assert "pytorch_model.bin" in found.entry.problem
+
+
+def test_the_configuration_alone_can_be_had(hub: HubServer) -> None:
+    commit = hub.add("acme/tiny", model_files())
+    expected = json.loads(model_files()["config.json"])
+    assert fetch_config("acme/tiny") == fetch_config("acme/tiny", commit) == expected
+    hub.add("acme/gguf", {"model.gguf": b"GGUF"})
+    hub.add("acme/gated", model_files(), gated=True)
+    hub.add("acme/awq", model_files(quantization_config={"quant_method": "awq"}))
+    for id, revision, code in (
+        ("acme/gguf", None, "model_is_gguf"),
+        ("acme/gated", None, "hub_gated"),
+        ("acme/awq", None, "model_quantised_already"),
+        ("acme/nothing", None, "hub_not_found"),
+        ("acme/tiny", "v9", "hub_revision_not_found"),
+        ("acme/tiny", "../x", "hub_revision_not_found"),
+    ):
+        with pytest.raises(UserError) as caught:
+            fetch_config(id, revision)
+        assert caught.value.code == code
 
 
 def test_a_gated_model_is_described_to_everyone(hub: HubServer) -> None:

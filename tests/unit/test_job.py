@@ -442,3 +442,12 @@ def test_an_empty_text_is_said_to_be_empty() -> None:
         parse_job({"name": "", "model": {"id": ""}, "dataset": {"path": ""}})
     said = {problem.field: problem.message for problem in caught.value.problems}
     assert said == dict.fromkeys(("name", "model.id", "dataset.path"), "must not be empty")
+
+
+def test_the_address_of_a_models_page_is_taken_as_its_name() -> None:
+    job = parse_job({
+        "model": {"id": "https://huggingface.co/acme/tiny/tree/main"}, "dataset": {"path": "x"}
+    })  # fmt: skip
+    assert job.model.id == "acme/tiny"
+    for id in ("models/mine", "./mine", "/models/mine", "demo"):
+        assert parse_job({"model": {"id": id}, "dataset": {"path": "x"}}).model.id == id

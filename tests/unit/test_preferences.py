@@ -53,14 +53,18 @@ def test_the_switch_works_both_ways_at_once() -> None:
     assert not preferences.is_offline() and "HF_HUB_OFFLINE" not in os.environ
 
 
-def test_who_starts_the_program_offline_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_who_starts_the_program_offline_stays_so(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
     preferences.apply_to_environment()
     assert preferences.is_offline()
     switch(True)
     switch(False)
-    assert preferences.is_offline() and os.environ["HF_HUB_OFFLINE"] == "1"
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert preferences.is_offline() and os.environ[variable] == "1"
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     preferences.apply_to_environment()
     assert not preferences.is_offline()
 
