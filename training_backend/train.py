@@ -32,6 +32,7 @@ from training_backend.adapters import Adapter, read_adapter
 from training_backend.base_files import base_folder
 from training_backend.checkpoints import Checkpoint
 from training_backend.data.training_rows import TrainingRows, training_rows
+from training_backend.devices import Device
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import (
@@ -43,6 +44,7 @@ from training_backend.protocol import (
 from training_backend.tokenizer import load_tokenizer
 from training_backend.trainer_habits import TrainerHabits
 from training_backend.trainer_reports import TrainerReports
+from training_backend.vram import optimizer_name
 from training_backend.worker import Reporter
 
 _SCHEDULER_SETTINGS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
@@ -197,9 +199,7 @@ def make_trainer(
 def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
     training = job.training
     on_gpu = torch.cuda.is_available()
-    optimizer = training.optim
-    if optimizer == "auto":
-        optimizer = "paged_adamw_8bit" if on_gpu else "adamw_torch"
+    optimizer = optimizer_name(job, Device("cuda" if on_gpu else "cpu", name="", total_bytes=0))
     known = inspect.signature(SFTConfig).parameters
     # transformers 5.23 renamed gradient to activation checkpointing; we run with both.
     checkpointing = (
