@@ -13,17 +13,22 @@ import psutil
 import pytest
 
 from training_backend import helper
+from training_backend.devices import this_device
+from training_backend.job import parse_job
+from training_backend.vram import TraceNeeded, estimate_job
 
 
 class Helper:
     """A helper of the test's own, asked without a window."""
 
-    def __init__(self) -> None:
+    def __init__(self, needs_torch: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         theirs, self.commands = context.Pipe(duplex=False)
         self.answers: Connection
         self.answers, their_answers = context.Pipe(duplex=False)
-        self.process = context.Process(target=helper.main, args=(theirs, their_answers, False))
+        self.process = context.Process(
+            target=helper.main, args=(theirs, their_answers, needs_torch)
+        )
         self.process.start()
         theirs.close()
         their_answers.close()
@@ -117,3 +122,38 @@ def test_it_does_without_torch(asked: Helper) -> None:
     if hasattr(psutil.Process, "memory_maps"):
         maps = psutil.Process(asked.process.pid).memory_maps()
         assert not any("libtorch" in place.path for place in maps)
+
+
+def test_a_model_known_by_its_config_alone_is_traced_and_then_estimated(
+    lorasmith_home: Path, tmp_path: Path
+) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 300,
+        "hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 3,
+        "num_key_value_heads": 3, "num_hidden_layers": 2,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    wanted = {"model": {"id": str(tmp_path)}, "dataset": {"path": "none.jsonl"}}
+    parsed: Any = parse_job(wanted)
+    with pytest.raises(TraceNeeded):
+        estimate_job(parsed, this_device())
+
+    asked = Helper(needs_torch=True)
+    asked.ask(1, "trace", job=wanted)
+    shares = []
+    while (answer := asked.answer())[1] == "progress":
+        shares.append(answer[2]["share"])
+    assert answer[1] == "done", answer
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] < 1
+    assert estimate_job(parsed, this_device()).total_bytes > 0
+    assert answer[2]["parameters"] < 100_000
+
+    # One that cannot be built is a sentence; the helper lives on.
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
+    asked.ask(2, "trace", job=wanted)
+    id, kind, document = asked.result()
+    assert (id, kind, document["code"]) == (2, "failed", "model_not_traceable")
+    asked.commands.close()
+    asked.process.join(20)
+    assert asked.process.exitcode == 0
+    asked.answers.close()
