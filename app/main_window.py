@@ -23,7 +23,7 @@ from app.run_controller import RunController
 from app.settings import Settings
 from app.widgets import wording
 from app.widgets.sidebar import Sidebar
-from training_backend import runs
+from training_backend import journal, runs
 from training_backend.devices import this_device
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob
@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # these are built, and their modules read, after the first pa
     from app.pages.runs import RunsPage
     from app.pages.settings import SettingsPage
     from app.pages.train import TrainPage
+    from app.widgets.metric_chart import SmoothingBox
 
 WARM_UP_AFTER_MS = 800
 SAVE_AFTER_MS = 500
@@ -69,6 +70,7 @@ class MainWindow(QMainWindow):
         self.exports = RunController(self)
         self.probe = ProbeController(self.training, self)
         self.helper = HelperClient(self)
+        self._smoothing_boxes: list[SmoothingBox] = []
         self._painted = False
         self._may_close = False
         self._close_when_ended = False
@@ -154,6 +156,7 @@ class MainWindow(QMainWindow):
         page.back_to_current_requested.connect(self._back_to_current)
         self.training.event_arrived.connect(page.apply)
         self.training.run_ended.connect(page.finish)
+        self._share_smoothing(page.charts.loss.smoothing)
         self._tell_draft(page)
         return page
 
@@ -179,6 +182,7 @@ class MainWindow(QMainWindow):
         from app.pages.runs import RunsPage
 
         page = RunsPage()
+        self._share_smoothing(page.comparison.smoothing)
         page.open_requested.connect(self.open_run)
         page.train_requested.connect(lambda: self.go_to("navTrain"))
         page.resume_requested.connect(self.resume)
@@ -186,6 +190,19 @@ class MainWindow(QMainWindow):
         return page
 
     # -------------------------------------------------------------------------------- wiring
+
+    def _share_smoothing(self, box: SmoothingBox) -> None:
+        """All charts are smoothed alike, also at the next start."""
+        remembered = self.settings.smoothing()
+        if remembered is not None:
+            box.setValue(remembered)
+        self._smoothing_boxes.append(box)
+        box.valueChanged.connect(self._on_smoothing)
+
+    def _on_smoothing(self, weight: float) -> None:
+        self.settings.set_smoothing(weight)
+        for box in self._smoothing_boxes:
+            box.setValue(weight)
 
     def _connect(self) -> None:
         self.sidebar.chosen.connect(self.go_to)
@@ -429,7 +446,8 @@ class MainWindow(QMainWindow):
 
 def samples_of(run: Run) -> tuple[str, list[SampleGenerated]]:
     """A run's name and its answers; for a thread."""
-    samples = [event for event in run.events() if isinstance(event, SampleGenerated)]
+    parts = journal.pieces(run.folder)
+    samples = [e for events, _ in parts for e in events if isinstance(e, SampleGenerated)]
     return run.training_job().name, samples
 
 

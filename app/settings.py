@@ -43,6 +43,14 @@ class Settings:
     def set_draft(self, draft: dict[str, Any]) -> None:
         self._store.setValue("draft", json.dumps(draft))
 
+    def smoothing(self) -> float | None:
+        """Of the charts, from 0 to below 1; None when it was never changed."""
+        value = self._json("smoothing")
+        return value if isinstance(value, float) and 0 <= value < 1 else None
+
+    def set_smoothing(self, weight: float) -> None:
+        self._store.setValue("smoothing", json.dumps(weight))
+
     def recent(self, kind: RecentKind) -> list[str]:
         value = self._json(f"recent/{kind}")
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

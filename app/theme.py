@@ -46,6 +46,14 @@ class Palette:
     chart_smoothed: str
     chart_raw: str
     chart_held_out: str
+    run_1: str
+    run_2: str
+    run_3: str
+    run_4: str
+    run_5: str
+    run_6: str
+    run_7: str
+    run_8: str
     token_trained_bg: str
     token_trained_line: str
     token_read: str
@@ -76,6 +84,14 @@ LIGHT = Palette(
     chart_smoothed="#3B5BDB",
     chart_raw="#B9C6F3",
     chart_held_out="#D9730D",
+    run_1="#3B5BDB",
+    run_2="#D9730D",
+    run_3="#17794B",
+    run_4="#8E44AD",
+    run_5="#C0392B",
+    run_6="#0B7285",
+    run_7="#7A5C3E",
+    run_8="#5C6675",
     token_trained_bg="#DDF3E6",
     token_trained_line="#17794B",
     token_read="#667085",
@@ -103,6 +119,14 @@ DARK = Palette(
     chart_smoothed="#7C9BFF",
     chart_raw="#3A4A80",
     chart_held_out="#F0A35E",
+    run_1="#7C9BFF",
+    run_2="#F0A35E",
+    run_3="#4CC38A",
+    run_4="#C792EA",
+    run_5="#F2777A",
+    run_6="#4FC3D9",
+    run_7="#C9A27E",
+    run_8="#AEB6C4",
     token_trained_bg="#1D3A2C",
     token_trained_line="#4CC38A",
     token_read="#8A94A6",

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.background import run_in_background
+from app.models.comparison import MOST_RUNS
 from app.widgets import figures
 from app.widgets.actions import open_folder
 from app.widgets.card import (
@@ -26,6 +27,7 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
+from app.widgets.comparison import Comparison
 from app.widgets.runs_table import RunsTable
 from training_backend import runs
 from training_backend.errors import UserError
@@ -44,6 +46,8 @@ class RunsPage(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._comparing = self._any = False
+        self._subtitle = ""
         self._timer = QTimer(self, interval=REFRESH_MILLISECONDS)
         self._timer.timeout.connect(self.refresh)
         self._build()
@@ -74,13 +78,24 @@ class RunsPage(QWidget):
     def _show_runs(self, found: list[RunSummary]) -> None:
         self.table.show_runs(found)
         count = figures.count(len(found))
-        self.header.subtitle.setText(
-            self.tr("{count} on this computer").format(count=count) if found else ""
-        )
-        self._card.setVisible(bool(found))
-        self._empty.setVisible(not found)
+        self._subtitle = self.tr("{count} on this computer").format(count=count) if found else ""
+        self._any = bool(found)
+        if self._comparing and any(one.state == "running" for one in self.table.selected()):
+            self.comparison.reload()
+        self._show_parts()
+
+    def _show_parts(self) -> None:
+        """The list, or what was chosen to compare, or why there is neither."""
+        comparing = self._comparing
+        self.header.title.setText(self.tr("Compare runs") if comparing else self.tr("Runs"))
+        self.header.subtitle.setText("" if comparing else self._subtitle)
+        self.comparison.setVisible(comparing)
+        self.comparison.controls.setVisible(comparing)
+        self._card.setVisible(self._any and not comparing)
+        self._empty.setVisible(not self._any and not comparing)
         for button in self._buttons:
-            button.setVisible(bool(found))
+            button.setVisible(self._any and not comparing)
+        self.back_button.setVisible(comparing)
         self._update_buttons()
 
     def _update_buttons(self) -> None:
@@ -90,6 +105,7 @@ class RunsPage(QWidget):
         self.open_button.setEnabled(summary is not None)
         self.folder_button.setEnabled(summary is not None)
         chosen = self.table.selected()
+        self.compare_button.setEnabled(2 <= len(chosen) <= MOST_RUNS)
         self.delete_button.setEnabled(
             bool(chosen) and all(one.state != "running" for one in chosen)
         )
@@ -117,6 +133,17 @@ class RunsPage(QWidget):
     def _show_folder(self) -> None:
         if (summary := self.selected()) is not None:
             open_folder(summary.run.folder)
+
+    def _compare(self) -> None:
+        self._comparing = True
+        self.comparison.compare(self.table.selected())
+        self._show_parts()
+        self.back_button.setFocus()
+
+    def _back(self) -> None:
+        self._comparing = False
+        self._show_parts()
+        self.table.setFocus()
 
     def _ask_to_delete(self) -> None:
         chosen = self.table.selected()
@@ -167,14 +194,20 @@ class RunsPage(QWidget):
         )
         self.export_button = self._button("exportRunButton", self.tr("Export"), self._export)
         self.resume_button = self._button("resumeRunButton", self.tr("Resume"), self._resume)
+        self.compare_button = self._button("compareRunsButton", self.tr("Compare"), self._compare)
+        self.compare_button.setToolTip(
+            self.tr("Select 2 to {count} runs with Ctrl or Shift.").format(count=MOST_RUNS)
+        )
+        self.back_button = self._button("backToRunsButton", self.tr("Back to the list"), self._back)
         self.open_button = PrimaryButton(self.tr("Open"))
         self.open_button.setObjectName("openRunButton")
         self.open_button.clicked.connect(self._open)
         self._buttons: tuple[QPushButton, ...] = (
-            self.delete_button, self.folder_button, self.export_button, self.resume_button,
-            self.open_button,
+            self.delete_button, self.folder_button, self.compare_button, self.export_button,
+            self.resume_button, self.open_button,
         )  # fmt: skip
-        for button in self._buttons:
+        self.comparison = Comparison()
+        for button in (*self._buttons, self.comparison.controls, self.back_button):
             self.header.add_button(button)
         self._errors = ErrorLabel("runsProblem")
         layout.addWidget(self._errors)
@@ -183,6 +216,7 @@ class RunsPage(QWidget):
         self.table = self._table()
         self._card.body.addWidget(self.table)
         layout.addWidget(self._card, 1)
+        layout.addWidget(self.comparison, 1)
         self._empty = self._empty_state()
         layout.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)
 

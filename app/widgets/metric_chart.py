@@ -47,7 +47,7 @@ class LossChart(ChartCard):
         plot.setMinimumHeight(180)
         self.set_plot(plot)
         self._each_line = plot.add_line("chart_raw", name=f"loss ({LOSS_UNIT})", label=False)
-        self._smoothed_line = plot.add_line("chart_smoothed")
+        self._smoothed_line = plot.add_line("chart_smoothed", follows=True)
         self._held_out_line = plot.add_line(
             "chart_held_out", name=f"held-out loss ({LOSS_UNIT})", dots=True
         )
@@ -135,6 +135,7 @@ class MetricChart(ChartCard):
         empty_text: str,
         write: Callable[[float], str],
         smoothing: SmoothingBox | None = None,
+        write_axis: Callable[[float, float], str] = write_number,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(title, "step", parent)
@@ -143,8 +144,8 @@ class MetricChart(ChartCard):
         self._smoothing = smoothing
         self._points = Series()
         plot = ExplorablePlot(
-            step_axis(),
-            NumberAxis("left", pixels_apart=36, write=lambda value, _: write(value)),
+            step_axis(pixels_apart=70),
+            NumberAxis("left", pixels_apart=28, write=write_axis),
             empty_text=empty_text,
             drawing=self._draw,
             readout=self._readout,
@@ -156,7 +157,9 @@ class MetricChart(ChartCard):
         named = f"{metric} ({unit})" if unit else metric
         role = "chart_smoothed" if smoothing is None else "chart_raw"
         self._line = plot.add_line(role, name=named, label=smoothing is None)
-        self._smoothed_line = plot.add_line("chart_smoothed") if smoothing is not None else None
+        self._smoothed_line = (
+            None if smoothing is None else plot.add_line("chart_smoothed", follows=True)
+        )
         if smoothing is not None:
             smoothing.valueChanged.connect(plot.schedule)
         self.add_menu_button()
@@ -241,10 +244,13 @@ class SmoothingBox(QDoubleSpinBox):
             event.ignore()
 
 
-def step_axis() -> NumberAxis:
+def step_axis(pixels_apart: int = 90) -> NumberAxis:
     """Whole steps along the bottom."""
     return NumberAxis(
-        "bottom", pixels_apart=90, write=lambda value, _: figures.count(round(value)), whole=True
+        "bottom",
+        pixels_apart=pixels_apart,
+        write=lambda value, _: figures.count(round(value)),
+        whole=True,
     )
 
 

@@ -28,6 +28,7 @@ from app.widgets.series import Floats, in_view, peaks
 REDRAW_MILLISECONDS = 80
 END_LABEL_PIXELS = 60
 LABEL_HEIGHT = 15
+LABEL_WIDTH = 16  # of one that stands at its line's own end: a number
 SMALLEST_LOG = 1e-12  # what is not above zero has no logarithm
 _NO_VALUES: Floats = np.empty(0)
 
@@ -36,8 +37,9 @@ _NO_VALUES: Floats = np.empty(0)
 class Line:
     """One line of a plot with all its points.
 
-    `may_cut` lets outliers be cut off; a line of a few dots shows them all. `name` and
-    `unit` are what a table of the values calls it.
+    `may_cut` lets outliers be cut off; a line of a few dots shows them all. What follows
+    another line (its smoothed course) does not count for the range along y. `name`, with its
+    unit, is what a table of the values calls it.
     """
 
     item: pg.PlotDataItem
@@ -46,6 +48,7 @@ class Line:
     dashes: tuple[float, ...]
     label: pg.TextItem | None
     may_cut: bool
+    follows: bool
     name: str = ""
     end_text: str = ""
     xs: Floats = field(default_factory=lambda: _NO_VALUES)
@@ -74,6 +77,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self.lines: list[Line] = []
         self.window_x = Window()
         self.clips = True
+        self.labels_at_ends = False  # of each line; else one below the other at the right
         self._fixed_y: tuple[float, float] | None = None
         self._least_y = 1e-9
         self._extent = (0.0, 1.0, 0.0, 1.0)
@@ -107,13 +111,16 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         name: str = "",
         dots: bool = False,
         label: bool = True,
+        follows: bool = False,
         dashes: tuple[float, ...] = (),
     ) -> Line:
         """A new line above the earlier ones; `label` writes its newest value at its end."""
         item = pg.PlotDataItem(connect="finite", antialias=True)
         self.addItem(item)
         text = self._text_item() if label else None
-        line = Line(item, role, dots, dashes, text, may_cut=not dots, name=name)
+        if text is not None and self.labels_at_ends:
+            text.setAnchor(pg.Point(-0.8, 0.5))  # clear of the last dot
+        line = Line(item, role, dots, dashes, text, not dots, follows, name)
         self.lines.append(line)
         self._colour_line(line)
         return line
@@ -203,6 +210,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             axis.setPen(pg.mkPen(None))
             axis.setTickPen(pg.mkPen(colours.line if name == "left" else None))
             axis.setTextPen(colours.secondary)
+        self.cut_note.setStyleSheet(f"background: {colours.panel};")
         self._limit.setPen(pen("bad", LIMIT_DASHES))
         self._limit_label.setColor(colours.bad)
         for line in self.lines:
@@ -240,7 +248,9 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         for line in self.lines:
             view = in_view(line.xs, self.x_of_view(low), self.x_of_view(high))
             parts.append((line, view, line.ys[view]))
-        y_low, y_high, note = self._range_y([(ys, line.may_cut) for line, _, ys in parts])
+        y_low, y_high, note = self._range_y(
+            [(ys, line.may_cut) for line, _, ys in parts if not line.follows]
+        )
         self._extent = (low, high, y_low, y_high)
         width = max(int(self.plotItem.vb.width()), 100)
         for line, view, _ in parts:
@@ -256,7 +266,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 line.label.setText(line.end_text if ends_here else "")
                 if ends_here:
                     end = float(ys[-1]) if np.isfinite(ys[-1]) else y_low
-                    line.label.setPos(high, min(max(end, y_low), y_high))
+                    at = float(xs[-1]) if self.labels_at_ends else high
+                    line.label.setPos(at, min(max(end, y_low), y_high))
         self.cut_note.setText(note)
         self.cut_note.setVisible(bool(note))
         self._apply_extent()
@@ -283,9 +294,9 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             if log:
                 outermost = 10.0**outermost
             words = (
-                self.tr("up to {value}, cut off")
+                self.tr("spikes up to {value} are cut off")
                 if everything[1] > high
-                else self.tr("down to {value}, cut off")
+                else self.tr("spikes down to {value} are cut off")
             )
             note = words.format(value=figures.short(outermost))
         return low, high, note
@@ -325,14 +336,17 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     def _part_labels(self) -> None:
         """Move labels apart that would stand on one another, and place the limit's."""
-        pixel = float(self.plotItem.vb.viewPixelSize()[1])
+        width, height = map(float, self.plotItem.vb.viewPixelSize())
         labels = [line.label for line in self.lines if line.label and line.label.toPlainText()]
         ends = [self.x_in_view(float(line.xs[-1])) for line in self.lines if len(line.xs)]
-        floor = -np.inf
+        lowest = self._extent[2] + LABEL_HEIGHT / 2 * height
+        placed: list[tuple[float, float]] = []
         for label in sorted(labels, key=lambda each: float(each.pos().y())):
-            y = max(float(label.pos().y()), floor)
-            label.setPos(min(max(ends), self._extent[1]), y)
-            floor = y + LABEL_HEIGHT * pixel
+            x = float(label.pos().x()) if self.labels_at_ends else min(max(ends), self._extent[1])
+            below = [y for at, y in placed if abs(at - x) < LABEL_WIDTH * width]
+            y = max(float(label.pos().y()), lowest, *(y + LABEL_HEIGHT * height for y in below))
+            label.setPos(x, y)
+            placed.append((x, y))
         self._limit_label.setPos(self._extent[1], float(self._limit.value()))
 
     def _show_emptiness(self) -> None:

@@ -29,6 +29,7 @@ class RunCharts(QWidget):
             "",
             self.tr("How far each step goes."),
             figures.scientific,
+            write_axis=lambda value, _: figures.scientific(value),
         )
         self.gradient = MetricChart(
             "grad_norm",

@@ -18,6 +18,8 @@ from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.journal import JournalWriter
 from training_backend.protocol import (
+    EvaluationLogged,
+    MemorySampled,
     MetricsLogged,
     RunCompleted,
     RunFailed,
@@ -200,3 +202,120 @@ def test_keeps_the_selection_when_a_run_comes_in(page: RunsPage, qtbot: QtBot) -
     selected = page.selected()
     assert selected is not None
     assert selected.name == "one"
+
+
+def _learned(name: str, rank: int, losses: list[float], held_out: float | None) -> Run:
+    document = {
+        "version": 1,
+        "name": name,
+        "model": {"id": "demo"},
+        "dataset": {"path": "demo"},
+        "lora": {"r": rank},
+    }
+    run = runs.create(parse_job(document))
+    writer = JournalWriter(run.folder)
+    writer.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
+    for step, loss in enumerate(losses, 1):
+        writer.append(MetricsLogged(step=step, total_steps=9, epoch=0.1, loss=loss))
+    if held_out is not None:
+        writer.append(EvaluationLogged(step=len(losses), epoch=0.5, loss=held_out))
+    writer.append(
+        MemorySampled(
+            device="cpu", process_bytes=2**30, device_used_bytes=2**31, device_total_bytes=2**34
+        )
+    )
+    writer.append(RunCompleted(folder="x"))
+    writer.close()
+    return run
+
+
+def _compare(page: RunsPage, qtbot: QtBot, count: int) -> dict[str, list[str]]:
+    """What the comparison's table says, by column."""
+    page.table.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
+    page.table.selectAll()
+    page.compare_button.click()
+    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == count, timeout=5_000)
+    model = page.comparison.table.model()
+    side = Qt.Orientation.Horizontal
+    titles = [model.headerData(column, side) for column in range(model.columnCount())]
+    return {
+        title: [model.index(row, column).data() for row in range(model.rowCount())]
+        for column, title in enumerate(titles)
+    }
+
+
+def test_compared_runs_stand_beside_the_settings_in_which_they_differ(
+    page: RunsPage, qtbot: QtBot
+) -> None:
+    _learned("a <b>small</b> one", 8, [3.0, 2.0, 2.0], 2.5)
+    _learned("large", 64, [3.0, 1.0], None)
+    _show(page, qtbot, 2)
+    said = _compare(page, qtbot, 2)
+    assert said["Run"] == ["1 a <b>small</b> one", "2 large"]
+    assert said["Rank"] == ["8", "64"]
+    assert "Alpha" not in said  # the same in both
+    assert said["Loss"] == ["2.333", "2.000"]
+    assert said["Held-out"] == ["2.500", "–"]
+    assert said["Memory at most"] == ["1.0 GB", "1.0 GB"]
+
+
+def test_overlaid_lines_differ_in_dashes_not_in_colour_alone(page: RunsPage, qtbot: QtBot) -> None:
+    for number in range(8):
+        _learned(f"run {number}", 2**number, [2.0, 1.0 + number], None)
+    _show(page, qtbot, 8)
+    _compare(page, qtbot, 8)
+    pens = [item.opts["pen"] for item in page.comparison._charts[0][0].plot.listDataItems()]
+    assert len(pens) == 8
+    assert {pen.width() for pen in pens} == {1}
+    assert len({tuple(pen.dashPattern()) for pen in pens}) == 8
+    assert len({pen.color().name() for pen in pens}) == 8
+    labels = [line.label.toPlainText() for line in page.comparison._charts[0][0].plot.lines]
+    assert labels == [str(number) for number in range(1, 9)]
+
+
+def test_runs_are_compared_by_time_as_well(page: RunsPage, qtbot: QtBot) -> None:
+    _learned("one", 8, [3.0, 2.0], 2.5)
+    _learned("two", 16, [3.0, 2.0], 2.5)
+    _show(page, qtbot, 2)
+    _compare(page, qtbot, 2)
+    by_step, by_time = page.comparison._charts
+    assert by_step[0].isVisible() and by_step[1].isVisible()
+    page.comparison.along.setCurrentIndex(1)
+    assert by_time[0].isVisible() and not by_step[0].isVisible()
+    seconds = by_time[0].plot.lines[0].xs
+    assert 0 <= seconds[0] <= seconds[1] < 60
+
+
+def test_only_2_to_8_runs_can_be_compared_and_back_leads_to_the_list(
+    page: RunsPage, qtbot: QtBot
+) -> None:
+    for number in range(9):
+        _learned(f"run {number}", 8, [2.0], None)
+    _show(page, qtbot, 9)
+    assert not page.compare_button.isEnabled()  # one is selected
+    page.table.selectAll()
+    assert not page.compare_button.isEnabled()
+    page.table.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
+    _select(page, "run 0")
+    page.table.setFocus()
+    QTest.keyClick(page.table, Qt.Key.Key_Down, Qt.KeyboardModifier.ShiftModifier)
+    assert page.compare_button.isEnabled()
+    page.compare_button.click()
+    assert page.comparison.isVisible() and not page.table.isVisible()
+    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == 2, timeout=5_000)
+    page.back_button.click()
+    assert page.table.isVisible() and not page.comparison.isVisible()
+
+
+def test_a_run_that_cannot_be_read_leaves_the_others_to_compare(
+    page: RunsPage, qtbot: QtBot
+) -> None:
+    whole = _learned("whole", 8, [2.0], None)
+    broken = _learned("broken", 8, [2.0], None)
+    _show(page, qtbot, 2)
+    (broken.folder / "job.json").write_text("{", encoding="utf-8")
+    (whole.folder / "events.jsonl").write_bytes(
+        (whole.folder / "events.jsonl").read_bytes() + b"nonsense\n"
+    )
+    said = _compare(page, qtbot, 2)
+    assert said["Loss"] == ["2.000", "2.000"]
