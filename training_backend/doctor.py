@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from training_backend import __version__, hub_models, nvidia, preferences, torch_build
+from training_backend import __version__, curated, hub_models, nvidia, preferences, torch_build
+from training_backend.badges import badge
+from training_backend.catalog_entry import CatalogEntry
 from training_backend.demo_model import demo_model_ready
 from training_backend.devices import Device, chosen_gpu, this_device
 from training_backend.errors import UserError
 from training_backend.hardware import Hardware, probe
 from training_backend.hub_errors import endpoint
+from training_backend.job import DatasetSection, ModelSection, TrainingJob, TrainingSection
 from training_backend.nvidia import Gpu
 from training_backend.other_gpus import OtherGpu
 
@@ -23,12 +27,13 @@ _PACKAGES = (
 _OPTIONAL = ("PySide6-Essentials", "pyqtgraph")
 _GIB = 2**30
 
-# Rules of thumb for a first answer; `estimate` reckons a given job exactly. GiB taken by each
-# billion parameters, and by everything else (short texts, batch 1, recomputation on).
-_GIB_PER_BILLION_4BIT = 0.75
-_GIB_PER_BILLION_16BIT = 2.6
-_GIB_BESIDES = 2.5
 _CPU_BILLIONS = 0.5  # beyond this a step on a CPU takes minutes
+# What is asked of a card for a first answer: short texts, one at a time.
+_MODEST_JOB = TrainingJob(
+    model=ModelSection(id="demo"),
+    dataset=DatasetSection(path="demo"),
+    training=TrainingSection(per_device_train_batch_size=1, max_length=512),
+)
 
 # AMD's chips that bitsandbytes 0.50 quantises to 4 bits on (its README); x stands for any.
 _AMD_4BIT = ("gfx908", "gfx90a", "gfx942", "gfx950", "gfx1250", "gfx101", "gfx103", "gfx110",
@@ -152,33 +157,48 @@ def _amd(gpu: OtherGpu) -> tuple[str, bool, str]:
 
 
 def _recommended(device: Device) -> dict[str, Any]:
-    free = device.available_bytes / _GIB
+    """The largest models of the catalogue that fit, in 4-bit and in 16-bit."""
     on_card = device.kind != "cpu"
-    limit = float("inf") if on_card else _CPU_BILLIONS
-    sizes = [
-        _rounded(min(limit, max(0.0, free - _GIB_BESIDES) / cost))
-        for cost in (_GIB_PER_BILLION_4BIT, _GIB_PER_BILLION_16BIT)
-    ]
-    if not on_card:
-        text = (
-            f"models of up to about {_billions(sizes[0])} parameters, on the processor: "
-            "a step takes seconds. For larger ones an NVIDIA card is needed."
-        )
-    elif sizes[0] == 0:
+    fits = {entry: badge(entry, _MODEST_JOB, device) for entry in curated.models()}
+    in_16_bit = _largest(entry for entry, fit in fits.items() if fit in ("comfortable", "tight"))
+    in_4_bit = _largest(
+        entry for entry, fit in fits.items() if fit in ("comfortable", "tight", "fits_in_4bit")
+    )
+    if in_4_bit is None or in_16_bit is None:
         text = (
             f"little memory is free on {device.name}: close other programs, or use the processor."
         )
+    elif on_card:
+        text = (
+            f"models of up to about {_size(in_4_bit)} parameters in 4-bit (such as "
+            f"{in_4_bit.title}), or {_size(in_16_bit)} in 16-bit (such as {in_16_bit.title}), on "
+            f"short texts, with what is free on {device.name} now."
+        )
     else:
         text = (
-            f"models of up to about {_billions(sizes[0])} parameters in 4-bit, or "
-            f"{_billions(sizes[1])} in 16-bit, with what is free on {device.name} now."
+            f"models of up to about {_CPU_BILLIONS * 1000:.0f} million parameters, on the "
+            "processor: a step takes seconds. For larger ones an NVIDIA card is needed."
         )
+    limit = float("inf") if on_card else _CPU_BILLIONS
     return {
         "device": device.name if on_card else "cpu",
-        "billions_4bit": sizes[0],
-        "billions_16bit": sizes[1],
+        "billions_4bit": min(limit, _billions(in_4_bit)),
+        "billions_16bit": min(limit, _billions(in_16_bit)),
         "text": text,
     }
+
+
+def _largest(entries: Iterable[CatalogEntry]) -> CatalogEntry | None:
+    return max(entries, key=_billions, default=None)
+
+
+def _billions(entry: CatalogEntry | None) -> float:
+    return round((entry.parameters or 0) / 1e9, 1) if entry else 0.0
+
+
+def _size(entry: CatalogEntry) -> str:
+    size = _billions(entry)
+    return f"{size:.0f} billion" if size >= 10 else f"{size:g} billion"
 
 
 def _problems(hardware: Hardware, card: Gpu | None, packages: dict[str, str | None]) -> list[str]:
@@ -242,13 +262,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _rounded(billions: float) -> float:
-    """Rounded down to what people say: whole billions, below ten half ones, below one tenths."""
-    step = 1.0 if billions >= 10 else 0.5 if billions >= 1 else 0.1
-    return round(int(billions / step + 1e-9) * step, 1)
-
-
-def _billions(size: float) -> str:
-    return f"{size * 1000:.0f} million" if size < 1 else f"{size:g} billion"

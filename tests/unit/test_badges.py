@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,12 @@ from training_backend.badges import badge
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.devices import Device, parse_device
 from training_backend.errors import UserError
-from training_backend.job import TrainingJob
+from training_backend.job import (
+    ModelSection,
+    QuantizationSection,
+    TrainingJob,
+    TrainingSection,
+)
 from training_backend.vram import Estimate, Needs, TraceNeeded, fit_of
 
 GIB = 2**30
@@ -86,6 +92,33 @@ def test_nothing_is_said_of_what_cannot_be_told(
 
     monkeypatch.setattr(vram, "estimate_job", unknown)
     assert badge(hub_model(), JOB, CARD) == "unknown"
+
+
+def test_the_whole_catalogue_is_judged_by_the_traces_that_come_with_the_program() -> None:
+    for model in curated.models():
+        for load_in_4bit in (False, True):
+            quantization = QuantizationSection(load_in_4bit=load_in_4bit)
+            job = JOB.model_copy(
+                update={"model": ModelSection(id=model.id), "quantization": quantization}
+            )
+            assert vram.estimate_job(job, CARD).total_bytes > 0
+    largest = max(curated.models(), key=lambda model: model.parameters or 0)
+    assert badge(largest, JOB, CARD) == "does_not_fit"
+    assert badge(largest, JOB, parse_device("cuda:2000GiB")) == "comfortable"
+
+
+def test_the_card_that_a_description_names_is_large_enough() -> None:
+    short = JOB.model_copy(
+        update={"training": TrainingSection(per_device_train_batch_size=1, max_length=512)}
+    )
+    named = 0
+    for model in curated.models():
+        size = re.search(r"cards with (\d+) GB", model.description)
+        if size:
+            named += 1
+            card = parse_device(f"cuda:{size[1]}GB")
+            assert badge(model, short, card) in ("comfortable", "tight", "fits_in_4bit"), model.id
+    assert named > 10
 
 
 def hub_model(**details: Any) -> CatalogEntry:

@@ -87,7 +87,7 @@ def test_without_a_card_small_models_on_the_processor(
 
 
 @pytest.mark.parametrize(
-    ("gib", "smallest", "largest"), [(8, 6, 8), (12, 10, 14), (24, 20, 34), (48, 55, 70)]
+    ("gib", "smallest", "largest"), [(8, 7, 11), (12, 10, 16), (24, 24, 37), (48, 65, 73)]
 )
 def test_published_sizes_fit_their_cards(
     computer: Hardware,
