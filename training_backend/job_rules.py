@@ -59,8 +59,45 @@ def _conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
             )
         if job.model.adapter is not None:
             yield "training.method", "an adapter to start from is trained on with lora"
+    if training.objective == "dpo":
+        yield from _dpo_conflicts(job)
     if training.packing and training.train_sampling_strategy == "group_by_length":
         yield (
             "training.train_sampling_strategy",
             "packed rows are all of one length already; choose random",
         )
+
+
+def _dpo_conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
+    lora, training = job.lora, job.training
+    formats = {source.format for source in job.dataset.resolved_sources()}
+    if formats - {"auto", "preference"}:
+        yield (
+            "training.objective",
+            "dpo needs data with a chosen and a rejected answer in each row (the form preference); "
+            "choose sft, or other data",
+        )
+    if training.method == "full":
+        yield (
+            "training.objective",
+            "dpo compares with the model as it was, which is there only beside an adapter; choose "
+            "lora or sft",
+        )
+    if job.model.adapter is not None:
+        yield (
+            "training.objective",
+            "dpo compares with the model without adapters, so it cannot go on from one; merge that "
+            "adapter by an export first",
+        )
+    if lora.changes_base:
+        yield (
+            "lora.init_lora_weights",
+            f"dpo compares with the model as it was, which {lora.init_lora_weights} changes; "
+            "choose default",
+        )
+    if training.packing:
+        yield "training.packing", "dpo compares pairs of rows, which cannot be packed; turn it off"
+    if training.neftune_noise_alpha:
+        yield "training.neftune_noise_alpha", "dpo would compare noise; set it to 0"
+    if training.train_sampling_strategy == "group_by_length":
+        yield "training.train_sampling_strategy", "dpo takes rows in random order only"

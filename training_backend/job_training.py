@@ -173,6 +173,21 @@ class TrainingSection(Section):
         "only, with many times the memory.",
         advanced=True,
     )
+    objective: Literal["sft", "dpo"] = field(
+        "sft",
+        "What is learned",
+        "sft learns to give the answers of the data. dpo learns to prefer the chosen answer of "
+        "each pair to the rejected one; it wants a learning rate of about 5e-6 to 5e-5.",
+        advanced=True,
+    )
+    beta: float = field(
+        0.1,
+        "Closeness (DPO)",
+        "How close dpo stays to the model as it was: higher changes it less.",
+        gt=0,
+        le=100,
+        advanced=True,
+    )
     num_train_epochs: float = field(
         3.0,
         "Epochs",

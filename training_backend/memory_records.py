@@ -35,6 +35,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "training": (
         "method",
+        "objective",
         "per_device_train_batch_size",
         "max_length",
         "packing",

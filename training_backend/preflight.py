@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training_backend import adapters, catalog, hub_cache, start_adapter
-from training_backend.data import mapping, sources
+from training_backend.data import mapping, pairs, sources
 from training_backend.demo_model import demo_model_ready
 from training_backend.downloads import whole_model
 from training_backend.errors import JobError, Problem, UserError
@@ -66,6 +66,8 @@ def check_data(job: TrainingJob) -> None:
     Raises `UserError`.
     """
     opened = [sources.open_source(section) for section in job.dataset.resolved_sources()]
+    if job.training.objective == "dpo":
+        pairs.require_pairs(opened)
     held_out = job.dataset.held_out_source()
     if held_out is not None:
         try:

@@ -95,6 +95,13 @@ class _Probe:
 
     def _measure(self) -> MemoryMeasured:
         job, reporter = self.job, self.reporter
+        if job.training.objective == "dpo":
+            raise UserError(
+                "probe_not_for_dpo",
+                "The memory test cannot try dpo yet.",
+                "Start with batch size 1, and raise it while memory is left.",
+                field="training.objective",
+            )
         reporter.phase("loading", detail="the tokenizer and the data")
         base = base_folder(job.model.id, job.model.revision, reporter)
         start = train.start_of(job, str(base))

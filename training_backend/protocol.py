@@ -69,7 +69,11 @@ class PhaseChanged(_Event):
 
 
 class MetricsLogged(_Event):
-    """One optimizer step. `seconds_left` is the worker's own estimate to the last step."""
+    """One optimizer step. `seconds_left` is the worker's own estimate to the last step.
+
+    Of preference tuning: `reward_margin` is how much more the model has come to prefer the
+    chosen answers to the rejected ones, `reward_accuracy` in what share of the pairs it does.
+    """
 
     type: Literal["MetricsLogged"] = "MetricsLogged"
     step: int
@@ -79,6 +83,8 @@ class MetricsLogged(_Event):
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
     seconds_left: float | None = None
 
 
@@ -100,12 +106,14 @@ class MemorySampled(_Event):
 
 
 class EvaluationLogged(_Event):
-    """Loss on the held-out rows after `step` steps."""
+    """Loss on the held-out rows after `step` steps; rewards as in `MetricsLogged`."""
 
     type: Literal["EvaluationLogged"] = "EvaluationLogged"
     step: int
     epoch: float
     loss: float
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
 
 
 class SampleGenerated(_Event):

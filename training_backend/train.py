@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from training_backend import (
     adapters,
@@ -35,6 +35,7 @@ from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.devices import Device
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import TrainingJob
+from training_backend.preference import PreferenceTrainer
 from training_backend.protocol import (
     PhaseChanged,
     RunCompleted,
@@ -175,7 +176,8 @@ def make_trainer(
 ) -> Any:
     """The trainer of a job, with its adapter in place; `rows` as `TrainingRows.train`."""
     with_adapter = job.training.method == "lora"
-    trainer = _Trainer(
+    in_pairs = job.training.objective == "dpo"
+    trainer = (PreferenceTrainer if in_pairs else _Trainer)(
         loraplus_lr_ratio=job.lora.loraplus_lr_ratio if with_adapter else 1.0,
         model=model,
         args=_arguments(job, staging, held_out is not None),
@@ -196,7 +198,7 @@ def make_trainer(
     return trainer
 
 
-def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
+def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig | DPOConfig:
     training = job.training
     on_gpu = torch.cuda.is_available()
     optimizer = optimizer_name(job, Device("cuda" if on_gpu else "cpu", name="", total_bytes=0))
@@ -209,7 +211,12 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
     )
     every = training.activation_checkpointing_every_n_layers
     warmup = training.warmup_steps
-    return SFTConfig(
+    if training.objective == "dpo":
+        kind, own = DPOConfig, {"beta": training.beta}
+    else:
+        kind, own = SFTConfig, {"packing": training.packing, "eval_packing": False}
+    return kind(
+        **own,
         output_dir=str(staging),
         num_train_epochs=training.num_train_epochs,
         max_steps=training.max_steps if training.max_steps > 0 else -1,
@@ -218,8 +225,6 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig:
         per_device_eval_batch_size=training.per_device_train_batch_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         max_length=training.max_length,
-        packing=training.packing,
-        eval_packing=False,
         lr_scheduler_type=training.lr_scheduler_type,
         lr_scheduler_kwargs=_SCHEDULER_SETTINGS.get(training.lr_scheduler_type, {}),
         warmup_steps=warmup if warmup < 1 else int(warmup),

@@ -59,6 +59,8 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
                 tokens_per_second=(tokens - self._tokens) / (now - self._logged_at)
                 if tokens > self._tokens
                 else None,
+                reward_margin=_finite(logs.get("rewards/margins")),
+                reward_accuracy=_finite(logs.get("rewards/accuracies")),
                 seconds_left=(now - self._began_at) / done * (state.max_steps - state.global_step)
                 if done
                 else None,
@@ -80,7 +82,15 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
             )
             return
         epoch = float(state.epoch or 0.0)
-        self._reporter.emit(EvaluationLogged(step=state.global_step, epoch=epoch, loss=loss))
+        self._reporter.emit(
+            EvaluationLogged(
+                step=state.global_step,
+                epoch=epoch,
+                loss=loss,
+                reward_margin=_finite(metrics.get("eval_rewards/margins")),
+                reward_accuracy=_finite(metrics.get("eval_rewards/accuracies")),
+            )
+        )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The loss is looked at every `logging_steps`; what is saved in between is looked at here.

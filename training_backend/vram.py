@@ -132,6 +132,7 @@ def _refuse_unknown(job: TrainingJob) -> None:
     """Raises `UserError` for methods whose memory no formula here tells."""
     lora = job.lora
     unknown = {
+        "training.objective": ("dpo", job.training.objective == "dpo"),
         "training.method": ("training every weight", job.training.method == "full"),
         "lora.use_dora": ("DoRA", lora.use_dora),
         "lora.modules_to_save": ("parts trained in full", lora.modules_to_save != "none"),

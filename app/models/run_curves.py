@@ -26,6 +26,7 @@ class MetricsBlock:
     learning_rate: Floats
     grad_norm: Floats
     tokens_per_second: Floats
+    reward_margin: Floats
     last: MetricsLogged
 
 
@@ -100,6 +101,7 @@ def _metrics_block(events: list[MetricsLogged]) -> MetricsBlock:
         learning_rate=_floats([event.learning_rate for event in events]),
         grad_norm=_floats([event.grad_norm for event in events]),
         tokens_per_second=_floats([event.tokens_per_second for event in events]),
+        reward_margin=_floats([event.reward_margin for event in events]),
         last=events[-1],
     )
 

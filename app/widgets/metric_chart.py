@@ -21,7 +21,7 @@ from training_backend.protocol import EvaluationLogged, MetricsLogged
 DEFAULT_SMOOTHING = 0.9
 FEWEST_STEPS = 10.0
 LOSS_UNIT = "nats per token"
-Metric = Literal["learning_rate", "grad_norm", "tokens_per_second"]
+Metric = Literal["learning_rate", "grad_norm", "tokens_per_second", "reward_margin"]
 
 
 class LossChart(ChartCard):

@@ -47,10 +47,19 @@ class RunCharts(QWidget):
             figures.short,
             self.loss.smoothing,
         )
+        self.margin = MetricChart(
+            "reward_margin",
+            self.tr("Preference for the chosen answer"),
+            "",
+            self.tr("How much more the chosen answers are preferred; it should rise."),
+            figures.short,
+            self.loss.smoothing,
+        )
+        self.margin.hide()  # until there is any: only preference tuning has it
         self._per_step = (self.loss, self.rate, self.gradient, self.speed)
         small = QHBoxLayout()
         small.setSpacing(CARD_GAP)
-        for chart in (self.rate, self.gradient, self.speed):
+        for chart in (self.margin, self.rate, self.gradient, self.speed):
             chart.setFixedHeight(SMALL_HEIGHT)
             small.addWidget(chart, 1)
         column = QVBoxLayout(self)
@@ -61,8 +70,9 @@ class RunCharts(QWidget):
         column.addLayout(small)
 
     def clear(self) -> None:
-        for chart in (*self._per_step, self.memory):
+        for chart in (*self._per_step, self.margin, self.memory):
             chart.clear()
+        self.margin.hide()
 
     def set_room(self, height: int) -> None:
         """Let loss and memory fill this height; the rest is below it."""
@@ -76,6 +86,9 @@ class RunCharts(QWidget):
     def add_metrics(self, event: MetricsLogged) -> None:
         for chart in self._per_step:
             chart.add_metrics(event)
+        if event.reward_margin is not None:
+            self.margin.add_metrics(event)
+            self.margin.show()
 
     def add_sample(self, event: MemorySampled) -> None:
         self.memory.add_sample(event)
@@ -88,5 +101,8 @@ class RunCharts(QWidget):
         if part.metrics is not None:
             for chart in self._per_step:
                 chart.add_block(part.metrics)
+            if part.metrics.last.reward_margin is not None:
+                self.margin.add_block(part.metrics)
+                self.margin.show()
         if part.memory is not None:
             self.memory.add_block(part.memory)

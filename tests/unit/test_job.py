@@ -71,6 +71,8 @@ FULL: dict[str, Any] = {
     },
     "training": {
         "method": "lora",
+        "objective": "sft",
+        "beta": 0.3,
         "num_train_epochs": 1.5,
         "max_steps": 20,
         "learning_rate": 1e-3,
@@ -151,6 +153,7 @@ def test_every_field_survives_the_way_through_json() -> None:
                 ("training", "max_steps"),
                 ("training", "train_sampling_strategy"),  # with packing
                 ("training", "method"),  # with an adapter to start from
+                ("training", "objective"),  # with data of other forms
                 ("lora", "modules_to_save"),  # with an adapter to start from
                 ("dataset", "sources"),  # in the place of a path; test_job_data.py
             }

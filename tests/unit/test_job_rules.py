@@ -21,6 +21,7 @@ def refused(**sections: dict[str, Any]) -> dict[str, str]:
 
 
 IN_16_BIT: dict[str, Any] = {"load_in_4bit": False}
+ALPACA = {"path": "rows.jsonl", "format": "alpaca"}
 FROM_ADAPTER = {"id": "owner/model", "adapter": "/first"}
 
 
@@ -59,6 +60,38 @@ FROM_ADAPTER = {"id": "owner/model", "adapter": "/first"}
             {"training": {"method": "full"}, "quantization": IN_16_BIT, "model": FROM_ADAPTER},
             "training.method",
             "with lora",
+        ),
+        *(
+            ({**sections, "training": {"objective": "dpo", **training}}, field, words)
+            for sections, training, field, words in (
+                ({"dataset": ALPACA}, {}, "training.objective", "a rejected answer"),
+                (
+                    {"quantization": IN_16_BIT},
+                    {"method": "full"},
+                    "training.objective",
+                    "beside an adapter",
+                ),
+                ({"model": FROM_ADAPTER}, {}, "training.objective", "merge that adapter"),
+                (
+                    {"quantization": IN_16_BIT, "lora": {"init_lora_weights": "olora"}},
+                    {},
+                    "lora.init_lora_weights",
+                    "as it was",
+                ),
+                ({}, {"packing": True}, "training.packing", "cannot be packed"),
+                (
+                    {},
+                    {"neftune_noise_alpha": 5.0},
+                    "training.neftune_noise_alpha",
+                    "compare noise",
+                ),
+                (
+                    {},
+                    {"train_sampling_strategy": "group_by_length"},
+                    "training.train_sampling_strategy",
+                    "random order",
+                ),
+            )
         ),
         (
             {"training": {"packing": True, "train_sampling_strategy": "group_by_length"}},

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from training_backend.data import mapping
+from training_backend.data import mapping, pairs
 from training_backend.data.abilities import notices
 from training_backend.data.checks import TextChecks
 from training_backend.data.fixes import Fixes
@@ -37,7 +37,9 @@ class PreparedRow:
         place: where a person finds it: "data.jsonl, row 7", counted from 1.
         source: the number of its source.
         conversation: None when the row could not be mapped.
-        sequences: what is trained on; none when there is a problem.
+        sequences: what is trained on; none when there is a problem. Of a pair the chosen and the
+            rejected conversation.
+        rejected: the other conversation of a pair.
         problem: what keeps the row from being trained on.
         key: equal for rows that become the same text.
         codes: what the text checks found.
@@ -48,6 +50,7 @@ class PreparedRow:
     source: int
     raw: Row
     conversation: Conversation | None = None
+    rejected: Conversation | None = None
     sequences: list[Encoded] = field(default_factory=list)
     problem: RowProblem | None = None
     key: bytes = b""
@@ -65,10 +68,13 @@ class Preparation:
         self.sources = [open_source(section) for section in dataset.resolved_sources()]
         held_out = dataset.held_out_source()
         self.held_out = open_source(held_out) if held_out else None
+        self.in_pairs = job.training.objective == "dpo"
+        if self.in_pairs:
+            pairs.require_pairs([*self.sources, *([self.held_out] if self.held_out else [])])
         self.formatter = Formatter(
             tokenizer,
             job.training.max_length,
-            dataset.loss_on,
+            "last_answer" if self.in_pairs else dataset.loss_on,
             dataset.chat_template,
             dataset.chunk_length,
         )
@@ -82,7 +88,7 @@ class Preparation:
                 "no_chat_template",
             )
         for source in self.sources:
-            self._note(mapping.notice(source.format))
+            self._note("" if self.in_pairs else mapping.notice(source.format))
 
     @property
     def notices(self) -> list[Notice]:
@@ -142,6 +148,8 @@ class Preparation:
                 row.conversation = self.fixes.apply(conversation)
                 if row.conversation is not conversation:
                     mapping.require_answers(row.conversation.messages)
+                if self.in_pairs:
+                    row.rejected = self.fixes.apply(pairs.rejected(raw, conversation))
             except RowProblem as problem:
                 row.problem = problem
             except UserError as error:  # of a row that is of another form than the rest
@@ -151,12 +159,18 @@ class Preparation:
     def _encoded(self, batch: list[PreparedRow], checked: bool) -> list[PreparedRow]:
         usable = [row for row in batch if row.problem is None]
         conversations = [row.conversation for row in usable if row.conversation is not None]
-        for row, result in zip(usable, self.formatter.encode(conversations), strict=True):
+        rejected = [row.rejected for row in usable if row.rejected is not None]
+        others = self.formatter.encode(rejected) if self.in_pairs else [[] for _ in usable]
+        encoded = self.formatter.encode(conversations)
+        for row, result, other in zip(usable, encoded, others, strict=True):
             if isinstance(result, RowProblem):
                 row.problem = result
                 continue
-            row.sequences = result
-            text = result[0].text
+            if isinstance(other, RowProblem):
+                row.problem = other
+                continue
+            row.sequences = [*result, *other]
+            text = "".join(sequence.text for sequence in row.sequences[:1] + other)
             row.key = hashlib.blake2b(
                 text.encode("utf-8", "surrogatepass"), digest_size=16
             ).digest()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from training_backend.data import split
+from training_backend.data import pairs, split
 from training_backend.data.formatting import IGNORED
 from training_backend.data.prepare import Preparation, PreparedRow
 from training_backend.data.sources import no_usable_rows
@@ -27,8 +27,9 @@ Warned = tuple[str, str, dict[str, Any]]  # code, template and its values
 
 @dataclass
 class TrainingRows:
-    """What goes to the trainer: datasets of `input_ids` and `labels`.
+    """What goes to the trainer: datasets of `input_ids` and `labels`, or of pairs.
 
+    Pairs are `prompt_ids`, `chosen_ids` and `rejected_ids`.
     `trained_share` is the share of the tokens of `train` that are learned from.
     """
 
@@ -120,6 +121,7 @@ def _held_out(rows: _Rows, job: TrainingJob) -> list[int]:
 class _Rows:
     """Rows by their place; the tokens of all in one array, four bytes each."""
 
+    in_pairs: bool = False
     keys: list[bytes] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     tokens: array[int] = field(default_factory=lambda: array("i"))
@@ -142,12 +144,25 @@ class _Rows:
             return
         self.keys.append(row.key)
         self.sources.append(row.source)
-        for sequence in row.sequences:
-            self.tokens.extend(sequence.input_ids)
-            self.labels.extend(sequence.labels)
-            self.ends.append(len(self.tokens))
+        if self.in_pairs:
+            chosen, rejected = row.sequences
+            (begin, _), (other_begin, _) = chosen.trained[0], rejected.trained[0]
+            # What follows the answer, such as a line break, is no part of it.
+            ids = [sequence.input_ids[: sequence.trained[-1][1]] for sequence in row.sequences]
+            prompt, *answers = pairs.split(ids[0], begin, ids[1], other_begin)
+            self._append(prompt, [IGNORED] * len(prompt))
+            for answer in answers:
+                self._append(answer, answer)
+        else:
+            for sequence in row.sequences:
+                self._append(sequence.input_ids, sequence.labels)
         self.sequences.append(len(self.ends) - 1)
         self.cut += any(sequence.truncated for sequence in row.sequences)
+
+    def _append(self, tokens: list[int], labels: list[int]) -> None:
+        self.tokens.extend(tokens)
+        self.labels.extend(labels)
+        self.ends.append(len(self.tokens))
 
     def require_some(self, name: str, sources: int, field: str = FIELD) -> None:
         if not self.keys:
@@ -207,9 +222,14 @@ class _Rows:
                 pyarrow.array(offsets, pyarrow.int64()), pyarrow.array(numpy.concatenate(parts))
             )
 
-        return Dataset(
-            pyarrow.table({"input_ids": column(self.tokens), "labels": column(self.labels)})
-        )
+        if not self.in_pairs:
+            columns = {"input_ids": column(self.tokens), "labels": column(self.labels)}
+            return Dataset(pyarrow.table(columns))
+        # Each row is three sequences: what both answers follow, the chosen, the rejected.
+        tokens = column(self.tokens)
+        names = ("prompt_ids", "chosen_ids", "rejected_ids")
+        parts = [tokens.take(pyarrow.array(range(n, len(tokens), 3))) for n in range(3)]
+        return Dataset(pyarrow.table(dict(zip(names, parts, strict=True))))
 
     def trained_share(self, places: list[int]) -> float:
         """Raises `UserError` when nothing is learned from."""
@@ -237,7 +257,7 @@ def _collect(
     on_progress: Callable[[int], None] | None,
     should_stop: Callable[[], bool] | None,
 ) -> _Rows:
-    rows = _Rows()
+    rows = _Rows(preparation.in_pairs)
     for row in preparation.rows(held_out=held_out, should_stop=should_stop):
         rows.add(row)
         if on_progress and row.index % 1000 == 999:
