@@ -57,6 +57,9 @@ _WORDS = (
     QT_TRANSLATE_NOOP("Hardware", "System"),
     QT_TRANSLATE_NOOP("Hardware", "Program"),
     QT_TRANSLATE_NOOP("Hardware", "Demo model"),
+    QT_TRANSLATE_NOOP("Hardware", "Size"),
+    QT_TRANSLATE_NOOP("Hardware", "Hugging Face Hub"),
+    QT_TRANSLATE_NOOP("Hardware", "Connection"),
 )
 
 

@@ -237,8 +237,14 @@ class MainWindow(QMainWindow):
         from app.hardware_dialog import HardwareDialog
 
         dialog = HardwareDialog(self)
-        dialog.card_chosen.connect(self.sidebar.memory.reopen)
+        dialog.card_chosen.connect(self._on_card_chosen)
         dialog.open()
+
+    def _on_card_chosen(self) -> None:
+        """Whatever says how much fits is told of the other card."""
+        self.sidebar.memory.reopen()
+        self._hint_pause.start()
+        cast(ModelPage, self.page("navModel")).refresh()
 
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.Paint and not self._painted:

@@ -41,7 +41,7 @@ def sections(report: dict[str, Any]) -> list[Section]:
         Section("What would work here", tuple(works)),
         Section(
             "Recommended",
-            (Row("Models", _sentence(report["recommended"]["text"])), Row("Demo model", ready)),
+            (Row("Size", _sentence(report["recommended"]["text"])), Row("Demo model", ready)),
         ),
         Section("Hugging Face Hub", (_hub(report["hub"]),)),
         Section("Packages", tuple(packages)),

@@ -12,6 +12,8 @@ from pytestqt.qtbot import QtBot
 
 from app import hardware_dialog
 from app.hardware_dialog import HardwareDialog
+from app.main_window import MainWindow
+from app.widgets import sidebar
 from app.widgets.sidebar import Sidebar
 from tests.fake_nvml import GIB, FakeCard, FakeNvml
 from training_backend import doctor, preferences
@@ -100,10 +102,29 @@ def test_a_failed_look_is_said_and_can_be_repeated(
 
 
 def test_the_memory_at_the_foot_and_the_button_above_it_ask_for_it(qtbot: QtBot) -> None:
-    sidebar = Sidebar()
-    qtbot.addWidget(sidebar)
-    sidebar.show()
-    with qtbot.waitSignal(sidebar.hardware_requested):
-        qtbot.mouseClick(sidebar.memory, Qt.MouseButton.LeftButton)
-    with qtbot.waitSignal(sidebar.hardware_requested):
-        qtbot.keyClick(sidebar.findChild(QPushButton, "hardwareButton"), Qt.Key.Key_Space)
+    foot = Sidebar()
+    qtbot.addWidget(foot)
+    foot.show()
+    with qtbot.waitSignal(foot.hardware_requested):
+        qtbot.mouseClick(foot.memory, Qt.MouseButton.LeftButton)
+    with qtbot.waitSignal(foot.hardware_requested):
+        qtbot.keyClick(foot.findChild(QPushButton, "hardwareButton"), Qt.Key.Key_Space)
+
+
+def test_the_window_opens_it_and_shows_the_chosen_card_at_the_foot(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidebar, "READ_EVERY_MS", 20)
+    FakeNvml(monkeypatch, FakeCard("GPU-a", "First card"), FakeCard("GPU-b", "Second card"))
+    window = MainWindow()
+    qtbot.addWidget(window)
+    window.show()
+    foot = window.sidebar.memory.findChildren(QLabel)[0]
+    qtbot.waitUntil(lambda: foot.text() == "First card")
+    qtbot.mouseClick(window.sidebar.memory, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: window.findChild(QComboBox, "cardCombo") is not None)
+    choice = window.findChild(QComboBox, "cardCombo")
+    choice.setFocus()
+    qtbot.keyClick(choice, Qt.Key.Key_Down)
+    qtbot.waitUntil(lambda: foot.text() == "Second card")
+    window.findChild(HardwareDialog).accept()
