@@ -45,6 +45,7 @@ CODE_KEYS = frozenset(
     }
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_OF_SEVERAL = re.compile(r"model-\d+-of-\d+\.safetensors")  # its index is still to come
 _MAPPING = re.compile(r"\(\"([\w.-]+)\", \"\w+Config\"\)|\"([\w.-]+)\": \"\w+Config\"")
 
 
@@ -139,8 +140,20 @@ def _no_config(names: set[str], model: object) -> UserError:
 
 
 def _weights_problem(names: set[str], model: object) -> UserError | None:
-    if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
+    if names & {"model.safetensors", "model.safetensors.index.json"}:
         return None
+    others = sorted(
+        name for name in names if name.endswith(".safetensors") and not _OF_SEVERAL.fullmatch(name)
+    )
+    if others:
+        return _error(
+            "model_weights_elsewhere",
+            "The weights in {model} are not where transformers looks for them (model.safetensors "
+            "or an index of its parts), only {name} is there.",
+            "Take a version of the model that is made for transformers.",
+            model=model,
+            name=others[0],
+        )
     pickled = sorted(name for name in names if name.endswith(_PICKLES))
     if pickled:
         return _error(

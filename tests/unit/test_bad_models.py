@@ -124,6 +124,15 @@ def test_pickled_weights_alone_are_refused_for_what_they_can_do(folder: Path) ->
     assert "pytorch_model.bin" in error.message and "run programs" in error.remedy
 
 
+def test_weights_in_the_layout_of_their_makers_are_named(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "consolidated.safetensors")
+    error = refused(folder)
+    assert error.code == "model_weights_elsewhere"
+    assert "consolidated.safetensors" in error.message
+    (folder / "consolidated.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    assert refused(folder).code == "model_weights_missing"  # as if half downloaded
+
+
 @pytest.mark.parametrize("with_config", [True, False])
 def test_a_gguf_alone_is_told_from_a_folder_without_config(
     tmp_path: Path, with_config: bool

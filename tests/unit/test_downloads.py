@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.hub_server import HubServer
 from tests.model_files import model_files
 from training_backend import (
@@ -518,3 +522,20 @@ def test_without_the_right_to_make_links_files_lie_in_their_place(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
     assert not any(path.is_symlink() for path in folder.iterdir())
     assert not list(repo().glob("blobs/*"))
+
+
+def test_a_download_that_was_killed_is_gone_on_with(
+    hub: HubServer, files: dict[str, bytes]
+) -> None:
+    hub.add(ID, files)
+    hub.fault(WEIGHTS, pause=0.1)
+    code = f"from training_backend import downloads; downloads.fetch_model({ID!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)
+    while not any(part.stat().st_size > 100_000 for part in repo().glob("blobs/*.incomplete")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert downloads.unfinished()[ID] > 100_000
+    assert (get() / WEIGHTS).read_bytes() == files[WEIGHTS]
+    assert hub.downloads(WEIGHTS)[-1].range is not None
