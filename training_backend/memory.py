@@ -6,7 +6,9 @@ import os
 
 import psutil
 
-from training_backend.nvidia import GpuReader
+from training_backend import ram
+from training_backend.devices import chosen_gpu
+from training_backend.nvidia import GpuReader, find_cards
 from training_backend.protocol import MemorySampled
 
 SAMPLE_SECONDS = 1.0
@@ -16,13 +18,14 @@ class MemorySampler:
     """Reads one `MemorySampled` at a time for the calling process."""
 
     def __init__(self) -> None:
-        self._gpu = GpuReader()
+        gpu = chosen_gpu(find_cards().gpus)
+        self._gpu = GpuReader(gpu.uuid) if gpu else None
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call only starts the measurement
 
     def read(self) -> MemorySampled | None:
         """None when nothing can be told this time."""
-        gpu = self._gpu.read()
+        gpu = self._gpu.read() if self._gpu else None
         if gpu is not None:
             return MemorySampled(
                 device=f"cuda:{gpu.index}",
@@ -34,12 +37,12 @@ class MemorySampler:
                 temperature_celsius=gpu.temperature_celsius,
                 power_watts=gpu.power_watts,
             )
-        ram = psutil.virtual_memory()
+        found = ram.read()
         cores = os.cpu_count() or 1
         return MemorySampled(
             device="cpu",
             process_bytes=self._process.memory_info().rss,
-            device_used_bytes=ram.total - ram.available,
-            device_total_bytes=ram.total,
+            device_used_bytes=found.used_bytes,
+            device_total_bytes=found.total_bytes,
             utilization=min(1.0, self._process.cpu_percent() / 100 / cores),
         )

@@ -13,6 +13,7 @@ from training_backend import child_process, preferences, torch_build
 from training_backend.devices import chosen_gpu, parse_device, this_device
 from training_backend.errors import UserError
 from training_backend.hardware import probe
+from training_backend.memory import MemorySampler
 from training_backend.nvidia import find_cards
 from training_backend.other_gpus import OtherGpu
 from training_backend.preferences import Preferences
@@ -75,6 +76,14 @@ def test_an_instance_of_a_divided_card_is_shown_to_torch(monkeypatch: pytest.Mon
     child_process.choose_card()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-x"
     assert this_device().total_bytes == 10 * GIB
+
+
+def test_the_memory_chart_shows_what_training_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    preferences.save(Preferences(gpu="GPU-b"))
+    for cuda, device in (("13.0", "cuda:1"), (None, "cpu")):
+        FakeNvml(monkeypatch, FakeCard("GPU-a"), FakeCard("GPU-b"), cuda=cuda)
+        sample = MemorySampler().read()
+        assert sample is not None and sample.device == device
 
 
 @pytest.mark.parametrize(
