@@ -30,7 +30,7 @@ def check(job: Job) -> None:
         case ExportJob():
             checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
         case ProbeJob():  # it does without data
-            checks = [lambda: _model(job.job)]
+            checks = [lambda: _model(job.job), lambda: _can_be_tried(job.job)]
     problems = []
     for one in checks:
         try:
@@ -58,6 +58,16 @@ def _can_be_fetched(id: str) -> None:
     begun = hub_cache.repo_folder(hub_cache.folder(), id).is_dir()
     if entry.size_bytes and not begun:
         require_free(hub_cache.folder(), entry.size_bytes, f"the model {id}")
+
+
+def _can_be_tried(job: TrainingJob) -> None:
+    if job.training.objective == "dpo":
+        raise UserError(
+            "probe_not_for_dpo",
+            "One step of training by preference (dpo) cannot be measured yet.",
+            "Start with batch size 1, and raise it while memory is left.",
+            field="training.objective",
+        )
 
 
 def check_data(job: TrainingJob) -> None:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -45,9 +46,11 @@ def run(asked: ProbeJob, reporter: Reporter) -> RunCompleted:
 
     A request to stop is obeyed within a second, in the midst of a step too.
     """
+    model = asked.job.model
+    reporter.phase("loading", detail="the tokenizer and the data")
+    base = base_folder(model.id, model.revision, reporter)  # stops by itself, keeping what arrived
     with _obeying_stop(reporter):
-        result = _Probe(asked.job, reporter).measure()
-        reporter.emit(result)
+        reporter.emit(_Probe(asked.job, base, reporter).measure())
     return RunCompleted(folder=str(reporter.run.folder))
 
 
@@ -77,6 +80,7 @@ class _Probe:
     """One measurement, and how far it has come."""
 
     job: TrainingJob
+    base: Path
     reporter: Reporter
     doing: str = "while the model was loaded"
     device: Device = field(default_factory=devices.this_device)
@@ -95,20 +99,11 @@ class _Probe:
 
     def _measure(self) -> MemoryMeasured:
         job, reporter = self.job, self.reporter
-        if job.training.objective == "dpo":
-            raise UserError(
-                "probe_not_for_dpo",
-                "The memory test cannot try dpo yet.",
-                "Start with batch size 1, and raise it while memory is left.",
-                field="training.objective",
-            )
-        reporter.phase("loading", detail="the tokenizer and the data")
-        base = base_folder(job.model.id, job.model.revision, reporter)
-        start = train.start_of(job, str(base))
-        tokenizer = load_tokenizer(base)
+        start = train.start_of(job, str(self.base))
+        tokenizer = load_tokenizer(self.base)
         reporter.phase("tokenising", detail="the longest row")
         self.row = longest.longest_row(job, tokenizer, reporter.stop_requested)
-        model = base_model.load_model(job, base, reporter)
+        model = base_model.load_model(job, self.base, reporter)
         # A second batch meets the gradients of the first; more change nothing.
         batches = min(2, job.training.gradient_accumulation_steps)
         short = _shortened(job, batches)
