@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from training_backend import runs
+from training_backend import preflight, runs
+from training_backend.errors import JobError
 from training_backend.job import ProbeJob, TrainingJob, parse_job
 from training_backend.launch import Worker
 
@@ -161,6 +162,14 @@ def test_a_mistake_in_the_job_fails_the_probe_at_its_field(do: Any, job_document
     assert done.terminal.code == "target_unknown"
     assert done.terminal.field == "lora.target_modules"
     assert not done.of("MemoryMeasured")
+
+
+def test_what_cannot_be_tried_is_said_before_anything_is_loaded(job_document: Any) -> None:
+    job = parse_job(job_document(training={"objective": "dpo"}))
+    assert isinstance(job, TrainingJob)
+    with pytest.raises(JobError) as caught:
+        preflight.check(ProbeJob(job=job))
+    assert [problem.field for problem in caught.value.problems] == ["training.objective"]
 
 
 @pytest.mark.slow

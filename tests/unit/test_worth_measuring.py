@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from training_backend import memory_records
 from training_backend.demo import demo_job
 from training_backend.devices import Device
 from training_backend.job import TrainingJob
+from training_backend.vram import estimate_job
 from training_backend.worth_measuring import reason_to_measure
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home")
@@ -32,3 +34,12 @@ def test_a_long_run_is_worth_one(lorasmith_home: Path) -> None:
     long = job(max_steps=50_000, max_length=2048)
     assert reason_to_measure(long, CARD) == "long"
     assert reason_to_measure(long, COMPUTER) == "long"
+
+
+def test_a_tight_one_is_until_it_was_measured() -> None:
+    tried = job(max_steps=20)
+    needs = estimate_job(tried, CARD).total_bytes
+    small = Device("cuda", "A small card", int(needs * 1.05), uuid="GPU-1")
+    assert reason_to_measure(tried, small) == "tight"
+    memory_records.remember(tried, small, needs, needs)
+    assert reason_to_measure(tried, small) == ""
