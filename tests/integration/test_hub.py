@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 from tests.hub_server import HubServer
 from tests.integration.test_helper import Helper
 from tests.model_files import model_files
-from training_backend import downloads, hub_cache, hub_token, preferences
+from training_backend import downloads, hub_cache, hub_token, preferences, runs
+from training_backend.job import parse_job
+from training_backend.launch import Worker
 from training_backend.preferences import Preferences
+from training_backend.protocol import RunFailed
 
 ID = "acme/tiny"
 WEIGHTS = "model.safetensors"
@@ -200,3 +204,25 @@ def test_a_model_that_the_hub_refuses_ends_the_run_with_its_reason(
     assert failed.returncode == 1
     assert f"{hub.url}/{ID}" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_a_trainer_that_was_spawned_before_the_switch_was_flipped_obeys(
+    hub: HubServer, lorasmith_home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, content in model_files().items():
+        (folder / name).write_bytes(content)
+    worker = Worker()
+    while not (lorasmith_home / "logs" / "idle-worker.log").exists():  # it has read the switch
+        assert worker.is_alive()
+        time.sleep(0.02)
+    preferences.save(Preferences(work_offline=True))
+    rows_of_the_hub = {"model": {"id": str(folder)}, "dataset": {"path": "acme/rows"}}
+    run = runs.create(parse_job(rows_of_the_hub))
+    worker.start(run)
+    last = [event for event in worker.follow(run) if event is not None][-1]
+    assert isinstance(last, RunFailed)
+    assert (last.code, last.field) == ("hub_offline", "dataset.path")
+    assert not hub.asked
+    preferences.save(Preferences())
