@@ -114,6 +114,23 @@ class JobDraft(QObject):
         """The values as they stand, right or wrong, for the settings file."""
         return copy.deepcopy(self._values)
 
+    # ---------------------------------------------------------------------------- the model
+
+    def choose_model(self, id: str) -> None:
+        """Train this one. Neither version nor adapter of the one before belongs to it."""
+        if id != self.value("model.id"):
+            changes = {"model.id": id, "model.revision": None, "model.adapter": None}
+            self.set_values(changes, merge=True)
+
+    def train_on_from(self, adapter: str, base: str, settings: dict[str, Any] | None) -> None:
+        """Train an adapter's base model on from that adapter.
+
+        Args:
+            settings: the fields that say the same as the adapter, such as `lora.r`.
+        """
+        model = {"model.id": base, "model.revision": None, "model.adapter": adapter}
+        self.set_values({**model, **(settings or {})})
+
     # -------------------------------------------------------------------- the sources of data
 
     def sources(self) -> list[dict[str, Any]]:
@@ -165,7 +182,9 @@ class JobDraft(QObject):
     # ------------------------------------------------------------------- short texts about it
 
     def model_text(self) -> str:
-        return wording.model_name(str(self.value("model.id")))
+        name = wording.model_name(str(self.value("model.id")))
+        adapter = self.value("model.adapter")
+        return f"{name} + {wording.model_name(str(adapter))}" if adapter else name
 
     def dataset_text(self) -> str:
         return " + ".join(wording.data_name(str(source["path"])) for source in self.sources())

@@ -16,14 +16,15 @@ from app.background import run_in_background
 from app.close_dialog import ask_about_training
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
-from app.i18n import explain, integer
+from app.i18n import explain, integer, size
 from app.pages.model import ModelPage
 from app.probe_controller import ProbeController
 from app.run_controller import RunController
 from app.settings import Settings
 from app.widgets import wording
 from app.widgets.sidebar import Sidebar
-from training_backend import journal, runs
+from training_backend import journal, preferences, runs
+from training_backend.catalog_entry import CatalogEntry
 from training_backend.devices import this_device
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob
@@ -74,8 +75,10 @@ class MainWindow(QMainWindow):
         self._painted = False
         self._may_close = False
         self._close_when_ended = False
+        self._model_comes_first = ""  # what training downloads before it begins
 
         self.sidebar = Sidebar()
+        self.sidebar.set_offline(preferences.is_offline())
         self._stack = QStackedWidget()
         central = QWidget()
         row = QHBoxLayout(central)
@@ -124,8 +127,13 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self, self.build_all)
 
     def _build_model(self) -> QWidget:
-        page = ModelPage(self.draft, self.settings)
+        page = ModelPage(self.draft, self.settings, self.helper)
         page.continue_requested.connect(lambda: self.go_to("navDataset"))
+        page.settings_requested.connect(lambda: self.go_to("navSettings"))
+        page.offline_changed.connect(self.sidebar.set_offline)
+        page.described.connect(self._on_model_described)
+        # Whoever looked at the model looks again: it is on this computer now.
+        page.model_arrived.connect(lambda _: self.draft.changed.emit("model.id"))
         page.try_requested.connect(lambda: self.go_to("navTrain"))
         return page
 
@@ -280,7 +288,7 @@ class MainWindow(QMainWindow):
         why_not = self.tr("{count} settings need a look first.").format(count=count)
         cast("TrainPage", page).set_draft_summary(
             str(self.draft.value("name")),
-            self.draft.summary(),
+            f"{self.draft.summary()}{self._model_comes_first}",
             not problems,
             why_not if problems else "",
         )
@@ -309,6 +317,16 @@ class MainWindow(QMainWindow):
         page = cast("SettingsPage", self.page("navSettings"))
         self.go_to("navSettings")
         page.probe_panel.start()
+
+    def _on_model_described(self, entry: CatalogEntry | None) -> None:
+        """Say before Start what training would download first."""
+        self._model_comes_first = ""
+        if entry is not None and entry.location is None and not entry.problem:
+            text = self.tr("; downloads the model first ({size})")
+            amount = size(entry.size_bytes) if entry.size_bytes else self.tr("size not known")
+            self._model_comes_first = text.format(size=amount)
+        if "navTrain" in self._pages:
+            self._tell_draft(self._pages["navTrain"])
 
     def _show_field(self, field: str) -> None:
         """After undo or redo: the page where something changed."""
@@ -431,6 +449,7 @@ class MainWindow(QMainWindow):
         self.settings.set_geometry(self.saveGeometry())
         self.settings.set_draft(self.draft.document())
         self.settings.flush()
+        cast("ModelPage", self.page("navModel")).shutdown()
         self.training.shutdown()
         self.exports.shutdown()
         self.probe.shutdown()

@@ -144,7 +144,6 @@ class _Download:
         self._tell = on_progress or (lambda _: None)
         self._should_stop = should_stop or (lambda: False)
         self._pauses = pauses
-        self._token: str | None = None
         self._meter = Meter()
         self._switch_seen = 0.0
 
@@ -154,7 +153,6 @@ class _Download:
         if model.problem is not None:
             raise model.problem
         self._id = model.entry.id
-        self._token = hub_token.read()
         files = [file for file in model.files if weights or not file.is_weights]
         store = Store(hub_cache.folder(), self._id, model.commit)
         with store.explained(), store.alone(lambda: self._report("waiting")):
@@ -207,8 +205,9 @@ class _Download:
         done = part.stat().st_size
         if done == file.bytes:
             return
+        token = hub_token.read()
         # To another host, where large files lie, the session does not take the token along.
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         headers["User-Agent"] = f"lorasmith/{__version__}"
         headers["Accept-Encoding"] = "identity"  # bytes as they are, so that parts fit together
         if done:
@@ -217,7 +216,7 @@ class _Download:
         url = hf_hub_url(self._id, file.name, revision=commit, endpoint=endpoint())
         with get_session().stream("GET", url, headers=headers, timeout=SILENCE_SECONDS) as answer:
             if answer.status_code >= 400:
-                raise _Refused(answer, of_answer(answer, self._id, signed_in=bool(self._token)))
+                raise _Refused(answer, of_answer(answer, self._id, signed_in=bool(token)))
             if done and not _continues(answer, done):  # the server sends everything again
                 self._meter.start_anew(self._meter.done - done)
                 done = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,7 @@ Place = Literal["environment", "keyring", "file", "hf", ""]
 
 _SERVICE = "Lorasmith"
 _ACCOUNT = "huggingface.co"
-REFUSED_SECONDS = 60.0  # a locked keyring asks the person; not at every key of a search
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-
-_refused_at = -REFUSED_SECONDS
 
 
 def read() -> str | None:
@@ -85,14 +81,12 @@ def _from_environment() -> str | None:
 
 
 def _from_keyring() -> str | None:
-    global _refused_at
     keyring = _keyring()
-    if keyring is None or time.monotonic() - _refused_at < REFUSED_SECONDS:
+    if keyring is None:
         return None
     try:
         return keyring.get_password(_SERVICE, _ACCOUNT) or None
-    except Exception:  # locked, and the person did not unlock it, or its service died
-        _refused_at = time.monotonic()
+    except Exception:  # locked, refused, or its service died
         return None
 
 

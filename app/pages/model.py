@@ -1,98 +1,169 @@
-"""The Model page: which base model is trained."""
+"""The Model page: which base model is trained, and how it comes to this computer."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import QCoreApplication, QSignalBlocker, Qt, QTimer, Signal
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QFileDialog,
-    QGridLayout,
-    QHBoxLayout,
-    QHeaderView,
-    QLabel,
-    QTableWidget,
-    QTableWidgetItem,
-    QWidget,
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import (
+    QDesktopServices,
+    QDragEnterEvent,
+    QDropEvent,
+    QHideEvent,
+    QKeySequence,
+    QShortcut,
+    QShowEvent,
 )
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from app.background import run_in_background
 from app.draft import JobDraft
-from app.i18n import explain, integer, number, size
+from app.helper_client import HelperClient
+from app.i18n import explain, integer
+from app.model_download import ModelDownload
+from app.model_finder import FitFigures, ModelFinder
+from app.model_places import Place, identify, move_models, room
 from app.settings import Settings
 from app.widgets.card import (
     Card,
-    ElidedLabel,
     ErrorLabel,
     PageHeader,
     PrimaryButton,
+    QuietButton,
     SecondaryButton,
     page_layout,
     secondary_label,
 )
+from app.widgets.download_card import DownloadCard, Room
+from app.widgets.first_try_card import FirstTryCard
 from app.widgets.inputs import SteadyComboBox
-from training_backend import catalog
-from training_backend.catalog import CatalogEntry
+from app.widgets.model_details import ModelDetails
+from app.widgets.model_filters import ModelFilters
+from app.widgets.model_table import ModelTable
+from app.widgets.offline_switch import OfflineSwitch
+from app.widgets.path_picker import dropped_path
+from training_backend import catalog, curated, hub_cache, hub_errors, preferences
+from training_backend.catalog_entry import CatalogEntry
+from training_backend.errors import UserError
+from training_backend.job import DEMO_MODEL_IDS
 
 TYPING_PAUSE_MS = 400
+INFO_PAUSE_MS = 700
+SETTLE_MS = 600
+LEAST_LIST_HEIGHT = 196
 
 
 class ModelPage(QWidget):
-    """Pick the demo model, one on this computer, a folder, or type a Hub id."""
+    """Pick a model from the list, a folder, or by its name on the Hub; download it."""
 
     continue_requested = Signal()
+    settings_requested = Signal()
     try_requested = Signal()  # train now, with what is chosen
+    offline_changed = Signal(bool)
+    model_arrived = Signal(str)  # it was downloaded
+    described = Signal(object)  # the CatalogEntry that is chosen, or None
 
-    def __init__(self, draft: JobDraft, settings: Settings, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        draft: JobDraft,
+        settings: Settings,
+        helper: HelperClient,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._draft = draft
         self._settings = settings
-        self._entries: dict[str, CatalogEntry] = {}
+        self._helper = helper
+        self._listed: list[CatalogEntry] = []
+        self._extra: dict[str, CatalogEntry] = {}  # found on the Hub, or only typed
+        self._unfinished: dict[str, int] = {}
+        self._entry: CatalogEntry | None = None
+        self._query = ""
+        self._status_note = ""
+        self._may_ask = False  # not before the person has done something here
+        self._looked_up = ""
+        self._turn = 0
+        self._finder = ModelFinder(draft, helper, self)
+        self.download = ModelDownload(helper, self)
         self._pause = QTimer(self, singleShot=True, interval=TYPING_PAUSE_MS)
         self._pause.timeout.connect(self._take_text)
+        self._info_pause = QTimer(self, singleShot=True, interval=INFO_PAUSE_MS)
+        self._info_pause.timeout.connect(self._ask_info)
+        self.setAcceptDrops(True)
 
         layout = page_layout(self)
-        self._header = PageHeader(self.tr("Model"), self.tr("The language model to start from"))
-        go_on = PrimaryButton(self.tr("Continue"))
-        go_on.clicked.connect(self.continue_requested)
-        self._header.add_button(go_on)
-        layout.addWidget(self._header)
-        layout.addWidget(self._choice_card())
-        layout.addWidget(self._details_card())
-        layout.addWidget(self._local_card(), 1)
-        layout.addWidget(self._first_try_card())
+        layout.addWidget(self._head())
+        layout.addWidget(self._list_card(), 1)
+        self._details = ModelDetails()
+        self._details.drop_adapter_requested.connect(self._drop_adapter)
+        self._details.licence_requested.connect(_open_model_page)
+        self._details.other_requested.connect(self._choose)
+        layout.addWidget(self._details)
+        self._download_card = DownloadCard(self.download)
+        self._download_card.change_folder_requested.connect(self._change_folder)
+        self._download_card.licence_requested.connect(_open_model_page)
+        self._download_card.token_requested.connect(self._enter_token)
+        self._download_card.set_offline(preferences.is_offline())
+        layout.addWidget(self._download_card)
+        self._first_try = FirstTryCard(draft)
+        self._first_try.try_requested.connect(self.try_requested)
+        self._first_try.settings_requested.connect(self.settings_requested)
+        layout.addWidget(self._first_try)
 
-        draft.changed.connect(self._on_draft_changed)
+        self._connect()
         self._show_chosen()
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again for the models on this computer."""
-        run_in_background(catalog.list_models, self._show_models, self._on_list_error, self)
+        """Look again for the models on this computer, and for the room there is."""
+        self._finder.refresh(self._settings.recent("models"))
+        run_in_background(room, self._on_room, lambda _: None, self)
 
     def show_problem(self, field: str, message: str) -> None:
         """Say beside the field what is wrong with the model."""
         self._error.show_error(message)
 
-    # ------------------------------------------------------------------------------- the cards
+    def shutdown(self) -> None:
+        """The window closes: a download stops, and what has arrived is kept."""
+        self.download.pause()
 
-    def _choice_card(self) -> Card:
-        card = Card(self.tr("Base model"))
+    # ------------------------------------------------------------------------------- the parts
+
+    def _head(self) -> PageHeader:
+        self._header = PageHeader(self.tr("Model"), self.tr("The language model to start from"))
+        self._offline = OfflineSwitch()
+        self._offline.changed.connect(self._on_offline)
+        go_on = PrimaryButton(self.tr("Continue"))
+        go_on.clicked.connect(self.continue_requested)
+        self._header.add_button(self._offline)
+        self._header.add_button(go_on)
+        return self._header
+
+    def _list_card(self) -> Card:
+        card = Card()
+        card.setAccessibleName(self.tr("Base model"))
         self._combo = SteadyComboBox()
         self._combo.setObjectName("modelCombo")
         self._combo.setAccessibleName(self.tr("Base model"))
         self._combo.setEditable(True)
         self._combo.setInsertPolicy(SteadyComboBox.InsertPolicy.NoInsert)
+        # What is typed are words to look for, not to be completed.
+        self._combo.setCompleter(None)  # type: ignore[arg-type]
         self._combo.setMinimumContentsLength(20)
+        self._combo.setMaxVisibleItems(12)
         self._combo.setSizeAdjustPolicy(
             SteadyComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        self._combo.activated.connect(lambda _: self._take_text())
-        self._combo.editTextChanged.connect(lambda _: self._pause.start())
         line = self._combo.lineEdit()
-        if line is not None:
-            line.editingFinished.connect(self._take_text)
-            line.setPlaceholderText(self.tr("A folder, or owner/name on the Hugging Face Hub"))
+        assert line is not None
+        self._line = line
+        line.setPlaceholderText(self.tr("Search, or type owner/name, an address or a folder"))
+        line.installEventFilter(self)
         folder = SecondaryButton(self.tr("Choose folder"))
+        folder.setToolTip(self.tr("A model's folder, or an adapter's to train on from"))
         folder.clicked.connect(self._browse)
         row = QHBoxLayout()
         row.setSpacing(8)
@@ -101,223 +172,372 @@ class ModelPage(QWidget):
         card.body.addLayout(row)
         self._error = ErrorLabel("error_model_id")
         card.body.addWidget(self._error)
-        card.body.addWidget(
-            secondary_label(
-                self.tr(
-                    "Choose from the list or a folder, or type the name of a model on the "
-                    "Hugging Face Hub, such as owner/name."
-                ),
-                wrap=True,
-            )
-        )
-        return card
-
-    def _details_card(self) -> Card:
-        card = Card(self.tr("Details"))
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(24)
-        grid.setVerticalSpacing(2)
-        titles = {
-            "parameters": self.tr("Parameters"),
-            "size": self.tr("Size on disk"),
-            "licence": self.tr("Licence"),
-            "location": self.tr("Where it is"),
-        }
-        self._details: dict[str, QLabel] = {}
-        for column, (key, title) in enumerate(titles.items()):
-            grid.addWidget(secondary_label(title), 0, column)
-            value = ElidedLabel("–")
-            self._details[key] = value
-            grid.addWidget(value, 1, column)
-            grid.setColumnStretch(column, 3 if key == "location" else 1)
-        card.body.addLayout(grid)
-        self._description = secondary_label("", wrap=True)
-        card.body.addWidget(self._description)
-        self._details_title = card.title
-        return card
-
-    def _local_card(self) -> Card:
-        card = Card(self.tr("To choose from"))
-        self._table = QTableWidget(0, 4)
-        self._table.setObjectName("modelTable")
-        self._table.setAccessibleName(self.tr("Models to choose from"))
-        self._table.setHorizontalHeaderLabels(
-            [self.tr("Model"), self.tr("Parameters"), self.tr("Size"), self.tr("State")]
-        )
-        self._table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self._table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self._table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self._table.setTabKeyNavigation(False)
-        self._table.setShowGrid(False)
-        self._table.verticalHeader().hide()
-        self._table.verticalHeader().setDefaultSectionSize(30)
-        header = self._table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((1, 120), (2, 120), (3, 190)):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
-            self._table.setColumnWidth(column, width)
-        self._table.itemSelectionChanged.connect(self._on_row_selected)
+        self._filters = ModelFilters()
+        card.body.addWidget(self._filters)
+        self._table = ModelTable()
         card.body.addWidget(self._table, 1)
-        card.body.addWidget(
-            secondary_label(
-                self.tr(
-                    "Models that other programs have fetched from the Hugging Face Hub to this "
-                    "computer stand here too."
-                ),
-                wrap=True,
-            )
-        )
+        self._status = secondary_label()
+        self._status.setObjectName("modelStatus")
+        self._show_all = QuietButton(self.tr("Show all models"))
+        self._show_all.setObjectName("modelClear")
+        self._show_all.clicked.connect(self._clear)
+        foot = QHBoxLayout()
+        foot.addWidget(self._status)
+        foot.addWidget(self._show_all)
+        foot.addStretch(1)
+        card.body.addLayout(foot)
+        card.set_flexible(LEAST_LIST_HEIGHT)
         return card
 
-    def _first_try_card(self) -> Card:
-        self._first_try = Card()
-        row = QHBoxLayout()
-        row.addWidget(
-            secondary_label(
-                self.tr(
-                    "Ready for a first try: the demo model, demo data and quick settings are "
-                    "chosen. It runs on any computer."
-                ),
-                wrap=True,
-            ),
-            1,
-        )
-        button = SecondaryButton(self.tr("Go to training"))
-        button.clicked.connect(self.try_requested)
-        row.addWidget(button)
-        self._first_try.body.addLayout(row)
-        return self._first_try
+    def _connect(self) -> None:
+        self._combo.activated.connect(lambda _: self._take_text())
+        self._combo.editTextChanged.connect(lambda _: self._pause.start())
+        self._line.editingFinished.connect(self._take_text)
+        self._line.returnPressed.connect(self._on_return)
+        self._filters.changed.connect(self._narrow)
+        self._table.chosen.connect(lambda entry: self._choose(entry.id))
+        self._table.typed.connect(self._type)
+        self._table.clear_requested.connect(self._clear)
+        self._finder.listed.connect(self._on_listed)
+        self._finder.list_failed.connect(lambda error: self._error.show_error(explain(error)))
+        self._finder.searching.connect(lambda: self._say(self.tr("Searching the Hub…")))
+        self._finder.found.connect(self._on_found)
+        self._finder.no_connection.connect(self._on_no_connection)
+        self._finder.search_failed.connect(lambda error: self._say(explain(error)))
+        self._finder.badges_arrived.connect(self._on_badges)
+        self._finder.fit_arrived.connect(self._on_fit)
+        self.download.changed.connect(self._on_download)
+        self.download.arrived.connect(self._on_arrived)
+        self.download.discarded.connect(lambda _: self._after_download())
+        self._draft.changed.connect(self._on_draft_changed)
+        search = QShortcut(QKeySequence.StandardKey.Find, self)
+        search.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        search.activated.connect(self._line.setFocus)
 
-    # ---------------------------------------------------------------------------- what is asked
+    # ------------------------------------------------------------------------- what is typed
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.FocusIn and not self._query:
+            QTimer.singleShot(0, self._line, self._line.selectAll)  # typing begins a search
+        return super().eventFilter(watched, event)
+
+    def _take_text(self) -> None:
+        """Take what stands in the field: a title, a place of a model, or words to look for."""
+        self._pause.stop()
+        text = self._combo.currentText().strip()
+        index = self._combo.findText(text, Qt.MatchFlag.MatchFixedString)
+        if index >= 0:
+            self._search("")
+            self._choose(str(self._combo.itemData(index)))
+        elif _is_place(text):
+            self._search("" if os.path.isabs(text) else (hub_cache.parse_id(text) or ""))
+            self._choose(text)
+        else:
+            self._search(text)
+            if not text and not self._line.hasFocus():
+                self._show_in_field(str(self._draft.value("model.id")))
+
+    def _on_return(self) -> None:
+        self._take_text()
+        if self._query and self._query != self._draft.value("model.id"):
+            self._table.take_first()
+
+    def _type(self, letters: str) -> None:
+        """Letters typed in the table are words to look for."""
+        self._combo.setFocus()
+        self._combo.setEditText(letters)
+        self._line.end(False)
+
+    def _search(self, query: str) -> None:
+        if query != self._query:
+            self._query = query
+            self._status_note = ""
+            self._may_ask = True
+            self._narrow()
+
+    def _clear(self) -> None:
+        self._query = ""
+        self._filters.clear()
+        self._show_in_field(str(self._draft.value("model.id")))
+
+    def _narrow(self) -> None:
+        """Show what matches here at once, and what the Hub has as it comes."""
+        filters = self._filters.filters()
+        self._fill_table()
+        self._table.narrow(self._query, filters, str(self._draft.value("model.id")))
+        self._finder.search(self._query, filters)
+        self._show_status()
+
+    # --------------------------------------------------------------------------- what is chosen
+
+    def _choose(self, text: str) -> None:
+        """Train this model, or on from this adapter; what it is, a thread finds out."""
+        self._turn += 1
+        turn = self._turn
+        self._may_ask = True
+        if text in (entry.id for entry in self._entries()):
+            self._draft.choose_model(text)
+            return
+
+        def on_done(place: Place) -> None:
+            if turn == self._turn:
+                if place.adapter is None:
+                    self._draft.choose_model(place.id)
+                else:
+                    self._draft.train_on_from(str(place.adapter), place.id, place.settings)
+
+        def on_error(error: Exception) -> None:
+            if turn == self._turn:
+                self._error.show_error(explain(error))
+
+        run_in_background(lambda: identify(text), on_done, on_error, self)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, self.tr("Choose a model folder"))
         if folder:
-            self._settings.add_recent("models", folder)
-            self._draft.set_value("model.id", folder)
-            self.refresh()
+            self._take_folder(folder)
 
-    def _take_text(self) -> None:
-        """Take what stands in the combo box: a title from the list, or what was typed."""
-        self._pause.stop()
-        text = self._combo.currentText().strip()
-        index = self._combo.findText(text, Qt.MatchFlag.MatchFixedString)
-        chosen = self._combo.itemData(index) if index >= 0 else text
-        self._draft.set_value("model.id", chosen)
+    def _take_folder(self, folder: str) -> None:
+        self._search("")
+        self._choose(folder)
 
-    def _on_row_selected(self) -> None:
-        items = self._table.selectedItems()
-        if items:
-            self._draft.set_value("model.id", items[0].data(Qt.ItemDataRole.UserRole))
+    def _drop_adapter(self) -> None:
+        self._draft.set_values({"model.adapter": None})
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if os.path.isdir(dropped_path(event)):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        self._take_folder(dropped_path(event))
 
     # ---------------------------------------------------------------------------- what is shown
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._finder.set_visible(True)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self._finder.set_visible(False)
 
     def _on_draft_changed(self, field: str) -> None:
         if field == "model.id":
             self._show_chosen()
-        if field in ("model.id", "dataset.path"):
-            self._show_first_try()
+        elif field == "model.adapter":
+            self._show_adapter()
 
     def _show_chosen(self) -> None:
         chosen = str(self._draft.value("model.id"))
-        self._show_first_try()
-        with QSignalBlocker(self._combo):
+        if not self._query:
+            self._show_in_field(chosen)
+        self._show_adapter()
+        self._table.select(chosen)
+        self.download.forget()
+        self._looked_up = ""
+
+        def show(found: CatalogEntry | Exception) -> None:
+            if chosen == self._draft.value("model.id"):  # else the person has moved on
+                self._show_entry(found)
+
+        run_in_background(lambda: catalog.describe_model(chosen), show, show, self)
+
+    def _show_in_field(self, chosen: str) -> None:
+        with QSignalBlocker(self._combo), QSignalBlocker(self._line):
             index = self._combo.findData(chosen)
             if index >= 0:
                 self._combo.setCurrentIndex(index)
-            elif self._combo.currentText().strip() != chosen:
+            if self._combo.currentText().strip() != chosen and index < 0:
                 self._combo.setEditText(chosen)
-        self._select_row(chosen)
-        run_in_background(
-            lambda: catalog.describe_model(chosen),
-            lambda entry: self._show_entry(chosen, entry),
-            lambda error: self._show_entry(chosen, error),
-            self,
+            elif index >= 0:
+                self._combo.setEditText(self._combo.itemText(index))
+            self._line.setCursorPosition(0)
+
+    def _show_adapter(self) -> None:
+        folder = str(self._draft.value("model.adapter") or "")
+        self._details.show_adapter(Path(folder).name, folder)
+
+    def _show_entry(self, found: CatalogEntry | Exception) -> None:
+        error = explain(found) if isinstance(found, Exception) else found.problem
+        entry = found if isinstance(found, CatalogEntry) else None
+        if entry is not None and entry.source == "hub" and entry.id in self._extra:
+            entry = self._extra[entry.id]  # the Hub told more
+        self._entry = entry
+        self._error.show_error(error)
+        self._header.subtitle.setText(
+            entry.title if entry and not entry.problem else self.tr("No usable model is chosen")
         )
+        self._details.show_entry(entry)
+        other = curated.nearest_trainable(entry.id, entry.parameters) if entry else None
+        self._details.offer_instead(other if entry and entry.problem else None)
+        self._finder.look_at(entry)
+        self._show_download(entry.size_bytes if entry else None)
+        if entry is not None:
+            self._remember(entry)
+        self.described.emit(entry)
 
-    def _show_first_try(self) -> None:
-        demo = (self._draft.value("model.id"), self._draft.value("dataset.path"))
-        self._first_try.setVisible(demo == ("demo", "demo"))
+    def _remember(self, entry: CatalogEntry) -> None:
+        """What the list did not have stands in it from now on."""
+        if entry.source == "folder" and entry.location and entry.id == str(entry.location):
+            if entry.id not in self._settings.recent("models"):
+                self._settings.add_recent("models", entry.id)
+                self._finder.refresh(self._settings.recent("models"))
+        elif entry.source == "hub":
+            self._extra[entry.id] = entry
+            self._fill_table()
+            if entry.location is None and self._may_ask and self._looked_up != entry.id:
+                self._info_pause.start()
 
-    def _show_entry(self, chosen: str, found: CatalogEntry | Exception) -> None:
-        if chosen != self._draft.value("model.id"):
-            return  # the person has moved on
-        self._error.show_error(explain(found) if isinstance(found, Exception) else "")
-        if isinstance(found, Exception):
-            for label in self._details.values():
-                label.setText("–")
-            self._details_title.setText(self.tr("Details"))
-            self._header.subtitle.setText(self.tr("No usable model is chosen"))
-            self._description.setText("")
-            return
-        unknown = self.tr("not known")
-        where = str(found.location) if found.location else self.tr("not on this computer yet")
-        self._details_title.setText(found.title)
-        self._header.subtitle.setText(found.title)
-        self._details["parameters"].setText(_parameters(found) or unknown)
-        self._details["size"].setText(size(found.size_bytes) if found.size_bytes else unknown)
-        self._details["licence"].setText(found.licence or unknown)
-        self._details["location"].setText(where)
-        self._description.setText(found.description)
-        if found.location and chosen == str(found.location):
-            self._settings.add_recent("models", chosen)
+    def _entries(self) -> list[CatalogEntry]:
+        """What the table shows: the list, and of other finds what is looked for or chosen."""
+        known = {entry.id for entry in self._listed}
+        chosen = self._draft.value("model.id")
+        return self._listed + [
+            entry
+            for entry in self._extra.values()
+            if entry.id not in known and (self._query or entry.id == chosen)
+        ]
 
-    def _show_models(self, entries: list[CatalogEntry]) -> None:
-        self._entries = {entry.id: entry for entry in entries}
-        recent = [item for item in self._settings.recent("models") if item not in self._entries]
-        with QSignalBlocker(self._combo):
+    def _fill_table(self) -> None:
+        entries = self._entries()
+        chosen = str(self._draft.value("model.id"))
+        self._table.show_models(entries, set(self._unfinished), chosen)
+        self._finder.judge(entries)
+        self._show_status()
+
+    def _on_listed(self, entries: list[CatalogEntry], unfinished: dict[str, int]) -> None:
+        self._listed, self._unfinished = entries, unfinished
+        with QSignalBlocker(self._combo), QSignalBlocker(self._line):
+            typed = self._combo.currentText()
             self._combo.clear()
             for entry in entries:
-                self._combo.addItem(entry.title, entry.id)
-            for folder in recent:
-                self._combo.addItem(folder, folder)
-            chosen = str(self._draft.value("model.id"))
-            self._combo.setCurrentIndex(self._combo.findData(chosen))
-            if self._combo.currentIndex() < 0:
-                self._combo.setEditText(chosen)
-        with QSignalBlocker(self._table):
-            self._table.setRowCount(0)
-            for entry in entries:
-                here = self.tr("on this computer") if entry.location else self.tr("to be fetched")
-                length = size(entry.size_bytes) if entry.size_bytes else ""
-                self._add_row(entry.id, [entry.title, _parameters(entry), length, here])
-            for folder in recent:
-                self._add_row(folder, [folder, "", "", self.tr("recent folder")])
-        self._select_row(chosen)
+                if not entry.problem or entry.source == "folder":
+                    self._combo.addItem(entry.title, entry.id)
+            self._combo.setCurrentIndex(-1)
+            self._combo.setEditText(typed)
+        if not self._query and not self._pause.isActive():
+            self._show_in_field(str(self._draft.value("model.id")))
+        self._fill_table()
+        self._show_download(self._entry.size_bytes if self._entry else None)
 
-    def _on_list_error(self, error: Exception) -> None:
-        self._error.show_error(explain(error))
+    def _on_found(self, models: list[CatalogEntry]) -> None:
+        self._extra |= {entry.id: entry for entry in models}
+        self._status_note = ""
+        self._fill_table()
 
-    def _add_row(self, id: str, texts: list[str]) -> None:
-        row = self._table.rowCount()
-        self._table.insertRow(row)
-        for column, text in enumerate(texts):
-            item = QTableWidgetItem(text)
-            item.setData(Qt.ItemDataRole.UserRole, id)
-            self._table.setItem(row, column, item)
+    def _on_badges(self, badges: dict[str, Any]) -> None:
+        self._table.models.show_badges(badges)
+        self._show_status()
 
-    def _select_row(self, chosen: str) -> None:
-        with QSignalBlocker(self._table):
-            self._table.clearSelection()
-            for row in range(self._table.rowCount()):
-                item = self._table.item(row, 0)
-                if item is not None and item.data(Qt.ItemDataRole.UserRole) == chosen:
-                    self._table.selectRow(row)
+    def _on_fit(self, told: tuple[str, FitFigures | None]) -> None:
+        if self._entry is None or told[0] == self._entry.id:
+            self._details.show_fit(told[1])
 
-
-def _parameters(entry: CatalogEntry) -> str:
-    """134.5 million, 8.0 billion."""
-    count = entry.parameters
-    if count is None:
-        return ""
-    if count >= 1_000_000_000:
-        return QCoreApplication.translate("ModelPage", "{count} billion").format(
-            count=number(count / 1e9)
+    def _on_no_connection(self) -> None:
+        self._say(
+            self.tr("Working offline: showing what is here and the catalogue.")
+            if preferences.is_offline()
+            else self.tr("No connection: showing what is here and the catalogue.")
         )
-    if count >= 1_000_000:
-        return QCoreApplication.translate("ModelPage", "{count} million").format(
-            count=number(count / 1e6)
+
+    def _say(self, note: str) -> None:
+        self._status_note = note
+        self._show_status()
+
+    def _show_status(self) -> None:
+        shown, total = self._table.found.rowCount(), self._table.models.rowCount()
+        text = self.tr("{shown} of {total} models.").format(
+            shown=integer(shown), total=integer(total)
         )
-    return integer(count)
+        self._status.setText(f"{text} {self._status_note}".rstrip())
+        self._show_all.setVisible(0 < shown < total)  # else the table itself offers it
+
+    # ----------------------------------------------------------------- the Hub and the download
+
+    def _ask_info(self) -> None:
+        """Ask the Hub about the chosen model: its size to the byte, and whether it is there."""
+        entry = self._entry
+        if entry is None or preferences.is_offline():
+            return
+        id = self._looked_up = entry.id
+        revision = self._draft.value("model.revision")
+
+        def on_done(answer: dict[str, Any]) -> None:
+            if self._entry is None or self._entry.id != id:
+                return
+            self._extra[id] = CatalogEntry.from_json(answer["entry"])
+            self._unfinished.pop(id, None)
+            if answer["on_disk_bytes"]:
+                self._unfinished[id] = int(answer["on_disk_bytes"])
+            self._show_entry(self._extra[id])
+            self._show_download(int(answer["total_bytes"]))
+
+        def on_error(error: Exception) -> None:
+            lost = isinstance(error, UserError) and error.code == "no_connection"
+            if self._entry is not None and self._entry.id == id and not lost:
+                self._error.show_error(explain(error))
+
+        document = {"model": id, "revision": revision}
+        self._helper.ask("model_info", document, on_done, on_error, self)
+
+    def _show_download(self, total: int | None) -> None:
+        entry = self._entry
+        arrived = self._unfinished.get(entry.id, 0) if entry else 0
+        local = entry is not None and entry.source == "folder"
+        self._download_card.show_model(None if local else entry, total, arrived)
+        self._first_try.set_ready(entry is not None and entry.location is not None)
+
+    def _on_room(self, found: Room) -> None:
+        self._download_card.show_room(found)
+
+    def _on_download(self) -> None:
+        running = self.download.state == "running"
+        self._table.models.show_coming(self.download.id if running else "")
+        if self.download.state == "paused":  # once its files are closed: they are counted then
+            QTimer.singleShot(SETTLE_MS, self, self.refresh)
+
+    def _on_arrived(self, id: str) -> None:
+        self._after_download()
+        self.model_arrived.emit(id)
+
+    def _after_download(self) -> None:
+        for id in (self.download.id, str(self._draft.value("model.id"))):
+            self._extra.pop(id, None)
+        self._unfinished.clear()
+        self._show_chosen()
+        self.refresh()
+
+    def _change_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, self.tr("Where to keep models"))
+        if folder:
+            self._act(lambda: move_models(Path(folder)))
+
+    def _act(self, act: Callable[[], object]) -> None:
+        run_in_background(act, lambda _: self.refresh(), self._download_card.show_problem, self)
+
+    def _enter_token(self) -> None:
+        from app.token_dialog import TokenDialog
+
+        dialog = TokenDialog(self._helper, self)
+        dialog.stored.connect(self._info_pause.start)
+        dialog.open()
+
+    def _on_offline(self, offline: bool) -> None:
+        if offline:
+            self.download.pause()
+            self._helper.cancel("model_info")
+        self._download_card.set_offline(offline)
+        self._finder.search(self._query, self._filters.filters())
+        self._say("")
+        if offline and self._query:
+            self._on_no_connection()
+        self.offline_changed.emit(offline)
+
+
+def _is_place(text: str) -> bool:
+    """Whether it names one model: a folder, owner/name, or a page's address."""
+    return text in DEMO_MODEL_IDS or "/" in text or "\\" in text or text.startswith(("~", "."))
+
+
+def _open_model_page(id: str) -> None:
+    QDesktopServices.openUrl(QUrl(hub_errors.licence_page(id)))

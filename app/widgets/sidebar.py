@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.background import run_in_background
 from app.i18n import number
-from app.widgets.card import ElidedLabel, QuietButton
+from app.widgets.card import ElidedLabel, QuietButton, secondary_label
 from app.widgets.figures import GIGABYTE
 from training_backend import ram
 from training_backend.devices import chosen_gpu
@@ -80,6 +80,11 @@ class Sidebar(QFrame):
         self._layout.addSpacing(12)
         self._add(NavButton("navRuns", self.tr("Runs")))
         self._layout.addStretch(1)
+        self._offline = secondary_label(self.tr("Working offline"))
+        self._offline.setObjectName("offlineNote")
+        self._offline.setContentsMargins(12, 0, 0, 4)
+        self._offline.setVisible(False)
+        self._layout.addWidget(self._offline)
         self._theme = QuietButton(self.tr("Colours"))
         self._theme.setObjectName("themeButton")
         self._theme.setMenu(self._theme_menu())
@@ -105,6 +110,10 @@ class Sidebar(QFrame):
         """What is chosen in this step, below its name."""
         self._details[object_name].setText(text)
         self._details[object_name].setVisible(bool(text))
+
+    def set_offline(self, offline: bool) -> None:
+        """Say at the foot that no connection is opened."""
+        self._offline.setVisible(offline)
 
     def _theme_menu(self) -> QMenu:
         menu = QMenu(self)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PySide6.QtWidgets import QComboBox, QLabel, QTableWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft
+from app.helper_client import HelperClient
 from app.pages.model import ModelPage
 from app.settings import Settings
 
@@ -19,11 +21,18 @@ def draft(qapp: object) -> JobDraft:
 
 
 @pytest.fixture
-def page(qtbot: QtBot, draft: JobDraft) -> ModelPage:
-    page = ModelPage(draft, Settings())
+def helper(qapp: object) -> Iterator[HelperClient]:
+    client = HelperClient()
+    yield client
+    client.shutdown()
+
+
+@pytest.fixture
+def page(qtbot: QtBot, draft: JobDraft, helper: HelperClient) -> ModelPage:
+    page = ModelPage(draft, Settings(), helper)
     qtbot.addWidget(page)
     page.show()
-    qtbot.waitUntil(lambda: page.findChild(QTableWidget, "modelTable").rowCount() > 0)
+    qtbot.waitUntil(lambda: page.findChild(QTableView, "modelTable").model().rowCount() > 0)
     return page
 
 
@@ -75,17 +84,19 @@ def test_folder_without_a_model(
     assert combo(page).currentText() == str(tmp_path)
 
 
-def test_recent_folders_can_be_chosen_again(qtbot: QtBot, draft: JobDraft, tmp_path: Path) -> None:
+def test_recent_folders_can_be_chosen_again(
+    qtbot: QtBot, draft: JobDraft, helper: HelperClient, tmp_path: Path
+) -> None:
     settings = Settings()
     settings.add_recent("models", str(tmp_path))
-    page = ModelPage(draft, settings)
+    page = ModelPage(draft, settings, helper)
     qtbot.addWidget(page)
     qtbot.waitUntil(lambda: combo(page).findData(str(tmp_path)) > 0)
 
 
 def test_row_of_the_table_chooses(qtbot: QtBot, page: ModelPage, draft: JobDraft) -> None:
     draft.set_value("model.id", "somebody/some-model")
-    page.findChild(QTableWidget, "modelTable").selectRow(0)
+    page.findChild(QTableView, "modelTable").selectRow(0)
     assert draft.value("model.id") == "demo"
 
 
