@@ -536,7 +536,8 @@ class ModelPage(QWidget):
 
 def _is_place(text: str) -> bool:
     """Whether it names one model: a folder, owner/name, or a page's address."""
-    return text in DEMO_MODEL_IDS or "/" in text or "\\" in text or text.startswith(("~", "."))
+    known = text in DEMO_MODEL_IDS or hub_cache.parse_id(text) is not None
+    return known or "\\" in text or text.startswith(("/", "~", ".", "http://", "https://"))
 
 
 def _open_model_page(id: str) -> None:
