@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ def _usable_cores() -> int:
 def _cpu_name() -> str:
     """The processor as its maker calls it, as far as the system tells."""
     try:
+        if sys.platform == "win32":
+            import winreg
+
+            place = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, place) as key:
+                return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
         if platform.system() == "Linux":
             for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
                 if line.startswith("model name"):
