@@ -95,8 +95,9 @@ class JobDraft(QObject):
         self._put({field: after for field, (_, after) in step.changes.items()})
         return next(iter(step.changes))
 
-    def can_undo(self) -> bool:
-        return bool(self._done)
+    def next_undo(self) -> dict[str, tuple[Any, Any]]:
+        """What `undo` would take back: fields with their values before and after."""
+        return dict(self._done[-1].changes) if self._done else {}
 
     def reset(self, fields: list[str]) -> None:
         """Give these fields the defaults of `job.py`."""

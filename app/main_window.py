@@ -17,11 +17,13 @@ from app.close_dialog import ask_about_training
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.i18n import explain, integer, size
+from app.memory_estimator import MemoryEstimator
 from app.pages.model import ModelPage
 from app.probe_controller import ProbeController
 from app.run_controller import RunController
 from app.settings import Settings
-from app.widgets import wording
+from app.start_dialog import ask_about_memory
+from app.widgets import memory_words, wording
 from app.widgets.sidebar import Sidebar
 from training_backend import journal, preferences, runs
 from training_backend.catalog_entry import CatalogEntry
@@ -72,6 +74,7 @@ class MainWindow(QMainWindow):
         self.probe = ProbeController(self.training, self)
         self.helper = HelperClient(self)
         self._smoothing_boxes: list[SmoothingBox] = []
+        self.estimator = MemoryEstimator(self.draft, self.helper, self)
         self._painted = False
         self._may_close = False
         self._close_when_ended = False
@@ -142,12 +145,13 @@ class MainWindow(QMainWindow):
 
         page = DatasetPage(self.draft, self.settings, self.helper)
         page.continue_requested.connect(lambda: self.go_to("navSettings"))
+        page.lengths_known.connect(self.estimator.set_lengths)
         return page
 
     def _build_settings(self) -> QWidget:
         from app.pages.settings import SettingsPage
 
-        page = SettingsPage(self.draft, self.probe)
+        page = SettingsPage(self.draft, self.estimator, self.probe)
         page.continue_requested.connect(lambda: self.go_to("navTrain"))
         return page
 
@@ -165,6 +169,11 @@ class MainWindow(QMainWindow):
         self.training.event_arrived.connect(page.apply)
         self.training.run_ended.connect(page.finish)
         self._share_smoothing(page.charts.loss.smoothing)
+        self.estimator.estimated.connect(
+            lambda shown: page.progress.set_memory(memory_words.verdict(shown.estimate)[0])
+        )
+        self.estimator.unknown.connect(lambda _: page.progress.set_memory(""))
+        self.estimator.refresh()
         self._tell_draft(page)
         return page
 
@@ -251,6 +260,8 @@ class MainWindow(QMainWindow):
     def _on_card_chosen(self) -> None:
         """Whatever says how much fits is told of the other card."""
         self.sidebar.memory.reopen()
+        self.estimator.forget_device()
+        self.estimator.refresh()
         self._hint_pause.start()
         cast(ModelPage, self.page("navModel")).refresh()
 
@@ -316,7 +327,7 @@ class MainWindow(QMainWindow):
         """Try one real step of the draft, where memory is shown."""
         page = cast("SettingsPage", self.page("navSettings"))
         self.go_to("navSettings")
-        page.probe_panel.start()
+        page.memory.measure()
 
     def _on_model_described(self, entry: CatalogEntry | None) -> None:
         """Say before Start what training would download first."""
@@ -336,7 +347,19 @@ class MainWindow(QMainWindow):
     # ----------------------------------------------------------------------- training, export
 
     def start(self) -> None:
-        """Train what the draft asks for."""
+        """Train what the draft asks for; ask first when it does not seem to fit."""
+        shown = self.estimator.current
+        if shown is not None and shown.estimate.fit == "does_not_fit":
+            words = memory_words.verdict(shown.estimate)[0]
+            ask_about_memory(self, words, self._make_it_fit, self._start)
+        else:
+            self._start()
+
+    def _make_it_fit(self) -> None:
+        self.go_to("navSettings")
+        cast("SettingsPage", self.page("navSettings")).memory.make_it_fit()
+
+    def _start(self) -> None:
         self.go_to("navTrain")
         self.probe.cancel()
         try:

@@ -83,6 +83,25 @@ def nearest_trainable(name: str, parameters: int | None = None) -> CatalogEntry 
     return min(rivals, key=distance)
 
 
+def smaller(name: str, parameters: int | None = None) -> list[CatalogEntry]:
+    """The catalogue's smaller models of the same family and kind, the largest first.
+
+    Args:
+        parameters: of the model to be replaced; by default as the catalogue or the name tells.
+    """
+    own = entry(name)
+    size = parameters or (own.parameters if own else _size_in(name))
+    family = own.family if own else family_of(name)
+    base = own.title.endswith("(base)") if own else bool(_BASE.search(name.lower()))
+    found = [
+        model
+        for model in models()
+        if model.family == family and model.title.endswith("(base)") == base
+        if size is not None and (model.parameters or 0) < 0.9 * size
+    ]
+    return sorted(found, key=lambda model: -(model.parameters or 0))
+
+
 def _size_in(name: str) -> int | None:
     """The number of parameters that a name tells: 7B, 1.5b, 135M, 8x7B."""
     found = _SIZE.search(name.lower())

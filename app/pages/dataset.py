@@ -67,6 +67,7 @@ class DatasetPage(QWidget):
     """Pick data by typing, choosing or dropping it; see its tokens, problems and lengths."""
 
     continue_requested = Signal()
+    lengths_known = Signal(object)  # rows by their length in tokens; None while not known
 
     def __init__(
         self,
@@ -565,6 +566,7 @@ class DatasetPage(QWidget):
         numbers = report["numbers"]
         self._findings.show_report(report)
         self._histogram.show_numbers(numbers)
+        self.lengths_known.emit(self._histogram.lengths())
         self._tokens = numbers["tokens"]
         steps = numbers["steps_per_epoch"]
         words = (
@@ -594,6 +596,7 @@ class DatasetPage(QWidget):
     def _forget_numbers(self) -> None:
         self._tokens = None
         self._histogram.show_numbers(None)
+        self.lengths_known.emit(None)
         self._epoch.setText("")
         self._numbers.setText("")
 

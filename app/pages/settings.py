@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QCoreApplication, Qt, QTimer, Signal
 from PySide6.QtWidgets import (
     QFrame,
     QGridLayout,
@@ -16,7 +16,9 @@ from app import theme
 from app.draft import JobDraft, problems_of
 from app.forms import FieldSpec, Form, form_grid, heading, specs
 from app.i18n import integer
+from app.memory_estimator import MemoryEstimator
 from app.probe_controller import ProbeController
+from app.widgets.advisor_dialog import AdvisorDialog, Situation
 from app.widgets.card import (
     PAGE_MARGIN,
     Card,
@@ -26,10 +28,12 @@ from app.widgets.card import (
     QuietButton,
     SecondaryButton,
     plain_label,
+    plain_tool_tip,
     secondary_label,
 )
 from app.widgets.inputs import JobLineEdit
-from app.widgets.probe_panel import ProbePanel
+from app.widgets.memory_card import MemoryCard
+from app.widgets.preset_choice import PresetChoice
 
 CHECK_PAUSE_MS = 120
 SCROLL_BAR = 10
@@ -44,12 +48,14 @@ class SettingsPage(QWidget):
     def __init__(
         self,
         draft: JobDraft,
-        probe: ProbeController | None = None,
+        estimator: MemoryEstimator,
+        probe: ProbeController,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._draft = draft
-        self._probe = probe
+        self._estimator = estimator
+        self.memory = MemoryCard(draft, estimator, probe)
         self._outside: dict[str, str] = {}  # found at the start, not by job.py
         fields = specs()
         self._form = Form(draft, fields, self)
@@ -59,7 +65,8 @@ class SettingsPage(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 16, 0, 0)
         layout.setSpacing(16)
-        layout.addWidget(self._head())
+        layout.addWidget(self._with_margins(self._head()))
+        layout.addWidget(self._with_margins(self.memory))
         layout.addWidget(self._scrolled(fields), 1)
 
         draft.changed.connect(self._on_changed)
@@ -78,18 +85,23 @@ class SettingsPage(QWidget):
     def _head(self) -> QWidget:
         self._header = PageHeader(self.tr("Settings"))
         self._undo = QuietButton(self.tr("Undo"))
-        self._undo.setToolTip(self.tr("Ctrl+Z"))
         self._undo.clicked.connect(self._draft.undo)
+        suggest = SecondaryButton(self.tr("Suggest settings"))
+        suggest.setObjectName("suggestButton")
+        suggest.clicked.connect(self._suggest)
         reset = SecondaryButton(self.tr("Reset to defaults"))
         reset.clicked.connect(self._reset)
         go_on = PrimaryButton(self.tr("Continue"))
         go_on.clicked.connect(self.continue_requested)
-        for button in (self._undo, reset, go_on):
+        for button in (self._undo, reset, suggest, go_on):
             self._header.add_button(button)
+        return self._header
+
+    def _with_margins(self, widget: QWidget) -> QWidget:
         holder = QWidget()
         row = QVBoxLayout(holder)
         row.setContentsMargins(PAGE_MARGIN, 0, PAGE_MARGIN, 0)
-        row.addWidget(self._header)
+        row.addWidget(widget)
         return holder
 
     def _scrolled(self, fields: list[FieldSpec]) -> QScrollArea:
@@ -105,8 +117,6 @@ class SettingsPage(QWidget):
             "evaluation": self.tr("Testing"),
         }
         column.addWidget(self._name_card())
-        if self._probe is not None:
-            column.addWidget(self._memory_card(self._probe))
         for group, title in titles.items():
             card = Card(title)
             grid = form_grid()
@@ -141,15 +151,10 @@ class SettingsPage(QWidget):
         row.setSpacing(16)
         row.addWidget(self._name, 1)
         row.addWidget(secondary_label(self.tr("How you will find it again under Runs.")), 1)
+        row.addWidget(secondary_label(self.tr("Preset")))
+        row.addWidget(PresetChoice(self._draft))
         card.body.addLayout(row)
         card.body.addWidget(self._name_error)
-        return card
-
-    def _memory_card(self, probe: ProbeController) -> Card:
-        card = Card(self.tr("Memory"))
-        card.setObjectName("memoryCard")
-        self.probe_panel = ProbePanel(self._draft, probe)
-        card.body.addWidget(self.probe_panel)
         return card
 
     def _add_effective_batch(self, grid: QGridLayout) -> None:
@@ -192,6 +197,33 @@ class SettingsPage(QWidget):
 
     # ---------------------------------------------------------------------------- what happens
 
+    def _suggest(self) -> None:
+        shown = self._estimator.current
+        if shown is None:  # the memory card says why
+            return
+        situation = Situation(shown.job, shown.estimate.device, self._estimator.lengths)
+        dialog = AdvisorDialog(situation, self._draft.value, self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.chosen.connect(self._draft.set_values)
+        dialog.open()
+
+    def _show_undo(self) -> None:
+        """Undo here takes back settings only; what was done on another page is said."""
+        step = self._draft.next_undo()
+        known = {spec.field: spec.title for spec in specs()} | {"name": self.tr("Name of the run")}
+        own = bool(step) and all(field in known for field in step)
+        self._undo.setEnabled(own)
+        if not step:
+            words = self.tr("Nothing to undo")
+        elif not own:
+            words = self.tr("The last change was on another page; Ctrl+Z takes it back")
+        else:
+            titles = [QCoreApplication.translate("job", known[field]) for field in step]
+            more = self.tr(" and {count} more").format(count=len(titles) - 1)
+            words = self.tr("Ctrl+Z: {setting}").format(setting=titles[0])
+            words += more if titles[1:] else ""
+        self._undo.setToolTip(plain_tool_tip(words))
+
     def _reset(self) -> None:
         self._draft.reset(list(self._form.rows))
 
@@ -204,7 +236,7 @@ class SettingsPage(QWidget):
 
     def _show_derived(self) -> None:
         """What follows from the settings: the summary, the product, what has no effect now."""
-        self._undo.setEnabled(self._draft.can_undo())
+        self._show_undo()
         self._header.subtitle.setText(self._draft.summary())
         rows = self._draft.value("training.per_device_train_batch_size")
         times = self._draft.value("training.gradient_accumulation_steps")

@@ -60,12 +60,17 @@ class LengthHistogram(QWidget):
         self._plot.set_length(length)
         self._say(length)
 
-    def cut_share(self, length: int) -> tuple[float, float]:
-        """The shares of rows and of tokens that `length` would cut."""
-        assert self._numbers is not None
-        lengths = self._numbers["lengths"] or [
+    def lengths(self) -> list[tuple[float, int]]:
+        """Tokens with the number of rows that have so many; empty while there are no numbers."""
+        if self._numbers is None:
+            return []
+        return self._numbers["lengths"] or [
             ((low + high) / 2, count) for low, high, count in self._numbers["histogram"]
         ]
+
+    def cut_share(self, length: int) -> tuple[float, float]:
+        """The shares of rows and of tokens that `length` would cut."""
+        lengths = self.lengths()
         rows = sum(count for _, count in lengths)
         tokens = sum(at * count for at, count in lengths)
         over = [(at, count) for at, count in lengths if at > length]

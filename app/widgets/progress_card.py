@@ -23,6 +23,7 @@ class ProgressCard(Card):
         super().__init__(parent=parent)
         self._run = ShownRun()
         self._ready = self._checking = self._stopping = False
+        self._memory = ""
         self.eta_label = secondary_label()
         self.eta_label.setObjectName("etaLabel")
         self.add_right(self.eta_label)
@@ -52,6 +53,11 @@ class ProgressCard(Card):
         self.body.addLayout(tiles)
         self._share = secondary_label(" ")
         self.body.addWidget(self._share)
+
+    def set_memory(self, words: str) -> None:
+        """Whether what Start would run fits; shown until it is started."""
+        self._memory = words
+        self._render_progress()
 
     def show_run(
         self, run: ShownRun, ready: bool, checking: bool, stopping: bool, hint: str = ""
@@ -91,7 +97,7 @@ class ProgressCard(Card):
             ready = self._ready
             return (
                 self.tr("Ready to start") if ready else self.tr("Not ready yet"),
-                self.tr("Press Start to train.") if ready else "",
+                (self._memory or self.tr("Press Start to train.")) if ready else "",
             )
         if shown.terminal is not None:
             took = self.tr("took {time}").format(time=figures.duration(shown.seconds))

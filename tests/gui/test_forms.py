@@ -12,7 +12,11 @@ from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft
 from app.forms import specs
+from app.helper_client import HelperClient
+from app.memory_estimator import MemoryEstimator
 from app.pages.settings import SettingsPage
+from app.probe_controller import ProbeController
+from app.run_controller import RunController
 from app.widgets.inputs import NumberEdit
 from training_backend.job import TrainingJob
 
@@ -24,7 +28,11 @@ def draft(qapp: QApplication) -> JobDraft:
 
 @pytest.fixture
 def page(qtbot: QtBot, draft: JobDraft) -> SettingsPage:
-    page = SettingsPage(draft)
+    helper, training = HelperClient(), RunController()
+    estimator, probe = MemoryEstimator(draft, helper), ProbeController(training)
+    page = SettingsPage(draft, estimator, probe)
+    for owned in (helper, training, estimator, probe):
+        owned.setParent(page)
     qtbot.addWidget(page)
     page.resize(1072, 800)
     page.show()

@@ -25,12 +25,14 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from app import theme
+from app import memory_estimator, theme
 from app.demo_tour import DemoTour
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
 from app.settings import Settings
+from app.widgets.fit_dialog import FitDialog
 from training_backend import runs
+from training_backend.devices import Device
 from training_backend.errors import JobError, Problem
 from training_backend.job import ExportJob, Job, TrainingJob
 from training_backend.journal import JournalWriter
@@ -386,3 +388,28 @@ def test_a_long_run_comes_with_the_hint_to_try_one_step_first(
     window.go_to("navTrain")
     window.draft.set_value("training.max_steps", 10)
     qtbot.waitUntil(lambda: not measure.isVisible(), timeout=20_000)
+
+
+def test_a_job_that_will_not_fit_is_asked_about_before_it_starts(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Job] = []
+    monkeypatch.setattr(window.training, "start", started.append)
+    small = Device("cuda", "A small card", 2**30)
+    monkeypatch.setattr(memory_estimator, "this_device", lambda: small)
+    window.estimator.forget_device()
+    window.draft.set_value("training.max_length", 4096)
+    page = cast(TrainPage, window.page("navTrain"))
+    qtbot.waitUntil(lambda: any("too much" in text for text in labels(page)), timeout=10_000)
+    window.start()
+    box = window.findChild(QMessageBox, "startDialog")
+    assert "too much" in box.informativeText()
+    assert started == []
+    next(button for button in box.buttons() if button.text() == "Make it fit").click()
+    qtbot.waitUntil(lambda: bool(window.findChildren(FitDialog)), timeout=10_000)
+    assert started == []
+    window.findChild(FitDialog).reject()
+    window.start()
+    box = window.findChildren(QMessageBox, "startDialog")[-1]
+    next(button for button in box.buttons() if button.text() == "Start anyway").click()
+    assert len(started) == 1

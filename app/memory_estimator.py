@@ -1,0 +1,160 @@
+"""Follows the draft and says how much memory it needs, as settings change.
+
+An estimate takes milliseconds in a thread. A model that was never looked at is traced by the
+helper first, which takes seconds; until then the last estimate stands, said to be old.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from app.background import run_in_background
+from app.draft import JobDraft
+from app.helper_client import HelperClient
+from app.i18n import explain
+from training_backend import vram
+from training_backend.devices import Device, this_device
+from training_backend.errors import JobError
+from training_backend.job import TrainingJob, parse_job
+from training_backend.make_fit import Lengths
+from training_backend.vram import Estimate, TraceNeeded
+
+PAUSE_MS = 60  # after the last change
+REFRESH_MS = 4_000  # other programs come and go
+DEVICE_SECONDS = 3.0
+_SECTIONS = {"model", "quantization", "lora", "training"}
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """An estimate with the job that it is of."""
+
+    job: TrainingJob
+    estimate: Estimate
+
+
+class MemoryEstimator(QObject):
+    """Emits one of its signals after every change that matters."""
+
+    estimated = Signal(object)  # Estimated
+    tracing = Signal()  # the model is being looked at
+    unknown = Signal(str)  # why there is no estimate
+
+    def __init__(self, draft: JobDraft, helper: HelperClient, parent: QObject | None = None):
+        super().__init__(parent)
+        self._draft = draft
+        self._helper = helper
+        self._device: tuple[float, Device] | None = None
+        self._asked = 0
+        self._traced: dict[str, Any] | None = None  # what the helper was asked to trace last
+        self.current: Estimated | None = None
+        self.lengths: Lengths | None = None
+        self._pause = QTimer(self, singleShot=True, interval=PAUSE_MS)
+        self._pause.timeout.connect(self.refresh)
+        self._again = QTimer(self, interval=REFRESH_MS)
+        self._again.timeout.connect(self.refresh)
+        draft.changed.connect(self._on_changed)
+
+    def watch(self, seen: bool) -> None:
+        """Look again now and then while somebody looks; other programs come and go."""
+        if seen:
+            self.refresh()
+            self._again.start()
+        else:
+            self._again.stop()
+
+    def set_lengths(self, lengths: Lengths | None) -> None:
+        """How many rows have so many tokens, as far as the data was gone through."""
+        self.lengths = lengths
+
+    def forget_device(self) -> None:
+        """Look at the device anew, as after another card was chosen."""
+        self._device = None
+
+    def refresh(self) -> None:
+        """Estimate anew."""
+        self._pause.stop()
+        try:
+            job = self._job()
+        except JobError:
+            self._asked += 1
+            self.current = None
+            self.unknown.emit(self.tr("Some settings need a look first."))
+            return
+        self._asked += 1
+        asked = self._asked
+        known = self._device
+
+        def work() -> tuple[float, Device, Estimate | None]:
+            now = time.monotonic()
+            at, device = known or (0.0, None)
+            if device is None or now - at > DEVICE_SECONDS:
+                at, device = now, this_device()
+            try:
+                return at, device, vram.estimate_job(job, device)
+            except TraceNeeded:
+                return at, device, None
+
+        run_in_background(
+            work,
+            lambda found: self._on_found(asked, job, *found),
+            lambda error: self._on_error(asked, error),
+            self,
+        )
+
+    # --------------------------------------------------------------------------- what comes back
+
+    def _on_found(
+        self, asked: int, job: TrainingJob, at: float, device: Device, found: Estimate | None
+    ) -> None:
+        self._device = (at, device)
+        if asked != self._asked:
+            return  # the settings have changed since
+        if found is not None:
+            self._traced = None
+            self.current = Estimated(job, found)
+            self.estimated.emit(self.current)
+            return
+        document = job.model_dump(mode="json")
+        if document == self._traced:
+            return  # it is on its way, or failed and was said
+        self._traced = document
+        self.current = None
+        self.tracing.emit()
+        self._helper.ask(
+            "trace",
+            {"job": document},
+            lambda _: self._on_traced(document),
+            lambda error: self._on_not_traced(document, error),
+            self,
+        )
+
+    def _on_traced(self, document: dict[str, Any]) -> None:
+        if document == self._traced:
+            self.refresh()
+
+    def _on_not_traced(self, document: dict[str, Any], error: Exception) -> None:
+        if document == self._traced:
+            self.unknown.emit(explain(error))
+
+    def _on_error(self, asked: int, error: Exception) -> None:
+        if asked == self._asked:
+            self.current = None
+            self.unknown.emit(explain(error))
+
+    def _on_changed(self, field: str) -> None:
+        if field.partition(".")[0] in _SECTIONS:
+            self._traced = None
+            self._pause.start()
+
+    def _job(self) -> TrainingJob:
+        """What of the draft memory depends on, so that a mistake elsewhere does not matter."""
+        document = self._draft.document()
+        kept = {name: document[name] for name in _SECTIONS}
+        job = parse_job({"version": 1, "name": "estimate", "dataset": {"path": "demo"}, **kept})
+        assert isinstance(job, TrainingJob)
+        return job

@@ -1,0 +1,198 @@
+"""The memory card: live, honest about what it does not know, and it makes a job fit."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication, QDialog, QLabel, QPushButton
+from pytestqt.qtbot import QtBot
+
+from app import memory_estimator
+from app.draft import JobDraft
+from app.helper_client import HelperClient
+from app.memory_estimator import MemoryEstimator
+from app.probe_controller import ProbeController
+from app.run_controller import RunController
+from app.widgets.fit_dialog import FitDialog
+from app.widgets.memory_card import MemoryCard
+from app.widgets.memory_dialog import MemoryDialog
+from training_backend import vram
+from training_backend.devices import Device, this_device
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+CARD = Device("cuda", "NVIDIA GeForce RTX 4090", 24 * 2**30, 2**30)
+
+
+@pytest.fixture(autouse=True)
+def on_a_card(lorasmith_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a computer with a card; the estimate needs nothing else of it."""
+    monkeypatch.setattr(memory_estimator, "this_device", lambda: CARD)
+
+
+@pytest.fixture
+def draft(qapp: QApplication) -> JobDraft:
+    draft = JobDraft()
+    draft.set_values({"model.id": LLAMA, "quantization.load_in_4bit": True})
+    return draft
+
+
+@pytest.fixture
+def helper(qtbot: QtBot) -> Iterator[HelperClient]:
+    made = HelperClient()
+    yield made
+    made.shutdown()
+    qtbot.waitUntil(  # one that was importing takes a moment to see it
+        lambda: not any(thread.name.startswith("helper") for thread in threading.enumerate()),
+        timeout=30_000,
+    )
+
+
+@pytest.fixture
+def card(qtbot: QtBot, draft: JobDraft, helper: HelperClient) -> Iterator[MemoryCard]:
+    training = RunController()
+    probe = ProbeController(training)
+    estimator = MemoryEstimator(draft, helper)
+    made = MemoryCard(draft, estimator, probe)
+    estimator.setParent(made)
+    qtbot.addWidget(made)
+    made.resize(1024, 170)
+    made.show()
+    qtbot.waitUntil(lambda: "that are free" in verdict(made), timeout=10_000)
+    yield made
+    probe.shutdown()
+    training.shutdown()
+
+
+def verdict(card: MemoryCard) -> str:
+    label = card.findChild(QLabel, "memoryVerdict")
+    assert label is not None
+    return label.text()
+
+
+def button(card: MemoryCard, name: str) -> QPushButton:
+    found = card.findChild(QPushButton, name)
+    assert found is not None
+    return found
+
+
+def test_the_verdict_follows_the_settings(qtbot: QtBot, card: MemoryCard, draft: JobDraft) -> None:
+    assert verdict(card).startswith("Fits comfortably")
+    assert CARD.name in card.title.text()
+    expected = vram.estimate_job(draft.job(), CARD)
+    assert f"{expected.total_bytes / 2**30:.1f} of 23.0 GB" in verdict(card)
+    draft.set_values(
+        {"training.per_device_train_batch_size": 16, "training.max_length": 4096,
+         "training.activation_checkpointing": False}
+    )  # fmt: skip
+    qtbot.waitUntil(lambda: verdict(card).startswith("Does not fit"), timeout=5_000)
+    assert button(card, "makeItFitButton").text() == "Make it fit"
+
+
+def test_every_part_is_told_with_its_size_its_formula_and_its_source(
+    qtbot: QtBot, card: MemoryCard
+) -> None:
+    legend = [one.text().strip() for one in card._buttons]
+    assert [text.rpartition(" ")[0].rpartition(" ")[0] for text in legend] == [
+        "Model", "Adapter and optimizer", "Activations", "Overhead", "Other programs", "Free",
+    ]  # fmt: skip
+    for one in card._buttons:
+        assert one.focusPolicy() & Qt.FocusPolicy.TabFocus and one.accessibleName()
+    card._buttons[2].click()
+    dialog = card.findChild(MemoryDialog)
+    texts = "\n".join(label.text() for label in dialog.findChildren(QLabel))
+    estimate = card._estimator.current.estimate
+    for part in estimate.parts:
+        assert part.formula in texts and part.source in texts
+    assert "Disk for the merged model" in texts
+    dialog.accept()
+
+
+def test_a_plan_is_applied_with_one_press_and_one_undo(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft
+) -> None:
+    draft.set_values(
+        {"training.per_device_train_batch_size": 8, "training.gradient_accumulation_steps": 1,
+         "training.max_length": 4096, "training.activation_checkpointing": False,
+         "quantization.load_in_4bit": False}
+    )  # fmt: skip
+    before = draft.document()
+    qtbot.waitUntil(lambda: verdict(card).startswith("Does not fit"), timeout=5_000)
+    button(card, "makeItFitButton").click()
+    qtbot.waitUntil(lambda: card.findChild(FitDialog) is not None, timeout=10_000)
+    dialog = card.findChild(FitDialog)
+    dialog.findChild(QPushButton, "fitPlanButton").click()
+    qtbot.waitUntil(lambda: "that are free" in verdict(card), timeout=5_000)
+    training = draft.job().training
+    assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 8
+    draft.undo()
+    assert draft.document() == before
+
+
+def test_free_memory_is_offered_for_speed(qtbot: QtBot, card: MemoryCard) -> None:
+    assert button(card, "makeItFitButton").text() == "Use the free memory"
+    button(card, "makeItFitButton").click()
+    qtbot.waitUntil(lambda: card.findChild(FitDialog) is not None, timeout=10_000)
+    dialog = card.findChild(QDialog, "fitDialog")
+    assert dialog.findChild(QPushButton, "fitPlanButton") is None
+    dialog.reject()
+
+
+def test_a_mistake_in_the_settings_greys_the_last_estimate(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft
+) -> None:
+    draft.set_value("lora.r", -3)
+    qtbot.waitUntil(lambda: "need a look" in verdict(card), timeout=5_000)
+    assert not button(card, "makeItFitButton").isEnabled()
+    draft.undo()
+    qtbot.waitUntil(lambda: "that are free" in verdict(card), timeout=5_000)
+
+
+def test_mistakes_that_memory_does_not_depend_on_do_not_matter(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft
+) -> None:
+    draft.set_values({"dataset.path": "", "name": "", "training.max_length": 512})
+    expected = f"{512 * 1}"
+    qtbot.waitUntil(
+        lambda: (
+            card._estimator.current is not None
+            and str(card._estimator.current.job.training.max_length) == expected
+        ),
+        timeout=5_000,
+    )
+    assert "that are free" in verdict(card)
+
+
+@pytest.mark.timeout(120)
+def test_a_model_that_was_never_seen_is_looked_at_first(
+    qtbot: QtBot,
+    card: MemoryCard,
+    draft: JobDraft,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_estimator, "this_device", this_device)  # as the helper sees it
+    card._estimator.forget_device()
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 96,
+        "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 999, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    draft.set_value("model.id", str(tmp_path))
+    qtbot.waitUntil(lambda: "Looking at this model" in verdict(card), timeout=5_000)
+    qtbot.waitUntil(lambda: "that are free" in verdict(card), timeout=90_000)
+    assert card._estimator.current.job.model.id == str(tmp_path)
+
+
+def test_a_model_that_nobody_knows_is_said_in_place(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft
+) -> None:
+    draft.set_value("model.id", "/no/such/folder")
+    qtbot.waitUntil(lambda: "No model folder" in verdict(card), timeout=5_000)
+    assert not button(card, "memoryDetails").isEnabled()

@@ -1,0 +1,115 @@
+"""Presets, suggested settings and undo on the Settings page."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QPushButton, QRadioButton
+from pytestqt.qtbot import QtBot
+
+from app.draft import JobDraft
+from app.helper_client import HelperClient
+from app.memory_estimator import MemoryEstimator
+from app.pages.settings import SettingsPage
+from app.probe_controller import ProbeController
+from app.run_controller import RunController
+from app.widgets.advisor_dialog import AdvisorDialog
+
+
+@pytest.fixture
+def draft(qapp: QApplication) -> JobDraft:
+    return JobDraft()
+
+
+@pytest.fixture
+def page(qtbot: QtBot, draft: JobDraft) -> SettingsPage:
+    helper, training = HelperClient(), RunController()
+    estimator, probe = MemoryEstimator(draft, helper), ProbeController(training)
+    page = SettingsPage(draft, estimator, probe)
+    for owned in (helper, training, estimator, probe):
+        owned.setParent(page)
+    qtbot.addWidget(page)
+    page.resize(1072, 800)
+    page.show()
+    qtbot.waitUntil(lambda: estimator.current is not None, timeout=10_000)
+    return page
+
+
+def preset(page: SettingsPage) -> QComboBox:
+    found = page.findChild(QComboBox, "presetCombo")
+    assert found is not None
+    return found
+
+
+def choose(page: SettingsPage, title: str) -> None:
+    index = preset(page).findText(title)
+    preset(page).setCurrentIndex(index)
+    preset(page).activated.emit(index)
+
+
+def test_a_preset_is_chosen_and_taken_back_in_one_step(page: SettingsPage, draft: JobDraft) -> None:
+    assert preset(page).currentText() == "Quick demo"  # as the program starts
+    before = draft.document()
+    choose(page, "Maximum quality")
+    assert draft.value("lora.r") == 64
+    assert draft.value("quantization.load_in_4bit") is False
+    assert draft.value("dataset.path") == before["dataset"]["path"]
+    draft.set_value("lora.r", 48)
+    assert preset(page).currentText() == "Maximum quality, changed"
+    draft.undo()
+    assert preset(page).currentText() == "Maximum quality"
+    draft.undo()
+    assert draft.document() == before
+    assert preset(page).currentText() == "Quick demo"
+
+
+def test_suggested_settings_are_applied_as_ticked_and_taken_back_in_one_step(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft
+) -> None:
+    before = draft.document()
+    button = page.findChild(QPushButton, "suggestButton")
+    assert button is not None
+    button.click()
+    dialog = page.findChild(AdvisorDialog)
+    dialog.findChild(QRadioButton, "goal_reasoning").click()
+    qtbot.waitUntil(lambda: any(a.field == "lora.r" for a in dialog._boxes.values()))
+    for box, advice in dialog._boxes.items():
+        if advice.field == "training.learning_rate":
+            box.setChecked(False)
+    apply = dialog.findChild(QPushButton, "advisorApply")
+    assert apply.text() == f"Apply {len(dialog._boxes) - 1}"
+    apply.click()
+    assert draft.value("lora.r") == 32
+    assert draft.value("training.learning_rate") == before["training"]["learning_rate"]
+    draft.undo()
+    assert draft.document() == before
+
+
+def test_what_is_so_already_is_not_ticked(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft
+) -> None:
+    page._suggest()
+    dialog = page.findChild(AdvisorDialog)
+    qtbot.waitUntil(lambda: bool(dialog._boxes), timeout=5_000)
+    dialog._choose()
+    page._suggest()
+    again = [found for found in page.findChildren(AdvisorDialog) if found is not dialog][-1]
+    qtbot.waitUntil(
+        lambda: again.findChild(QPushButton, "advisorApply").text() == "Nothing to change"
+    )
+    assert again.findChildren(QCheckBox) == []
+    again.reject()
+
+
+def test_undo_here_takes_back_settings_only_and_says_which(
+    page: SettingsPage, draft: JobDraft
+) -> None:
+    draft.set_value("model.id", "owner/name")
+    assert not page._undo.isEnabled()
+    assert "another page" in page._undo.toolTip()
+    draft.set_value("lora.r", 8)
+    assert page._undo.isEnabled()
+    assert "Rank" in page._undo.toolTip()
+    page._undo.click()
+    assert draft.value("lora.r") == 16
+    assert draft.value("model.id") == "owner/name"
+    assert not page._undo.isEnabled()
