@@ -202,3 +202,36 @@ def test_a_run_resumes_after_its_events_were_cut_in_the_middle_of_a_line(
     assert resumed.of("RunStarted")[-1].resumed_from_step == 2
     seqs = [event.seq for event in resumed.events]
     assert seqs == list(range(len(seqs)))
+
+
+def versions_of_the_base(folder: str) -> list[str | None]:
+    """What a new and a resumed run of a Hub model begin with."""
+    from pathlib import Path
+
+    from training_backend import train
+    from training_backend.adapters import name_base
+    from training_backend.checkpoints import Checkpoint
+    from training_backend.job import parse_job
+
+    name_base(Path(folder))
+    document = {"model": {"id": "acme/tiny"}, "dataset": {"path": "demo"}}
+    pinned = {"model": {"id": "acme/tiny", "revision": "v1"}, "dataset": {"path": "demo"}}
+    checkpoint = Checkpoint(Path(folder), 3)
+    return [
+        train._revision(parse_job(document), None),
+        train._revision(parse_job(document), checkpoint),
+        train._revision(parse_job(pinned), checkpoint),
+    ]
+
+
+def test_a_resumed_run_takes_the_version_of_the_base_that_it_began_with(
+    backend: Any, tmp_path: Path
+) -> None:
+    commit = "0123456789" * 4
+    cached = f"/somewhere/hub/models--acme--tiny/snapshots/{commit}"
+    config = {"peft_type": "LORA", "base_model_name_or_path": cached, "revision": None}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").touch()
+    assert backend(versions_of_the_base, tmp_path) == [None, commit, "v1"]
+    named = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (named["base_model_name_or_path"], named["revision"]) == ("acme/tiny", commit)
