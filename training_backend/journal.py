@@ -26,7 +26,7 @@ from training_backend.protocol import (
 
 FILE_NAME = "events.jsonl"
 TAIL_BYTES = 65_536
-PIECE_BYTES = 2 * 2**20
+PIECE_BYTES = 32 * 2**10
 _DURABLE = (RunStarted, PhaseChanged, CheckpointSaved, *TERMINAL_TYPES)
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,10 @@ A million events as objects would take a gigabyte; as arrays they take some tens
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from app.widgets.series import Floats
 from training_backend import journal
 from training_backend.protocol import Event, MemorySampled, MetricsLogged, RunStarted
 from training_backend.runs import Run
+
+EVENTS_A_PART = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,80 +45,89 @@ class MemoryBlock:
     device: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class JournalPart:
     """A piece of a journal: steps and samples as arrays, all other events as they are.
 
     All of it belongs to one attempt, whose `RunStarted` can only stand at its beginning.
     """
 
-    events: list[Event] = field(default_factory=list)
-    metrics: MetricsBlock | None = None
-    memory: MemoryBlock | None = None
-    last_seq: int = -1
-    elapsed: float = 0.0
-    share_read: float = 1.0  # of the whole journal, with this part
+    events: list[Event]
+    metrics: MetricsBlock | None
+    memory: MemoryBlock | None
+    last_seq: int
+    elapsed: float
+    share_read: float  # of the whole journal, with this part
 
 
 def read_parts(run: Run) -> Iterator[JournalPart]:
     """The whole journal, oldest first. Reads the disk: for a thread."""
+    building = _Building()
     for events, share in journal.pieces(run.folder):
-        for same in _by_attempt(events):
-            yield _part(same, share)
+        # Few event objects are alive at a time: many would set off Python's garbage collector,
+        # which holds up all threads.
+        for event in events:
+            if building.begins_anew(event):
+                yield building.part(share)
+                building = _Building()
+            building.add(event)
+        if building.count >= EVENTS_A_PART:
+            yield building.part(share)
+            building = _Building()
+    if building.count:
+        yield building.part(1.0)
 
 
-def _by_attempt(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    """Cut where an attempt begins, and where steps do not rise."""
-    start, step = 0, -1
-    for index, event in enumerate(events):
+class _Building:
+    """A part of the journal while it is read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._events: list[Event] = []
+        self._metrics = [array("d") for _ in range(7)]
+        self._memory = [array("d") for _ in range(3)]
+        self._step: MetricsLogged | None = None
+        self._sample: MemorySampled | None = None
+        self._last: Event | None = None
+
+    def begins_anew(self, event: Event) -> bool:
+        """Whether an attempt begins, or steps that supersede earlier ones."""
         if isinstance(event, MetricsLogged):
-            falls, step = event.step <= step, event.step
-        else:
-            falls = isinstance(event, RunStarted)
-        if falls:
-            if index > start:
-                yield events[start:index]
-            start = index
-            step = event.step if isinstance(event, MetricsLogged) else -1
-    if start < len(events):
-        yield events[start:]
+            return self._step is not None and event.step <= self._step.step
+        return isinstance(event, RunStarted) and self.count > 0
+
+    def add(self, event: Event) -> None:
+        self.count += 1
+        self._last = event
+        match event:
+            case MetricsLogged():
+                self._step = event
+                row = (
+                    event.step, event.elapsed, event.loss, event.learning_rate, event.grad_norm,
+                    event.tokens_per_second, event.reward_margin,
+                )  # fmt: skip
+                _append(self._metrics, row)
+            case MemorySampled():
+                self._sample = event
+                _append(self._memory, (event.elapsed, event.process_bytes, event.device_used_bytes))
+            case _:
+                self._events.append(event)
+
+    def part(self, share_read: float) -> JournalPart:
+        metrics = memory = None
+        if self._step is not None:
+            step, elapsed, loss, rate, norm, speed = map(np.array, self._metrics)
+            metrics = MetricsBlock(step, elapsed, loss, rate, norm, speed, self._step)
+        if self._sample is not None:
+            elapsed, process, used = map(np.array, self._memory)
+            sample = self._sample
+            memory = MemoryBlock(elapsed, process, used, sample.device_total_bytes, sample.device)
+        assert self._last is not None
+        return JournalPart(
+            self._events, metrics, memory, self._last.seq, self._last.elapsed, share_read
+        )
 
 
-def _part(events: Sequence[Event], share: float) -> JournalPart:
-    metrics = [event for event in events if isinstance(event, MetricsLogged)]
-    memory = [event for event in events if isinstance(event, MemorySampled)]
-    return JournalPart(
-        events=[e for e in events if not isinstance(e, MetricsLogged | MemorySampled)],
-        metrics=_metrics_block(metrics) if metrics else None,
-        memory=_memory_block(memory) if memory else None,
-        last_seq=events[-1].seq,
-        elapsed=events[-1].elapsed,
-        share_read=share,
-    )
-
-
-def _metrics_block(events: list[MetricsLogged]) -> MetricsBlock:
-    return MetricsBlock(
-        step=_floats([event.step for event in events]),
-        elapsed=_floats([event.elapsed for event in events]),
-        loss=_floats([event.loss for event in events]),
-        learning_rate=_floats([event.learning_rate for event in events]),
-        grad_norm=_floats([event.grad_norm for event in events]),
-        tokens_per_second=_floats([event.tokens_per_second for event in events]),
-        reward_margin=_floats([event.reward_margin for event in events]),
-        last=events[-1],
-    )
-
-
-def _memory_block(events: list[MemorySampled]) -> MemoryBlock:
-    return MemoryBlock(
-        elapsed=_floats([event.elapsed for event in events]),
-        process_bytes=_floats([event.process_bytes for event in events]),
-        device_used_bytes=_floats([event.device_used_bytes for event in events]),
-        device_total_bytes=events[-1].device_total_bytes,
-        device=events[-1].device,
-    )
-
-
-def _floats(values: Sequence[float | None]) -> Floats:
-    return np.array(values, dtype=np.float64)  # None becomes NaN
+def _append(columns: list[array[float]], row: Sequence[float | None]) -> None:
+    for column, value in zip(columns, row, strict=True):
+        column.append(math.nan if value is None else value)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PySide6.QtCore import QBuffer, QRectF, QSize, Qt
+from PySide6.QtCore import QBuffer, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QImage, QPainter
 from PySide6.QtSvg import QSvgGenerator
 
 from app import theme
-from app.widgets.legend import DASHED_SWATCH_WIDTH, SWATCH_WIDTH, pen
+from app.widgets.legend import DASHED_SWATCH_WIDTH, SWATCH_WIDTH, LegendEntry, pen
 from app.widgets.plot import Plot
 from app.widgets.series import Floats
 from training_backend.errors import UserError
@@ -70,7 +70,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def png(card: ChartCard) -> bytes:
     """The chart as it is seen, with title and legend, twice as fine as on the screen."""
-    size = _size(card.plot)
+    size = _size(card)
     image = QImage(size * PNG_SCALE, QImage.Format.Format_RGB32)
     image.setDevicePixelRatio(PNG_SCALE)
     image.fill(QColor(theme.current().panel))
@@ -90,51 +90,71 @@ def svg(card: ChartCard) -> bytes:
     generator = QSvgGenerator()
     generator.setOutputDevice(buffer)
     generator.setResolution(DOTS_PER_INCH)
-    generator.setSize(_size(card.plot))
-    generator.setViewBox(QRectF(0, 0, _size(card.plot).width(), _size(card.plot).height()))
+    generator.setSize(_size(card))
+    generator.setViewBox(QRectF(QPointF(0, 0), _size(card).toSizeF()))
     generator.setTitle(card.title.text())
     painter = QPainter(generator)
     painter.fillRect(generator.viewBoxF(), QColor(theme.current().panel))
+    card.plot.ends_at_edges = True
+    card.plot.redraw()
     _paint(painter, card)
     painter.end()
+    card.plot.ends_at_edges = False
+    card.plot.redraw()
     return bytes(buffer.data().data())
 
 
-def _size(plot: Plot) -> QSize:
-    return QSize(plot.width() + 2 * PADDING, plot.height() + HEAD_HEIGHT + 2 * PADDING)
+def _size(card: ChartCard) -> QSize:
+    head = HEAD_HEIGHT * _paint_head(None, card)
+    return QSize(card.plot.width() + 2 * PADDING, card.plot.height() + head + 2 * PADDING)
 
 
 def _paint(painter: QPainter, card: ChartCard) -> None:
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    plot, colours = card.plot, theme.current()
-    x, middle = float(PADDING), PADDING + HEAD_HEIGHT / 2
-
-    def write(text: str, font: QFont, role: str) -> None:
-        nonlocal x
-        painter.setFont(font)
-        painter.setPen(colours.color(role))
-        box = QRectF(x, PADDING, plot.width(), HEAD_HEIGHT)
-        painter.drawText(box, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), text)
-        x += QFontMetricsF(font).horizontalAdvance(text) + 20
-
-    write(card.title.text(), theme.font(14, QFont.Weight.DemiBold), "text")
-    for entry in card.legend:
-        if not entry.isVisibleTo(card):
-            continue
-        width = DASHED_SWATCH_WIDTH if entry.dashes else SWATCH_WIDTH
-        painter.setPen(pen(entry.role, entry.dashes, width=2))
-        painter.drawLine(int(x), int(middle), int(x) + width, int(middle))
-        x += width + 6
-        write(entry.label.text(), theme.font(13), "secondary")
-    if plot.cut_note.isVisibleTo(plot):
-        write(f"({plot.cut_note.text()})", theme.font(12), "secondary")
-    target = QRectF(PADDING, PADDING + HEAD_HEIGHT, plot.width(), plot.height())
+    plot = card.plot
+    head = HEAD_HEIGHT * _paint_head(painter, card)
     dots = [line.item.scatter for line in plot.lines if line.dots]
     for item in dots:
         item.setExportMode(True, {"antialias": True})  # as shapes, not as stamped pixels
+    target = QRectF(PADDING, PADDING + head, plot.width(), plot.height())
     plot.render(painter, target, plot.viewport().rect())
     for item in dots:
         item.setExportMode(False)
+
+
+def _paint_head(painter: QPainter | None, card: ChartCard) -> int:
+    """Title and legend, on as many lines as they need; returns how many (None only counts)."""
+    x, row = float(PADDING), 0
+    right = PADDING + card.plot.width()
+
+    def write(text: str, font: QFont, role: str, entry: LegendEntry | None = None) -> None:
+        nonlocal x, row
+        swatch = 0
+        if entry is not None:
+            swatch = (DASHED_SWATCH_WIDTH if entry.dashes else SWATCH_WIDTH) + 6
+        width = swatch + QFontMetricsF(font).horizontalAdvance(text)
+        if x > PADDING and x + width > right:
+            x, row = float(PADDING), row + 1
+        top = PADDING + row * HEAD_HEIGHT
+        if painter is not None:
+            if entry is not None:
+                middle = top + HEAD_HEIGHT // 2
+                painter.setPen(pen(entry.role, entry.dashes, width=2))
+                painter.drawLine(int(x), middle, int(x) + swatch - 6, middle)
+            painter.setFont(font)
+            painter.setPen(theme.current().color(role))
+            box = QRectF(x + swatch, top, width, HEAD_HEIGHT)
+            flags = Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextDontClip
+            painter.drawText(box, int(flags), text)
+        x += width + 20
+
+    write(card.title.text(), theme.font(14, QFont.Weight.DemiBold), "text")
+    for entry in card.legend:
+        if not entry.isHidden() or entry.parent() is None:
+            write(entry.label.text(), theme.font(13), "secondary", entry)
+    if not card.plot.cut_note.isHidden():
+        write(card.plot.cut_note.text(), theme.font(12), "secondary")
+    return row + 1
 
 
 def _not_written(path: Path, error: OSError) -> UserError:

@@ -62,7 +62,7 @@ class CompareChart(ChartCard):
         plot.labels_at_ends = True
         plot.setAccessibleName(title)
         plot.setMinimumHeight(120)
-        self.set_plot(plot)
+        self.set_plot(plot, log_x=not in_time)
         if smoothing is not None:
             smoothing.valueChanged.connect(plot.schedule)
         self.add_menu_button()
@@ -99,7 +99,7 @@ class CompareChart(ChartCard):
             self.plot.set_line(line, xs, ys, str(number))
             if len(xs):
                 last = max(last, float(xs[-1]))
-        self.plot.fit(0.0 if self._in_time else 0.5, last, least_y=0.05)
+        self.plot.fit(0.0 if self._in_time else 0.9, last, least_y=0.05)
 
     def _readout(self, x: float) -> tuple[float, str] | None:
         x = max(0.0, round(x))

@@ -95,7 +95,7 @@ class LossChart(ChartCard):
         starts = [float(xs[0]) for xs in (each.xs, held_out.xs) if len(xs)]
         if not ends:
             return
-        self.plot.fit(min(*starts, 1.0) - 0.5, max(*ends, FEWEST_STEPS), least_y=0.05)
+        self.plot.fit(min(*starts, 1.0) - 0.1, max(*ends, FEWEST_STEPS), least_y=0.05)
         self.plot.setAccessibleDescription(
             self.tr("Step {step}, smoothed loss {loss}").format(
                 step=figures.count(int(max(ends))), loss=_last_loss(smoothed)
@@ -188,7 +188,7 @@ class MetricChart(ChartCard):
             smoothed = self._smoothed()
             self.plot.set_line(self._smoothed_line, xs, smoothed, self._last(smoothed))
         if len(xs):
-            self.plot.fit(min(float(xs[0]), 1.0) - 0.5, max(float(xs[-1]), FEWEST_STEPS))
+            self.plot.fit(min(float(xs[0]), 1.0) - 0.1, max(float(xs[-1]), FEWEST_STEPS))
 
     def _smoothed(self) -> Floats:
         assert self._smoothing is not None

@@ -77,6 +77,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self.lines: list[Line] = []
         self.window_x = Window()
         self.clips = True
+        self.ends_at_edges = False  # nothing reaches beyond the axes, not even unseen
         self.labels_at_ends = False  # of each line; else one below the other at the right
         self._fixed_y: tuple[float, float] | None = None
         self._least_y = 1e-9
@@ -177,12 +178,12 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     def set_log_y(self, on: bool) -> None:
         self.getAxis("left").setLogMode(on)
-        self.schedule()
+        self.redraw()  # at once: the old range does not fit the new scale
 
     def set_log_x(self, on: bool) -> None:
         self.getAxis("bottom").setLogMode(on)
         self.window_x.reset()
-        self.schedule()
+        self.redraw()
 
     def set_clip(self, on: bool) -> None:
         """Whether outliers that would flatten all the rest are cut off."""
@@ -259,8 +260,10 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
                 xs = np.log10(np.maximum(xs, SMALLEST_LOG))
             if self.getAxis("left").logMode:
                 ys = np.log10(np.maximum(ys, SMALLEST_LOG))
-            # What is cut off ends at the edge: an SVG file has no clipping.
-            line.item.setData(xs, ys if line.dots else np.clip(ys, y_low, y_high))
+            # Beyond the edges only as far as slopes need it; an SVG file has no clipping at all.
+            beyond = 0.0 if self.ends_at_edges else y_high - y_low
+            drawn = ys if line.dots else np.clip(ys, y_low - beyond, y_high + beyond)
+            line.item.setData(np.clip(xs, low, high) if self.ends_at_edges else xs, drawn)
             if line.label is not None:
                 ends_here = len(xs) > 0 and self.x_in_view(float(line.xs[-1])) <= high + 1e-9
                 line.label.setText(line.end_text if ends_here else "")
@@ -325,7 +328,9 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
     def _apply_extent(self) -> None:
         x_low, x_high, y_low, y_high = self._extent
         width = max(self.plotItem.vb.width(), END_LABEL_PIXELS + 100.0)
-        room = (x_high - x_low) * END_LABEL_PIXELS / (width - END_LABEL_PIXELS)
+        labels = any(line.label and line.label.toPlainText() for line in self.lines)
+        pixels = END_LABEL_PIXELS if labels or self._limit.isVisible() else 0
+        room = (x_high - x_low) * pixels / (width - pixels)
         self.setRange(
             QRectF(QPointF(x_low, y_low), QPointF(x_high + room, y_high)),
             padding=0,
