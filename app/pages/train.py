@@ -192,6 +192,7 @@ class TrainPage(QWidget):
         """The history is read: what came in the meantime follows."""
         shown = self._shown
         shown.caught_up = True
+        self.charts.schedule()
         early, shown.early = shown.early, []
         for event in early:
             self._take(event)

@@ -78,13 +78,12 @@ class MemoryChart(ChartCard):
         self.plot.schedule()
 
     def add_block(self, block: MemoryBlock) -> None:
-        """Many samples at once, all of one attempt."""
+        """Many samples at once, all of one attempt; drawn at the next `plot.schedule`."""
         seconds = self._offset + block.elapsed
         self._run.extend(seconds, block.process_bytes / figures.GIGABYTE)
         self._everything.extend(seconds, block.device_used_bytes / figures.GIGABYTE)
         self._limit = block.device_total_bytes / figures.GIGABYTE
         self._on_card = block.device != "cpu"
-        self.plot.schedule()
 
     def _draw(self) -> None:
         run, everything = self._run, self._everything

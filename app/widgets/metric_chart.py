@@ -76,9 +76,9 @@ class LossChart(ChartCard):
         self.plot.schedule()
 
     def add_block(self, block: MetricsBlock) -> None:
-        """Many steps at once."""
+        """Many steps at once; drawn at the next `plot.schedule`."""
         self._each.extend(block.step, block.loss)
-        self.plot.schedule()
+        self._each.smoothed(self.smoothing.value())  # bit by bit, not a million at once
 
     def add_evaluation(self, event: EvaluationLogged) -> None:
         self._held_out.append(event.step, event.loss)
@@ -177,9 +177,10 @@ class MetricChart(ChartCard):
             self.plot.schedule()
 
     def add_block(self, block: MetricsBlock) -> None:
-        """Many steps at once."""
+        """Many steps at once; drawn at the next `plot.schedule`."""
         self._points.extend(block.step, getattr(block, self._metric))
-        self.plot.schedule()
+        if self._smoothing is not None:
+            self._smoothed()
 
     def _draw(self) -> None:
         xs, ys = self._points.xs, self._points.ys

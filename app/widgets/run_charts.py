@@ -80,6 +80,11 @@ class RunCharts(QWidget):
         self.loss.setFixedHeight(round(room * LOSS_SHARE))
         self.memory.setFixedHeight(room - round(room * LOSS_SHARE))
 
+    def schedule(self) -> None:
+        """Draw soon."""
+        for chart in (*self._per_step, self.memory):
+            chart.plot.schedule()
+
     def begin_attempt(self) -> None:
         self.memory.begin_attempt()
 
@@ -97,7 +102,10 @@ class RunCharts(QWidget):
         self.loss.add_evaluation(event)
 
     def add_part(self, part: JournalPart) -> None:
-        """The steps and samples of a part of the journal; its events come one by one."""
+        """The steps and samples of a part of the journal; its events come one by one.
+
+        Drawn once all is read: painting while a thread reads would take turns with it, and long.
+        """
         if part.metrics is not None:
             for chart in self._per_step:
                 chart.add_block(part.metrics)

@@ -136,7 +136,7 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
     else:
         _journal(run, *_beginning(run), RunStopped(step=412, checkpoint="checkpoint-412"))
         page.open_run(run, live=False)
-    qtbot.waitUntil(lambda: page._shown.last_seq >= 8, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.caught_up and page._shown.last_seq >= 8, timeout=5_000)
     page.render_now()
     page.charts.loss.plot.redraw()
     shown = _texts(page)
