@@ -116,8 +116,8 @@ class _Building:
     def part(self, share_read: float) -> JournalPart:
         metrics = memory = None
         if self._step is not None:
-            step, elapsed, loss, rate, norm, speed = map(np.array, self._metrics)
-            metrics = MetricsBlock(step, elapsed, loss, rate, norm, speed, self._step)
+            step, elapsed, loss, rate, norm, speed, margin = map(np.array, self._metrics)
+            metrics = MetricsBlock(step, elapsed, loss, rate, norm, speed, margin, self._step)
         if self._sample is not None:
             elapsed, process, used = map(np.array, self._memory)
             sample = self._sample

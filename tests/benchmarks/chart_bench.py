@@ -171,7 +171,7 @@ def _block(count: int, seed: int = 0) -> MetricsBlock:
     loss = 1.2 + 2 * np.exp(-4 * step / count) + noise.normal(0, 0.2, count)
     other = np.full(count, math.nan)
     last = MetricsLogged(step=count, total_steps=count, epoch=1.0, loss=float(loss[-1]))
-    return MetricsBlock(step, step, loss, other, other, other, last)
+    return MetricsBlock(step, step, loss, other, other, other, other, last)
 
 
 def _quantiles(seconds: list[float]) -> str:
