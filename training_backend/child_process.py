@@ -45,6 +45,10 @@ def set_environment() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Progress bars would fill the log, whose last lines are evidence when a worker dies.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # Memory given back in pieces is joined again, so that long rows find room. PyTorch has it on
+    # Linux only. Whoever set either name has chosen.
+    if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # TRL refuses several cards in one process; count them as NVML does.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,27 @@ def test_torch_and_the_memory_chart_see_the_chosen_card(
     sample = reader.read()
     assert sample is not None and sample.index == index
     reader.close()
+
+
+@pytest.mark.parametrize(
+    ("platform", "before", "after"),
+    [
+        ("linux", {}, "expandable_segments:True"),
+        ("linux", {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        ("linux", {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, None),
+        ("win32", {}, None),
+        ("darwin", {}, None),
+    ],
+)
+def test_segments_grow_where_pytorch_can_and_nobody_chose_otherwise(
+    lorasmith_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    platform: str,
+    before: dict[str, str],
+    after: str | None,
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    kept = {k: v for k, v in os.environ.items() if "ALLOC_CONF" not in k}
+    monkeypatch.setattr(os, "environ", {**kept, **before})
+    child_process.set_environment()
+    assert os.environ.get("PYTORCH_ALLOC_CONF") == after
