@@ -309,6 +309,13 @@ class TrainingSection(Section):
         le=100.0,
         advanced=True,
     )
+    torch_compile: bool = field(
+        False,
+        "Compile the model",
+        "Translates the model for this card: the first steps take minutes longer, later ones 10 to "
+        "25 % less. Pays off for runs of hours.",
+        advanced=True,
+    )
     save_steps: int = field(
         50, "Checkpoint every", "Steps between checkpoints.", unit="steps", ge=1, le=1_000_000,
         advanced=True,

@@ -42,6 +42,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "activation_checkpointing",
         "activation_checkpointing_every_n_layers",
         "optim",
+        "torch_compile",
     ),
 }
 

@@ -7,10 +7,12 @@ where they are met; tests pin each of them.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,8 @@ def make_trainer(
 ) -> Any:
     """The trainer of a job, with its adapter in place; `rows` as `TrainingRows.train`."""
     with_adapter = job.training.method == "lora"
+    if job.training.torch_compile:
+        _require_compiler()
     in_pairs = job.training.objective == "dpo"
     trainer = (PreferenceTrainer if in_pairs else _Trainer)(
         loraplus_lr_ratio=job.lora.loraplus_lr_ratio if with_adapter else 1.0,
@@ -196,6 +200,22 @@ def make_trainer(
     # It prints what the journal holds; the log's last lines are evidence when a worker dies.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _require_compiler() -> None:
+    """Raises `UserError` where torch.compile would fail at the first step."""
+    compilers = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
+    missing = "" if any(map(shutil.which, compilers)) else "a C++ compiler"
+    if torch.cuda.is_available() and importlib.util.find_spec("triton") is None:
+        missing = "Triton"
+    if missing:
+        raise UserError(
+            "no_compiler",
+            "The model cannot be compiled here: {missing} is not installed.",
+            "Install it, or turn this off.",
+            field="training.torch_compile",
+            missing=missing,
+        )
 
 
 def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig | DPOConfig:
@@ -233,6 +253,7 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig | 
         max_grad_norm=training.max_grad_norm,
         neftune_noise_alpha=training.neftune_noise_alpha or None,
         train_sampling_strategy=training.train_sampling_strategy,
+        torch_compile=training.torch_compile,
         seed=training.seed,
         bf16=base_model.precision() is torch.bfloat16,
         fp16=base_model.precision() is torch.float16,

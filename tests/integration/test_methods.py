@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.integration.test_merge import compare_with_peft
+from training_backend import runs
+from training_backend.job import parse_job
 from training_backend.runs import Run
 
 pytestmark = pytest.mark.timeout(300)
@@ -164,3 +166,26 @@ def test_training_goes_on_from_an_adapter_with_dora(do: Any, job_document: Any) 
     assert losses[3] < losses[0] and losses[5] < losses[2]
     plain = do(job_document(**sections))
     assert plain.terminal.field == "lora.use_dora"
+
+
+def without_compilers(folder: str) -> int:
+    """As `work`, on a computer that has no compiler."""
+    import queue
+    import shutil
+    from pathlib import Path
+    from unittest import mock
+
+    from training_backend import worker
+    from training_backend.runs import Run
+
+    with mock.patch.object(shutil, "which", return_value=None):
+        return worker._work(Run(Path(folder)), queue.Queue())
+
+
+def test_compiling_is_refused_where_nothing_can_compile(
+    backend: Any, job_document: Any, lorasmith_home: Path
+) -> None:
+    run = runs.create(parse_job(job_document(training={"torch_compile": True})))
+    assert backend(without_compilers, run.folder) == 1
+    last: Any = run.events()[-1]
+    assert (last.code, last.field) == ("no_compiler", "training.torch_compile")

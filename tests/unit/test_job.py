@@ -89,6 +89,7 @@ FULL: dict[str, Any] = {
         "weight_decay": 0.01,
         "max_grad_norm": 0.5,
         "neftune_noise_alpha": 5.0,
+        "torch_compile": True,
         "save_steps": 7,
         "save_total_limit": 2,
         "logging_steps": 2,
