@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from training_backend import make_fit, vram
 from training_backend.devices import Device
 from training_backend.job import TrainingJob
+from training_backend.job_rules import conflicts
 from training_backend.make_fit import Lengths
 
 Goal = Literal["style", "facts", "format", "reasoning"]
@@ -55,7 +56,9 @@ def advise(
         TraceNeeded, UserError: as `vram.estimate_job`.
     """
     small = parameters is not None and parameters < SMALL_MODEL
-    found = [*_adapter(goal, rows), *_schedule(goal, small, rows), *_length(job, lengths)]
+    # An adapter to start from has its own rank, alpha and layers.
+    adapter = _adapter(goal, rows) if job.model.adapter is None else []
+    found = [*adapter, *_schedule(goal, small, rows), *_length(job, lengths)]
     planned = make_fit.changed(job, {item.field: item.value for item in found})
     batch = SMALL_BATCH if rows is not None and rows < SOME_ROWS else EFFECTIVE_BATCH
     memory, remarks = _memory(planned, device, batch)
@@ -135,22 +138,21 @@ def _length(job: TrainingJob, lengths: Lengths | None) -> list[Advice]:
 
 def _memory(job: TrainingJob, device: Device, batch: int) -> tuple[list[Advice], list[str]]:
     """4 bits or 16, rows at once and recomputation, by what fits comfortably."""
-    rows_options = [8, 4, 2, 1]
     choices = [
         (in_4bit, recomputes, rows)
         for in_4bit in (False, True)
         for recomputes in (False, True)
-        for rows in rows_options
+        for rows in (8, 4, 2, 1)
         if recomputes or rows >= 2  # recomputing beats a single row at a time
+        # Some starts of an adapter need the 16-bit model.
+        if not conflicts(make_fit.changed(job, _memory_fields(in_4bit, recomputes, rows, batch)))
     ]
     for in_4bit, recomputes, rows in choices:
         candidate = make_fit.changed(job, _memory_fields(in_4bit, recomputes, rows, batch))
         if _estimate(candidate, device).fit == "comfortable":
-            return _memory_advice(in_4bit, recomputes, rows, batch), []
-    smallest = _memory_advice(True, True, 1, batch)
-    return smallest, [
-        "Even so it does not fit comfortably: see “Make it fit”, or take a smaller model."
-    ]
+            return _memory_advice(device, in_4bit, recomputes, rows, batch), []
+    remarks = ["Even so it does not fit comfortably: see “Make it fit”, or take a smaller model."]
+    return (_memory_advice(device, *choices[-1], batch) if choices else []), remarks
 
 
 def _estimate(job: TrainingJob, device: Device) -> vram.Estimate:
@@ -171,12 +173,15 @@ def _memory_fields(in_4bit: bool, recomputes: bool, rows: int, batch: int) -> di
     }
 
 
-def _memory_advice(in_4bit: bool, recomputes: bool, rows: int, batch: int) -> list[Advice]:
+def _memory_advice(
+    device: Device, in_4bit: bool, recomputes: bool, rows: int, batch: int
+) -> list[Advice]:
+    fidelity = "a little closer to full fine-tuning."
     reasons = {
         "quantization.load_in_4bit": "Memory is short for the 16-bit model; 4 bits cost 1–2 % of "
         "quality and some speed."
         if in_4bit
-        else "The 16-bit model fits: faster, and a little closer to full fine-tuning.",
+        else f"The 16-bit model fits: {'faster, and ' if device.kind != 'cpu' else ''}{fidelity}",
         "training.activation_checkpointing": "Saves most of the activations; about a third slower."
         if recomputes
         else "There is room to keep the activations, which is faster.",

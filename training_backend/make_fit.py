@@ -15,6 +15,7 @@ from training_backend import curated, vram
 from training_backend.devices import Device
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
+from training_backend.job_rules import conflicts
 from training_backend.vram import Estimate, Fit
 
 SHORTEST = 128  # tokens; below that few rows are worth learning from
@@ -96,8 +97,8 @@ def plan(job: TrainingJob, device: Device, lengths: Lengths | None = None) -> Pl
         steps.append(step)
         made = changed(made, step.changes)
         estimate = vram.estimate_job(made, device)
-    steps = _without_needless(job, device, steps)
-    changes = {field: value for step in steps for field, value in step.changes.items()}
+    steps = _as_mild_as_possible(job, device, lengths, steps)
+    changes = _changes(steps)
     total = vram.estimate_job(changed(job, changes), device)
     return Plan(tuple(steps), changes, total.total_bytes, total.fit != "does_not_fit")
 
@@ -117,17 +118,31 @@ def faster(job: TrainingJob, device: Device) -> list[Suggestion]:
     return found
 
 
-def _without_needless(
-    job: TrainingJob, device: Device, steps: list[Suggestion]
+def _as_mild_as_possible(
+    job: TrainingJob, device: Device, lengths: Lengths | None, steps: list[Suggestion]
 ) -> list[Suggestion]:
-    """Drop early steps that a later one made needless."""
+    """Drop what later steps made needless, and take back as much of the rest as they allow.
+
+    The last kinds first: they do the most harm.
+    """
     kept = list(steps)
-    for step in steps[:-1]:
+    if not steps or not steps[-1].fits:
+        return kept
+    for step in reversed(steps):
         others = [other for other in kept if other is not step]
-        changes = {field: value for other in others for field, value in other.changes.items()}
-        if vram.estimate_job(changed(job, changes), device).fit != "does_not_fit":
+        without = changed(job, _changes(others))
+        estimate = vram.estimate_job(without, device)
+        if estimate.fit != "does_not_fit":
             kept = others
+            continue
+        options = _options(step.code, without, estimate, device, lengths)
+        milder = next((option for option in options if option.fits), step)
+        kept = [milder if other is step else other for other in kept]
     return kept
+
+
+def _changes(steps: Sequence[Suggestion]) -> dict[str, Any]:
+    return {field: value for step in steps for field, value in step.changes.items()}
 
 
 # --- the kinds of change ----------------------------------------------------------------------
@@ -144,8 +159,11 @@ def _options(
     """The changes of one kind, the mildest first; of those that should save, the ones that do."""
     saves = kind in _KINDS
     for title, cost, changes in _ways(kind, job, device, lengths):
+        other = changed(job, changes)
+        if conflicts(other):
+            continue
         try:
-            after = vram.estimate_job(changed(job, changes), device)
+            after = vram.estimate_job(other, device)
         except (vram.TraceNeeded, UserError):
             continue
         saved = now.total_bytes - after.total_bytes
@@ -200,18 +218,20 @@ def _ways(
         case "four_bit" if not job.quantization.load_in_4bit:
             yield (
                 "Load the model in 4 bits (QLoRA)",
-                "About 22 % slower; quality within 1–2 % of 16-bit LoRA.",
+                ("About 22 % slower" if device.kind != "cpu" else "About as fast on a processor")
+                + "; quality within 1–2 % of 16-bit LoRA.",
                 {"quantization.load_in_4bit": True},
             )
         case "sixteen_bit" if job.quantization.load_in_4bit:
             yield (
                 "Train on the 16-bit model (LoRA instead of QLoRA)",
-                "About 25 % faster, and a little closer to full fine-tuning.",
+                ("About 25 % faster, and a" if device.kind != "cpu" else "About as fast, but a")
+                + " little closer to full fine-tuning.",
                 {"quantization.load_in_4bit": False},
             )
         case "max_length":
             yield from _shorter(training.max_length, lengths)
-        case "rank":
+        case "rank" if job.model.adapter is None:  # an adapter to start from has its own
             yield from _smaller_ranks(job)
         case "smaller_model":
             for entry in curated.smaller(job.model.id):

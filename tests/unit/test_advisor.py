@@ -92,3 +92,20 @@ def test_every_preset_is_valid_and_names_settings_that_the_form_shows() -> None:
         changed = make_fit.changed(job("demo"), preset.values)
         again = parse_job(changed.model_dump(mode="json"))
         assert again == changed
+
+
+def test_the_advice_keeps_to_what_other_settings_allow() -> None:
+    pissa = make_fit.changed(
+        job("Qwen/Qwen3-4B"),
+        {"lora.init_lora_weights": "pissa", "quantization.load_in_4bit": False},
+    )
+    for device in ("cuda:8GiB", "cuda:80GiB"):
+        found, _ = advisor.advise(pissa, "style", parse_device(device))
+        values = {item.field: item.value for item in found}
+        parse_job(make_fit.changed(pissa, values).model_dump(mode="json"))
+
+
+def test_the_shape_of_an_adapter_to_start_from_stays() -> None:
+    going_on = make_fit.changed(job("Qwen/Qwen3-4B"), {"model.adapter": "/some/adapter"})
+    found, _ = advisor.advise(going_on, "reasoning", parse_device("cuda:24GiB"))
+    assert found and not any(item.field.startswith("lora.") for item in found)

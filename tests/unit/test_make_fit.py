@@ -137,3 +137,41 @@ def test_the_optimizer_in_8_bits_pages_only_on_a_card(kind: str) -> None:
     eight = next(change for change in found if change.code == "optimizer")
     wanted = "paged_adamw_8bit" if kind == "cuda" else "adamw_8bit"
     assert eight.changes == {"training.optim": wanted}
+
+
+@pytest.mark.parametrize("gib", [8, 12, 24, 40])
+def test_a_plan_goes_no_further_than_it_must(gib: int) -> None:
+    asked = job(activation_checkpointing=False, max_length=2048)
+    device = parse_device(f"cuda:{gib}GiB")
+    plan = make_fit.plan(asked, device)
+    assert plan.fits and plan.steps
+    for step in plan.steps:
+        others = {
+            field: value
+            for other in plan.steps
+            if other is not step
+            for field, value in other.changes.items()
+        }
+        without = make_fit.changed(asked, others)
+        offered = make_fit.suggestions(without, device)
+        milder = next(option for option in offered if option.code == step.code)
+        assert milder.changes == step.changes
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora", "orthogonal"])
+def test_nothing_is_offered_that_the_other_settings_do_not_allow(start: str) -> None:
+    asked = job()
+    asked = make_fit.changed(asked, {"lora.init_lora_weights": start, "lora.r": 36})
+    device = parse_device("cuda:16GiB")
+    changes = [one.changes for one in make_fit.suggestions(asked, device)]
+    changes.append(make_fit.plan(asked, device).changes)
+    for change in changes:
+        assert "quantization.load_in_4bit" not in change
+        parse_job(make_fit.changed(asked, change).model_dump(mode="json"))
+
+
+def test_the_rank_of_an_adapter_to_start_from_stays() -> None:
+    asked = make_fit.changed(job(), {"model.adapter": "/some/adapter"})
+    for device in ("cuda:6GiB", "cuda:16GiB"):
+        found = make_fit.suggestions(asked, parse_device(device))
+        assert found and not any("lora.r" in change.changes for change in found)
