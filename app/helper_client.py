@@ -141,7 +141,9 @@ class HelperClient(QObject):
                 asked.on_progress(document)
             return
         del self._asked[id]
-        if asked.document["kind"] in helper.NEED_TORCH and asked.link is not None:
+        needs_torch = asked.document["kind"] in helper.NEED_TORCH
+        shared = any(other.link is asked.link for other in self._asked.values())
+        if needs_torch and asked.link is not None and not shared:
             asked.link.close()  # hundreds of megabytes for what is asked once
             self._links.pop(True, None)
         if not isValid(asked.owner):

@@ -51,6 +51,7 @@ class MemoryEstimator(QObject):
         self._device: tuple[float, Device] | None = None
         self._asked = 0
         self._traced: dict[str, Any] | None = None  # what the helper was asked to trace last
+        self._why_untraced = ""  # what came of that, if nothing did
         self.current: Estimated | None = None
         self.lengths: Lengths | None = None
         self._pause = QTimer(self, singleShot=True, interval=PAUSE_MS)
@@ -119,27 +120,29 @@ class MemoryEstimator(QObject):
             self.current = Estimated(job, found)
             self.estimated.emit(self.current)
             return
-        document = job.model_dump(mode="json")
+        self._trace(job.model_dump(mode="json"))
+
+    def _trace(self, document: dict[str, Any]) -> None:
+        """Have the model looked at, once for these settings, however often that is asked."""
         if document == self._traced:
-            return  # it is on its way, or failed and was said
+            if self._why_untraced:
+                self.unknown.emit(self._why_untraced)
+            return
         self._traced = document
+        self._why_untraced = ""
         self.current = None
         self.tracing.emit()
-        self._helper.ask(
-            "trace",
-            {"job": document},
-            lambda _: self._on_traced(document),
-            lambda error: self._on_not_traced(document, error),
-            self,
-        )
 
-    def _on_traced(self, document: dict[str, Any]) -> None:
-        if document == self._traced:
-            self.refresh()
+        def done(_: dict[str, Any]) -> None:
+            self._why_untraced = self.tr("This model's memory on this device is not known.")
+            self.refresh()  # which has an estimate now, else says that
 
-    def _on_not_traced(self, document: dict[str, Any], error: Exception) -> None:
-        if document == self._traced:
-            self.unknown.emit(explain(error))
+        def fail(error: Exception) -> None:
+            if document == self._traced:
+                self._why_untraced = explain(error)
+                self.unknown.emit(self._why_untraced)
+
+        self._helper.ask("trace", {"job": document}, done, fail, self)
 
     def _on_error(self, asked: int, error: Exception) -> None:
         if asked == self._asked:

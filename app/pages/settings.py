@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QCoreApplication, Qt, QTimer, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import (
     QFrame,
     QGridLayout,
@@ -18,6 +18,7 @@ from app.forms import FieldSpec, Form, form_grid, heading, specs
 from app.i18n import integer
 from app.memory_estimator import MemoryEstimator
 from app.probe_controller import ProbeController
+from app.widgets import setting_words
 from app.widgets.advisor_dialog import AdvisorDialog, Situation
 from app.widgets.card import (
     PAGE_MARGIN,
@@ -86,14 +87,17 @@ class SettingsPage(QWidget):
         self._header = PageHeader(self.tr("Settings"))
         self._undo = QuietButton(self.tr("Undo"))
         self._undo.clicked.connect(self._draft.undo)
-        suggest = SecondaryButton(self.tr("Suggest settings"))
-        suggest.setObjectName("suggestButton")
-        suggest.clicked.connect(self._suggest)
+        self._suggest_button = SecondaryButton(self.tr("Suggest settings"))
+        self._suggest_button.setObjectName("suggestButton")
+        self._suggest_button.clicked.connect(self._suggest)
+        self._allow_suggesting("" if self._estimator.current else self.tr("A moment, please"))
+        self._estimator.estimated.connect(lambda _: self._allow_suggesting(""))
+        self._estimator.unknown.connect(self._allow_suggesting)
         reset = SecondaryButton(self.tr("Reset to defaults"))
         reset.clicked.connect(self._reset)
         go_on = PrimaryButton(self.tr("Continue"))
         go_on.clicked.connect(self.continue_requested)
-        for button in (self._undo, reset, suggest, go_on):
+        for button in (self._undo, reset, self._suggest_button, go_on):
             self._header.add_button(button)
         return self._header
 
@@ -197,9 +201,14 @@ class SettingsPage(QWidget):
 
     # ---------------------------------------------------------------------------- what happens
 
+    def _allow_suggesting(self, why_not: str) -> None:
+        """What is suggested depends on what fits, so that has to be known."""
+        self._suggest_button.setEnabled(not why_not)
+        self._suggest_button.setToolTip(plain_tool_tip(why_not) if why_not else "")
+
     def _suggest(self) -> None:
         shown = self._estimator.current
-        if shown is None:  # the memory card says why
+        if shown is None:
             return
         situation = Situation(shown.job, shown.estimate.device, self._estimator.lengths)
         dialog = AdvisorDialog(situation, self._draft.value, self)
@@ -210,18 +219,15 @@ class SettingsPage(QWidget):
     def _show_undo(self) -> None:
         """Undo here takes back settings only; what was done on another page is said."""
         step = self._draft.next_undo()
-        known = {spec.field: spec.title for spec in specs()} | {"name": self.tr("Name of the run")}
-        own = bool(step) and all(field in known for field in step)
+        own = bool(step) and all(field in self._form.rows or field == "name" for field in step)
         self._undo.setEnabled(own)
         if not step:
             words = self.tr("Nothing to undo")
         elif not own:
             words = self.tr("The last change was on another page; Ctrl+Z takes it back")
         else:
-            titles = [QCoreApplication.translate("job", known[field]) for field in step]
-            more = self.tr(" and {count} more").format(count=len(titles) - 1)
-            words = self.tr("Ctrl+Z: {setting}").format(setting=titles[0])
-            words += more if titles[1:] else ""
+            lines = setting_words.changes({at: (new, old) for at, (old, new) in step.items()})
+            words = "\n".join([self.tr("Take back (Ctrl+Z):"), *lines])
         self._undo.setToolTip(plain_tool_tip(words))
 
     def _reset(self) -> None:

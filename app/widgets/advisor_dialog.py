@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from PySide6.QtCore import QCoreApplication, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import (
     QButtonGroup,
@@ -23,9 +23,8 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.background import run_in_background
-from app.forms import specs
 from app.i18n import explain
-from app.widgets import figures
+from app.widgets import figures, setting_words
 from app.widgets.card import (
     ErrorLabel,
     PrimaryButton,
@@ -184,28 +183,31 @@ class AdvisorDialog(QDialog):
         heads = (self.tr("Setting"), self.tr("Now"), self.tr("Suggested"), self.tr("Why"))
         for column, head in enumerate(heads):
             grid.addWidget(secondary_label(head), 0, column)
-        titles = {spec.field: QCoreApplication.translate("job", spec.title) for spec in specs()}
         top = Qt.AlignmentFlag.AlignTop
         for row, advice in enumerate(found, start=1):
             now = self._value_of(advice.field)
             differs = now != advice.value
             if differs:
-                box = QCheckBox(titles[advice.field])
+                box = QCheckBox(setting_words.title(advice.field))
                 box.setChecked(True)
                 box.toggled.connect(lambda _: self._count())
                 box.setAccessibleDescription(advice.reason)
                 self._boxes[box] = advice
                 grid.addWidget(box, row, 0, top)
             else:
-                name = secondary_label(titles[advice.field])
+                name = secondary_label(setting_words.title(advice.field))
                 name.setContentsMargins(28, 6, 0, 0)
                 grid.addWidget(name, row, 0, top)
-            for column, text in ((1, _shown(now)), (2, _shown(advice.value))):
+            for column, text in (
+                (1, setting_words.value(now)),
+                (2, setting_words.value(advice.value)),
+            ):
                 label = plain_label(text) if differs else secondary_label(text)
                 label.setFont(theme.font(13, tabular=True))
                 label.setContentsMargins(0, 6, 0, 0)
                 grid.addWidget(label, row, column, top)
-            why = advice.reason if differs else self.tr("Is so already.")
+            why = self.tr("Is so already. {reason}").format(reason=advice.reason)
+            why = advice.reason if differs else why
             reason = secondary_label(why, wrap=True)
             reason.setContentsMargins(0, 6, 0, 0)
             grid.addWidget(reason, row, 3, top)
@@ -225,18 +227,3 @@ class AdvisorDialog(QDialog):
         picked = [advice for box, advice in self._boxes.items() if box.isChecked()]
         self.chosen.emit({advice.field: advice.value for advice in picked})
         self.accept()
-
-
-def _shown(value: object) -> str:
-    """A setting's value as the form would show it."""
-    match value:
-        case bool():
-            text = "on" if value else "off"
-            return QCoreApplication.translate("AdvisorDialog", text)
-        case -1:
-            return QCoreApplication.translate("AdvisorDialog", "by epochs")
-        case int():
-            return figures.count(value)
-        case float():
-            return f"{value:g}"
-    return str(value)

@@ -45,7 +45,12 @@ class FitDialog(QDialog):
         self.setObjectName("fitDialog")
         self._estimate = estimate
         spending = estimate.fit == "comfortable"
-        self.setWindowTitle(self.tr("Use the free memory") if spending else self.tr("Make it fit"))
+        titles = {
+            "comfortable": self.tr("Use the free memory"),
+            "tight": self.tr("Make more room"),
+            "does_not_fit": self.tr("Make it fit"),
+        }
+        self.setWindowTitle(titles[estimate.fit])
         self.resize(760, 560)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(24, 20, 24, 20)
@@ -156,7 +161,12 @@ class FitDialog(QDialog):
         ).format(amount=amount)
         if suggestion.saved_bytes < 0:
             return text
-        return f"{text}\n" + (self.tr("then it fits") if suggestion.fits else self.tr("not enough"))
+        then = {
+            "comfortable": self.tr("then it fits"),
+            "tight": self.tr("then it just fits"),
+            "does_not_fit": self.tr("not enough"),
+        }
+        return f"{text}\n{then[suggestion.fit]}"
 
     def _choose(self, changes: dict[str, Any]) -> None:
         self.chosen.emit(changes)

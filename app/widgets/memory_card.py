@@ -15,7 +15,7 @@ from app.i18n import explain
 from app.memory_estimator import Estimated, MemoryEstimator
 from app.probe_controller import ProbeController
 from app.widgets import figures, memory_words
-from app.widgets.card import Card, QuietButton, SecondaryButton, plain_label
+from app.widgets.card import Card, ElidedLabel, QuietButton, SecondaryButton, secondary_label
 from app.widgets.fit_dialog import FitDialog
 from app.widgets.flow import FlowLayout
 from app.widgets.memory_bar import MemoryBar, Segment, fill, segments
@@ -42,10 +42,14 @@ class MemoryCard(Card):
         self._draft = draft
         self._estimator = estimator
         self._dialog: MemoryDialog | None = None
-        self._verdict = plain_label()
+        self._verdict = ElidedLabel()
         self._verdict.setObjectName("memoryVerdict")
         self._verdict.setFont(theme.font(13, tabular=True))
         self.add_legend(self._verdict)
+        self._device = ElidedLabel()
+        self._device.setObjectName("memoryDevice")
+        self._device.setProperty("role", "secondary")
+        self.add_legend(self._device)
         self._details = QuietButton(self.tr("How this is counted"))
         self._details.setObjectName("memoryDetails")
         self._details.clicked.connect(lambda: self._show_details(""))
@@ -60,6 +64,11 @@ class MemoryCard(Card):
         self._entries = FlowLayout(self._stretches, gap=4, line_gap=0)
         self._buttons: list[_LegendButton] = []
         self.body.addWidget(self._stretches)
+        self._why = secondary_label(wrap=True)  # in the legend's place
+        self._why.setObjectName("memoryUnknown")
+        self._why.setMinimumHeight(24)
+        self._why.setVisible(False)
+        self.body.addWidget(self._why)
         self._probe = ProbePanel(draft, probe)
         self._probe.make_it_fit_requested.connect(self.make_it_fit)
         self.body.addWidget(self._probe)
@@ -109,13 +118,16 @@ class MemoryCard(Card):
     def _on_estimated(self, shown: Estimated) -> None:
         estimate = shown.estimate
         self._bar.show_estimate(estimate)
+        self._say_why("")
         self._show_legend(segments(estimate))
-        self.set_title(memory_words.device_title(estimate.device))
+        self._device.setText(memory_words.device_name(estimate.device))
         self._say(*memory_words.verdict(estimate))
         self._fit.setEnabled(True)
         self._fit.setText(
             self.tr("Use the free memory")
             if estimate.fit == "comfortable"
+            else self.tr("Make more room")
+            if estimate.fit == "tight"
             else self.tr("Make it fit")
         )
         self._fit.setAccessibleName(self._fit.text())
@@ -127,10 +139,12 @@ class MemoryCard(Card):
         self._old(self.tr("Looking at this model, a few seconds"))
 
     def _on_unknown(self, why: str) -> None:
-        self._old(why)
+        self._old(self.tr("Not known for these settings"), why)
 
-    def _old(self, words: str) -> None:
+    def _old(self, words: str, why: str = "") -> None:
+        """What is shown is of other settings; `why` stands where the numbers were."""
         self._bar.fade()
+        self._say_why(why)
         self._say(words, "secondary")
         self._fit.setEnabled(False)
         self._details.setEnabled(False)
@@ -139,11 +153,15 @@ class MemoryCard(Card):
 
     def _say(self, text: str, role: str) -> None:
         self._verdict.setText(text)
-        self._verdict.setToolTip("")
         if self._verdict.property("role") != role:
             self._verdict.setProperty("role", role)
             self._verdict.style().unpolish(self._verdict)
             self._verdict.style().polish(self._verdict)
+
+    def _say_why(self, why: str) -> None:
+        self._why.setText(why)
+        self._why.setVisible(bool(why))
+        self._stretches.setVisible(not why)
 
     def _show_legend(self, found: list[Segment]) -> None:
         if [button.segment.name for button in self._buttons] != [one.name for one in found]:

@@ -43,7 +43,7 @@ class MemoryDialog(QDialog):
         self._verdict = plain_label(wrap=True)
         self._verdict.setFont(theme.font(13, tabular=True))
         outer.addWidget(self._verdict)
-        content = QWidget()
+        self._content = content = QWidget()
         content.setObjectName("scrolled")
         self._rows = QVBoxLayout(content)
         self._rows.setContentsMargins(0, 0, 12, 0)
@@ -65,12 +65,19 @@ class MemoryDialog(QDialog):
         buttons.addWidget(close)
         outer.addLayout(buttons)
         self._parts: dict[str, QWidget] = {}
+        self._chosen = ""
         self._estimate = estimate
-        self.show_estimate(estimate)
+        self._show_rows()
 
     def show_estimate(self, estimate: Estimate) -> None:
-        """Show this one in place of the last."""
-        self._estimate = estimate
+        """Show this one in place of the last; what stays the same is not touched."""
+        old, self._estimate = self._estimate, estimate
+        if (old.parts, old.needs) != (estimate.parts, estimate.needs):
+            self._show_rows()
+        self._verdict.setText(memory_words.verdict(estimate)[0])
+
+    def _show_rows(self) -> None:
+        estimate = self._estimate
         self._verdict.setText(memory_words.verdict(estimate)[0])
         while (item := self._rows.takeAt(0)) is not None:
             widget = item.widget()
@@ -80,6 +87,7 @@ class MemoryDialog(QDialog):
         self._parts = {}
         for part in estimate.parts:
             row = self._part_row(part)
+            row.setProperty("chosen", part.name == self._chosen)
             self._parts[part.name] = row
             self._rows.addWidget(row)
         self._rows.addWidget(self._needs())
@@ -87,9 +95,11 @@ class MemoryDialog(QDialog):
 
     def select(self, part: str) -> None:
         """Bring a part into view."""
+        self._chosen = part
+        self._show_rows()
         row = self._parts.get(part)
         if row is not None:
-            row.setProperty("chosen", True)
+            self._content.adjustSize()
             self._area.ensureWidgetVisible(row)
 
     def _part_row(self, part: Part) -> QWidget:
@@ -135,7 +145,7 @@ class MemoryDialog(QDialog):
 
     def _copy(self) -> None:
         found = self._estimate
-        lines = [memory_words.device_title(found.device), self._verdict.text(), ""]
+        lines = [memory_words.device_name(found.device), self._verdict.text(), ""]
         lines += [
             f"{memory_words.part_name(part.name)}: {figures.size(part.bytes)}. {part.formula}. "
             f"{part.source}"

@@ -45,10 +45,11 @@ def part_moved_by(part: PartName) -> str:
     return _tr(_PARTS[part][1])
 
 
-def device_title(device: Device) -> str:
+def device_name(device: Device) -> str:
+    """Whose memory it is."""
     if device.kind == "cpu":
-        return _tr("Memory of this computer, no GPU found")
-    return _tr("Memory of the {name}").format(name=device.name)
+        return _tr("this computer's RAM, training on the processor")
+    return device.name
 
 
 def verdict(estimate: Estimate) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QWidget
 
 from app.draft import JobDraft
+from app.widgets import setting_words
 from app.widgets.card import plain_tool_tip
 from app.widgets.inputs import SteadyComboBox
 from training_backend.presets import Preset, presets
@@ -24,11 +25,25 @@ class PresetChoice(SteadyComboBox):
         self.addItem("")  # what the settings are when they are no preset
         for preset in presets():
             self.addItem(_tr(preset.title), preset)
-            tip = plain_tool_tip(_tr(preset.description))
-            self.setItemData(self.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.activated.connect(self._on_activated)
         draft.changed.connect(lambda _: self._show())
         self._show()
+
+    def showPopup(self) -> None:
+        """Each preset says what it would change now."""
+        for index, preset in enumerate(presets(), 1):
+            tip = "\n".join([_tr(preset.description), *self.would_change(preset)])
+            self.setItemData(index, plain_tool_tip(tip), Qt.ItemDataRole.ToolTipRole)
+        super().showPopup()
+
+    def would_change(self, preset: Preset) -> list[str]:
+        """The settings that differ from the preset's, a line each."""
+        pairs = {
+            field: (self._draft.value(field), value)
+            for field, value in preset.values.items()
+            if self._draft.value(field) != value
+        }
+        return setting_words.changes(pairs)
 
     def _on_activated(self, index: int) -> None:
         preset = self.itemData(index)
@@ -47,8 +62,16 @@ class PresetChoice(SteadyComboBox):
         )
         self.setItemText(0, own)
         self.setCurrentIndex(found)
-        described = _tr(presets()[found - 1].description) if found else self.tr("A preset to start")
-        self.setToolTip(plain_tool_tip(described))
+        if found:
+            described = [_tr(presets()[found - 1].description)]
+        elif self._last:
+            described = [
+                self.tr("Back to the preset would change:"),
+                *self.would_change(self._last),
+            ]
+        else:
+            described = [self.tr("Settings for common cases, to begin with.")]
+        self.setToolTip(plain_tool_tip("\n".join(described)))
 
 
 def _tr(text: str) -> str:

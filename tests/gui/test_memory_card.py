@@ -16,7 +16,7 @@ from pytestqt.qtbot import QtBot
 from app import memory_estimator
 from app.draft import JobDraft
 from app.helper_client import HelperClient
-from app.memory_estimator import MemoryEstimator
+from app.memory_estimator import Estimated, MemoryEstimator
 from app.probe_controller import ProbeController
 from app.run_controller import RunController
 from app.widgets.fit_dialog import FitDialog
@@ -70,7 +70,11 @@ def card(qtbot: QtBot, draft: JobDraft, helper: HelperClient) -> Iterator[Memory
 
 
 def verdict(card: MemoryCard) -> str:
-    label = card.findChild(QLabel, "memoryVerdict")
+    return text(card, "memoryVerdict")
+
+
+def text(card: MemoryCard, name: str) -> str:
+    label = card.findChild(QLabel, name)
     assert label is not None
     return label.text()
 
@@ -83,7 +87,7 @@ def button(card: MemoryCard, name: str) -> QPushButton:
 
 def test_the_verdict_follows_the_settings(qtbot: QtBot, card: MemoryCard, draft: JobDraft) -> None:
     assert verdict(card).startswith("Fits comfortably")
-    assert CARD.name in card.title.text()
+    assert text(card, "memoryDevice") == CARD.name
     expected = vram.estimate_job(draft.job(), CARD)
     assert f"{expected.total_bytes / 2**30:.1f} of 23.0 GB" in verdict(card)
     draft.set_values(
@@ -147,7 +151,7 @@ def test_a_mistake_in_the_settings_greys_the_last_estimate(
     qtbot: QtBot, card: MemoryCard, draft: JobDraft
 ) -> None:
     draft.set_value("lora.r", -3)
-    qtbot.waitUntil(lambda: "need a look" in verdict(card), timeout=5_000)
+    qtbot.waitUntil(lambda: "need a look" in text(card, "memoryUnknown"), timeout=5_000)
     assert not button(card, "makeItFitButton").isEnabled()
     draft.undo()
     qtbot.waitUntil(lambda: "that are free" in verdict(card), timeout=5_000)
@@ -186,7 +190,8 @@ def test_a_model_that_was_never_seen_is_looked_at_first(
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     draft.set_value("model.id", str(tmp_path))
     qtbot.waitUntil(lambda: "Looking at this model" in verdict(card), timeout=5_000)
-    qtbot.waitUntil(lambda: "that are free" in verdict(card), timeout=90_000)
+    qtbot.waitUntil(lambda: "Looking" not in verdict(card), timeout=90_000)
+    assert "that are free" in verdict(card), text(card, "memoryUnknown")
     assert card._estimator.current.job.model.id == str(tmp_path)
 
 
@@ -194,5 +199,54 @@ def test_a_model_that_nobody_knows_is_said_in_place(
     qtbot: QtBot, card: MemoryCard, draft: JobDraft
 ) -> None:
     draft.set_value("model.id", "/no/such/folder")
-    qtbot.waitUntil(lambda: "No model folder" in verdict(card), timeout=5_000)
+    qtbot.waitUntil(lambda: "No model folder" in text(card, "memoryUnknown"), timeout=5_000)
+    assert card.findChild(QLabel, "memoryUnknown").isVisible()
     assert not button(card, "memoryDetails").isEnabled()
+
+
+@pytest.mark.timeout(120)
+def test_a_model_that_cannot_be_looked_at_is_said_however_long_that_took(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"model_type": "no-such-architecture", "hidden_size": 96, "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    card._estimator._again.setInterval(100)  # looks again many times before the helper answers
+    draft.set_value("model.id", str(tmp_path))
+    qtbot.waitUntil(lambda: text(card, "memoryUnknown") != "", timeout=90_000)
+    said = text(card, "memoryUnknown")
+    assert "no-such-architecture" in said
+    qtbot.wait(500)
+    assert text(card, "memoryUnknown") == said  # and not asked again and again
+    assert not card._estimator._helper.is_asked("trace")
+
+
+def test_what_is_read_in_the_details_stays_in_place_while_numbers_come_anew(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft
+) -> None:
+    card._buttons[3].click()
+    dialog = card.findChild(MemoryDialog)
+    row = dialog._parts["overhead"]
+    assert row.property("chosen")
+    with qtbot.waitSignal(card._estimator.estimated):
+        card._estimator.refresh()
+    assert dialog._parts["overhead"] is row
+    draft.set_value("training.max_length", 64)
+    qtbot.waitUntil(lambda: dialog._parts["overhead"] is not row, timeout=5_000)
+    assert dialog._parts["overhead"].property("chosen")
+    dialog.accept()
+
+
+@pytest.mark.parametrize("fit", ["comfortable", "tight", "does_not_fit"])
+def test_the_card_is_whole_in_the_narrowest_window(
+    qtbot: QtBot, card: MemoryCard, monkeypatch: pytest.MonkeyPatch, fit: str
+) -> None:
+    shown = card._estimator.current
+    assert shown is not None
+    total = {"comfortable": 40, "tight": 25, "does_not_fit": 12}[fit] * 2**28
+    name = "NVIDIA RTX 6000 Ada Generation Laptop GPU"
+    device = Device("cuda", name, total + 2**30, 2**30)
+    estimate = vram.estimate_job(shown.job, device)
+    card._estimator.estimated.emit(Estimated(shown.job, estimate))
+    card.resize(784, 200)
+    assert card.width() == 784  # and not more, for the want of room
+    assert text(card, "memoryDevice") == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QPushButton, QRadioButton
 from pytestqt.qtbot import QtBot
 
@@ -108,8 +109,35 @@ def test_undo_here_takes_back_settings_only_and_says_which(
     assert "another page" in page._undo.toolTip()
     draft.set_value("lora.r", 8)
     assert page._undo.isEnabled()
-    assert "Rank" in page._undo.toolTip()
+    assert "Rank: 8 → 16" in page._undo.toolTip()
     page._undo.click()
     assert draft.value("lora.r") == 16
     assert draft.value("model.id") == "owner/name"
     assert not page._undo.isEnabled()
+
+
+def test_a_preset_says_what_it_would_change(page: SettingsPage, draft: JobDraft) -> None:
+    choose(page, "Balanced")
+    preset(page).showPopup()
+    tips = {
+        preset(page).itemText(index): preset(page).itemData(index, Qt.ItemDataRole.ToolTipRole)
+        for index in range(1, preset(page).count())
+    }
+    preset(page).hidePopup()
+    assert "Rank: 16 → 64" in tips["Maximum quality"]
+    assert "Load in 4-bit (QLoRA): on → off" in tips["Maximum quality"]
+    assert "→" not in tips["Balanced"]
+    draft.set_value("lora.r", 24)
+    assert "Rank: 24 → 16" in preset(page).toolTip()
+
+
+def test_settings_are_suggested_only_when_it_is_known_what_fits(
+    qtbot: QtBot, page: SettingsPage, draft: JobDraft
+) -> None:
+    button = page.findChild(QPushButton, "suggestButton")
+    qtbot.waitUntil(button.isEnabled)
+    draft.set_value("lora.r", 0)
+    qtbot.waitUntil(lambda: not button.isEnabled(), timeout=5_000)
+    assert "need a look" in button.toolTip()
+    draft.undo()
+    qtbot.waitUntil(button.isEnabled, timeout=5_000)
