@@ -60,6 +60,9 @@ def suggestions(
 ) -> list[Suggestion]:
     """Changes that need less memory, each on its own, the one of least harm first.
 
+    Each goes as far as it must for the job to fit, or, where that fits already but is tight, to
+    fit comfortably.
+
     Args:
         lengths: of the rows in tokens, to tell what a shorter limit would cut.
 
@@ -67,11 +70,12 @@ def suggestions(
         TraceNeeded, UserError: as `vram.estimate_job`.
     """
     now = vram.estimate_job(job, device)
+    wanted = ("comfortable", "tight") if now.fit == "does_not_fit" else ("comfortable",)
     found = []
     for kind in _KINDS:
         options = list(_options(kind, job, now, device, lengths))
-        # The mildest that fits; where none does, the one that saves most.
-        fitting = [option for option in options if option.fits]
+        # The mildest that is enough; where none is, the one that saves most.
+        fitting = [option for option in options if option.fit in wanted]
         best = fitting[0] if fitting else max(options, key=lambda o: o.saved_bytes, default=None)
         if best is not None:
             found.append(best)

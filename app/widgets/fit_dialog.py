@@ -110,7 +110,10 @@ class FitDialog(QDialog):
         texts.setSpacing(2)
         needed = figures.gigabytes(plan.total_bytes)
         head = plain_label(
-            self.tr("These together make it fit, with {needed}:").format(needed=needed)
+            self.tr("These together make it fit, with {needed} of {free}:").format(
+                needed=figures.decimal(plan.total_bytes / figures.GIGABYTE, 1),
+                free=figures.gigabytes(self._estimate.device.available_bytes),
+            )
             if plan.fits
             else self.tr("All of these together still need {needed}, which is too much:").format(
                 needed=needed

@@ -15,7 +15,14 @@ from app.i18n import explain
 from app.memory_estimator import Estimated, MemoryEstimator
 from app.probe_controller import ProbeController
 from app.widgets import figures, memory_words
-from app.widgets.card import Card, ElidedLabel, QuietButton, SecondaryButton, secondary_label
+from app.widgets.card import (
+    Card,
+    ElidedLabel,
+    QuietButton,
+    SecondaryButton,
+    plain_label,
+    secondary_label,
+)
 from app.widgets.fit_dialog import FitDialog
 from app.widgets.flow import FlowLayout
 from app.widgets.memory_bar import MemoryBar, Segment, fill, segments
@@ -42,7 +49,7 @@ class MemoryCard(Card):
         self._draft = draft
         self._estimator = estimator
         self._dialog: MemoryDialog | None = None
-        self._verdict = ElidedLabel()
+        self._verdict = plain_label()
         self._verdict.setObjectName("memoryVerdict")
         self._verdict.setFont(theme.font(13, tabular=True))
         self.add_legend(self._verdict)
@@ -50,7 +57,9 @@ class MemoryCard(Card):
         self._device.setObjectName("memoryDevice")
         self._device.setProperty("role", "secondary")
         self.add_legend(self._device)
-        self._details = QuietButton(self.tr("How this is counted"))
+        self._details = QuietButton(self.tr("Details"))
+        self._details.setAccessibleName(self.tr("How the memory is counted"))
+        self._details.setToolTip(self._details.accessibleName())
         self._details.setObjectName("memoryDetails")
         self._details.clicked.connect(lambda: self._show_details(""))
         self.add_right(self._details)

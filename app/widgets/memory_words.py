@@ -56,8 +56,8 @@ def verdict(estimate: Estimate) -> tuple[str, str]:
     """Whether it fits, in a sentence, with the colour's role."""
     free = estimate.device.available_bytes
     words = {
-        "comfortable": (_tr("Fits comfortably: {needed} of {free} that are free"), "good"),
-        "tight": (_tr("Tight: {needed} of {free} that are free"), "careful"),
+        "comfortable": (_tr("Fits comfortably: {needed} of {free} free"), "good"),
+        "tight": (_tr("Tight: {needed} of {free} free"), "careful"),
         "does_not_fit": (_tr("Does not fit: {missing} too much"), "error"),
     }
     template, role = words[estimate.fit]

@@ -63,7 +63,7 @@ def card(qtbot: QtBot, draft: JobDraft, helper: HelperClient) -> Iterator[Memory
     qtbot.addWidget(made)
     made.resize(1024, 170)
     made.show()
-    qtbot.waitUntil(lambda: "that are free" in verdict(made), timeout=10_000)
+    qtbot.waitUntil(lambda: "GB free" in verdict(made), timeout=10_000)
     yield made
     probe.shutdown()
     training.shutdown()
@@ -131,7 +131,7 @@ def test_a_plan_is_applied_with_one_press_and_one_undo(
     qtbot.waitUntil(lambda: card.findChild(FitDialog) is not None, timeout=10_000)
     dialog = card.findChild(FitDialog)
     dialog.findChild(QPushButton, "fitPlanButton").click()
-    qtbot.waitUntil(lambda: "that are free" in verdict(card), timeout=5_000)
+    qtbot.waitUntil(lambda: "GB free" in verdict(card), timeout=5_000)
     training = draft.job().training
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 8
     draft.undo()
@@ -154,7 +154,7 @@ def test_a_mistake_in_the_settings_greys_the_last_estimate(
     qtbot.waitUntil(lambda: "need a look" in text(card, "memoryUnknown"), timeout=5_000)
     assert not button(card, "makeItFitButton").isEnabled()
     draft.undo()
-    qtbot.waitUntil(lambda: "that are free" in verdict(card), timeout=5_000)
+    qtbot.waitUntil(lambda: "GB free" in verdict(card), timeout=5_000)
 
 
 def test_mistakes_that_memory_does_not_depend_on_do_not_matter(
@@ -169,7 +169,7 @@ def test_mistakes_that_memory_does_not_depend_on_do_not_matter(
         ),
         timeout=5_000,
     )
-    assert "that are free" in verdict(card)
+    assert "GB free" in verdict(card)
 
 
 @pytest.mark.timeout(120)
@@ -191,7 +191,7 @@ def test_a_model_that_was_never_seen_is_looked_at_first(
     draft.set_value("model.id", str(tmp_path))
     qtbot.waitUntil(lambda: "Looking at this model" in verdict(card), timeout=5_000)
     qtbot.waitUntil(lambda: "Looking" not in verdict(card), timeout=90_000)
-    assert "that are free" in verdict(card), text(card, "memoryUnknown")
+    assert "GB free" in verdict(card), text(card, "memoryUnknown")
     assert card._estimator.current.job.model.id == str(tmp_path)
 
 

@@ -175,3 +175,15 @@ def test_the_rank_of_an_adapter_to_start_from_stays() -> None:
     for device in ("cuda:6GiB", "cuda:16GiB"):
         found = make_fit.suggestions(asked, parse_device(device))
         assert found and not any("lora.r" in change.changes for change in found)
+
+
+def test_where_it_is_tight_the_offers_make_it_comfortable() -> None:
+    device = parse_device("cuda:24GiB")
+    asked = job(per_device_train_batch_size=8, activation_checkpointing=True)
+    total = vram.estimate_job(asked, device).total_bytes
+    tight = Device("cuda", "a card", int(total * 1.05), imagined=True)
+    assert vram.estimate_job(asked, tight).fit == "tight"
+    found = {one.code: one for one in make_fit.suggestions(asked, tight)}
+    assert found["four_bit"].fit == "comfortable"
+    # One row less at once is too little for that, so all of them but one go.
+    assert found["micro_batch"].changes["training.per_device_train_batch_size"] == 1
