@@ -29,7 +29,7 @@ CHANGE_PAUSE_MS = 400
 AT_ONCE = 16  # badges between two looks at whether they are still wanted
 # What else in a job decides how a model fits.
 _SECTIONS = ("quantization", "lora", "training")
-_NO_LINE = ("hub_offline", "no_connection", "hub_unavailable", "hub_busy")
+NO_LINE = ("hub_offline", "no_connection", "hub_unavailable", "hub_busy")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ModelFinder(QObject):
 
     listed = Signal(object, object)  # the models, and bytes by id of unfinished downloads
     list_failed = Signal(object)
-    found = Signal(object)  # what the Hub has for the words, as entries
+    found = Signal(object, int)  # what the Hub has for the words, and how many cannot be trained
     searching = Signal()
     no_connection = Signal()
     search_failed = Signal(object)
@@ -122,10 +122,11 @@ class ModelFinder(QObject):
         self.listed.emit(listed.entries, listed.paused)
 
     def _on_found(self, answer: dict[str, Any]) -> None:
-        self.found.emit([CatalogEntry.from_json(model) for model in answer["models"]])
+        models = [CatalogEntry.from_json(model) for model in answer["models"]]
+        self.found.emit(models, answer["left_out"])
 
     def _on_search_failed(self, error: Exception) -> None:
-        if isinstance(error, UserError) and error.code in _NO_LINE:
+        if isinstance(error, UserError) and error.code in NO_LINE:
             self.no_connection.emit()
         else:
             self.search_failed.emit(error)

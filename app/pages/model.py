@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
@@ -13,6 +12,7 @@ from PySide6.QtGui import (
     QDragEnterEvent,
     QDropEvent,
     QHideEvent,
+    QKeyEvent,
     QKeySequence,
     QShortcut,
     QShowEvent,
@@ -24,8 +24,7 @@ from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.i18n import explain, integer
 from app.model_download import ModelDownload
-from app.model_finder import FitFigures, ModelFinder
-from app.model_places import Place, identify, move_models, room
+from app.model_finder import NO_LINE, FitFigures, ModelFinder
 from app.settings import Settings
 from app.widgets.card import (
     Card,
@@ -37,7 +36,7 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
-from app.widgets.download_card import DownloadCard, Room
+from app.widgets.download_card import ABOUT_ACCESS, DownloadCard, Room
 from app.widgets.first_try_card import FirstTryCard
 from app.widgets.inputs import SteadyComboBox
 from app.widgets.model_details import ModelDetails
@@ -49,6 +48,9 @@ from training_backend import catalog, curated, hub_cache, hub_errors, preference
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.errors import UserError
 from training_backend.job import DEMO_MODEL_IDS
+
+if TYPE_CHECKING:
+    from app.model_places import Place
 
 TYPING_PAUSE_MS = 400
 INFO_PAUSE_MS = 700
@@ -78,7 +80,7 @@ class ModelPage(QWidget):
         self._settings = settings
         self._helper = helper
         self._listed: list[CatalogEntry] = []
-        self._extra: dict[str, CatalogEntry] = {}  # found on the Hub, or only typed
+        self._extra: dict[str, CatalogEntry] = {}  # what the Hub told of
         self._unfinished: dict[str, int] = {}
         self._entry: CatalogEntry | None = None
         self._query = ""
@@ -120,7 +122,7 @@ class ModelPage(QWidget):
     def refresh(self) -> None:
         """Look again for the models on this computer, and for the room there is."""
         self._finder.refresh(self._settings.recent("models"))
-        run_in_background(room, self._on_room, lambda _: None, self)
+        run_in_background(_room, self._on_room, lambda _: None, self)
 
     def show_problem(self, field: str, message: str) -> None:
         """Say beside the field what is wrong with the model."""
@@ -219,13 +221,23 @@ class ModelPage(QWidget):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() == QEvent.Type.FocusIn and not self._query:
             QTimer.singleShot(0, self._line, self._line.selectAll)  # typing begins a search
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
+            if event.key() == Qt.Key.Key_Down and not event.modifiers():
+                self._on_return()
+                self._table.setFocus()
+                return True
+            if event.key() == Qt.Key.Key_Escape:
+                self._clear()
+                return True
         return super().eventFilter(watched, event)
 
     def _take_text(self) -> None:
         """Take what stands in the field: a title, a place of a model, or words to look for."""
         self._pause.stop()
         text = self._combo.currentText().strip()
-        index = self._combo.findText(text, Qt.MatchFlag.MatchFixedString)
+        index = self._combo.currentIndex()
+        if index < 0 or self._combo.itemText(index) != text:  # two folders may have one name
+            index = self._combo.findText(text, Qt.MatchFlag.MatchFixedString)
         if index >= 0:
             self._search("")
             self._choose(str(self._combo.itemData(index)))
@@ -290,7 +302,7 @@ class ModelPage(QWidget):
             if turn == self._turn:
                 self._error.show_error(explain(error))
 
-        run_in_background(lambda: identify(text), on_done, on_error, self)
+        run_in_background(lambda: _identify(text), on_done, on_error, self)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, self.tr("Choose a model folder"))
@@ -382,11 +394,13 @@ class ModelPage(QWidget):
             if entry.id not in self._settings.recent("models"):
                 self._settings.add_recent("models", entry.id)
                 self._finder.refresh(self._settings.recent("models"))
-        elif entry.source == "hub":
-            self._extra[entry.id] = entry
-            self._fill_table()
-            if entry.location is None and self._may_ask and self._looked_up != entry.id:
-                self._info_pause.start()
+        elif (
+            entry.source in ("hub", "catalogue")
+            and entry.location is None
+            and self._may_ask
+            and self._looked_up != entry.id
+        ):
+            self._info_pause.start()
 
     def _entries(self) -> list[CatalogEntry]:
         """What the table shows: the list, and of other finds what is looked for or chosen."""
@@ -420,9 +434,12 @@ class ModelPage(QWidget):
         self._fill_table()
         self._show_download(self._entry.size_bytes if self._entry else None)
 
-    def _on_found(self, models: list[CatalogEntry]) -> None:
+    def _on_found(self, models: list[CatalogEntry], left_out: int) -> None:
         self._extra |= {entry.id: entry for entry in models}
         self._status_note = ""
+        if left_out:
+            words = self.tr("The Hub has {count} more that cannot be trained.")
+            self._status_note = words.format(count=integer(left_out))
         self._fill_table()
 
     def _on_badges(self, badges: dict[str, Any]) -> None:
@@ -465,17 +482,22 @@ class ModelPage(QWidget):
         def on_done(answer: dict[str, Any]) -> None:
             if self._entry is None or self._entry.id != id:
                 return
-            self._extra[id] = CatalogEntry.from_json(answer["entry"])
             self._unfinished.pop(id, None)
             if answer["on_disk_bytes"]:
                 self._unfinished[id] = int(answer["on_disk_bytes"])
-            self._show_entry(self._extra[id])
+            if self._entry.source == "hub":  # of the catalogue's we know more
+                self._extra[id] = CatalogEntry.from_json(answer["entry"])
+                self._show_entry(self._extra[id])
+            self._fill_table()
             self._show_download(int(answer["total_bytes"]))
 
         def on_error(error: Exception) -> None:
-            lost = isinstance(error, UserError) and error.code == "no_connection"
-            if self._entry is not None and self._entry.id == id and not lost:
-                self._error.show_error(explain(error))
+            code = error.code if isinstance(error, UserError) else ""
+            if self._entry is None or self._entry.id != id or code in NO_LINE:
+                return
+            self._error.show_error(explain(error))
+            if code in ABOUT_ACCESS:
+                self._download_card.show_refused()
 
         document = {"model": id, "revision": revision}
         self._helper.ask("model_info", document, on_done, on_error, self)
@@ -510,10 +532,12 @@ class ModelPage(QWidget):
     def _change_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, self.tr("Where to keep models"))
         if folder:
-            self._act(lambda: move_models(Path(folder)))
-
-    def _act(self, act: Callable[[], object]) -> None:
-        run_in_background(act, lambda _: self.refresh(), self._download_card.show_problem, self)
+            run_in_background(
+                lambda: _move_models(Path(folder)),
+                lambda _: self.refresh(),
+                self._download_card.show_problem,
+                self,
+            )
 
     def _enter_token(self) -> None:
         from app.token_dialog import TokenDialog
@@ -538,6 +562,27 @@ def _is_place(text: str) -> bool:
     """Whether it names one model: a folder, owner/name, or a page's address."""
     known = text in DEMO_MODEL_IDS or hub_cache.parse_id(text) is not None
     return known or "\\" in text or text.startswith(("/", "~", ".", "http://", "https://"))
+
+
+# For threads; imported when they are needed, which is after the first paint.
+
+
+def _room() -> Room:
+    from app.model_places import room
+
+    return room()
+
+
+def _identify(text: str) -> Place:
+    from app.model_places import identify
+
+    return identify(text)
+
+
+def _move_models(folder: Path) -> None:
+    from app.model_places import move_models
+
+    move_models(folder)
 
 
 def _open_model_page(id: str) -> None:

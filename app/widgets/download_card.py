@@ -27,7 +27,7 @@ from training_backend.errors import UserError
 from training_backend.job import DEMO_MODEL_IDS
 
 PARTS = 1000
-_ABOUT_ACCESS = ("hub_gated", "hub_unauthorized", "hub_not_found")
+ABOUT_ACCESS = ("hub_gated", "hub_unauthorized", "hub_not_found")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DownloadCard(Card):
         self._total: int | None = None
         self._arrived = 0
         self._room: Room | None = None
-        self._offline = False
+        self._offline = self._refused = False
 
         self._text = ElidedLabel()
         self._text.setObjectName("downloadText")
@@ -85,6 +85,12 @@ class DownloadCard(Card):
     def show_model(self, entry: CatalogEntry | None, total: int | None, arrived: int) -> None:
         """The chosen model, the bytes of its download, and those that are here already."""
         self._entry, self._total, self._arrived = entry, total, arrived
+        self._refused = False
+        self.render_now()
+
+    def show_refused(self) -> None:
+        """The Hub does not tell of the chosen model: it may be private."""
+        self._refused = True
         self.render_now()
 
     def show_room(self, room: Room | None) -> None:
@@ -112,7 +118,8 @@ class DownloadCard(Card):
         code = error.code if isinstance(error, UserError) else ""
         self._error.show_error(explain(error) if error is not None else "")
         gated = not active and entry is not None and entry.gated
-        self._access.setVisible(gated or code in _ABOUT_ACCESS)
+        refused = self._refused and not active
+        self._access.setVisible(gated or refused or code in ABOUT_ACCESS)
         self._access_text.setVisible(gated)
         self._licence.setVisible(gated or code == "hub_gated")
         demo = self._id() in DEMO_MODEL_IDS
@@ -123,7 +130,7 @@ class DownloadCard(Card):
         self._act.setText(self._verb())
         self._act.setAccessibleName(self._verb())
         too_full = self._lacking() > 0
-        self._act.setEnabled(state == "running" or not (self._offline or too_full))
+        self._act.setEnabled(state == "running" or not (self._offline or too_full or refused))
         self._show_bar()
         self._text.setText(self._words())
         if self._room is not None and self._text.text():
@@ -152,6 +159,8 @@ class DownloadCard(Card):
                 return self._paused_words(self._download.progress)
         if self._offline:
             return self.tr("Not on this computer, and “work offline” is switched on.")
+        if self._refused:
+            return self.tr("If it is a private model, a token of your account opens it.")
         if self._lacking() > 0 and self._room is not None:
             return self.tr("{missing} too little room: {total} needed, {free} free").format(
                 missing=size(self._lacking()),

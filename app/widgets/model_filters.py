@@ -36,7 +36,7 @@ class ModelFilters(FlowRow):
         self._licence.setToolTip(self.tr("Open: Apache, MIT, BSD and the like allow any use."))
         self._fits = self._box("modelFitsFilter", self.tr("Fits this machine"))
         self._here = self._box("modelHereFilter", self.tr("On this computer"))
-        self._free = self._box("modelNoGatedFilter", self.tr("No access needed"))
+        self._free = self._box("modelNoGatedFilter", self.tr("Open to all"))
         self._free.setToolTip(self.tr("Leaves out models that one must ask their makers for."))
         for combo in (self._size, self._licence):
             self.add(combo)
@@ -67,6 +67,5 @@ class ModelFilters(FlowRow):
         box = QCheckBox(title)
         box.setObjectName(name)
         box.setAccessibleName(title)
-        box.setFixedHeight(32)  # as high as the boxes beside it
         box.toggled.connect(lambda _: self.changed.emit())
         return box

@@ -110,7 +110,8 @@ def test_the_hub_is_searched_while_typing_and_what_it_has_can_be_chosen(
     hub.add("acme/tiny-llama-GPTQ", model_files(quantization_config={"quant_method": "gptq"}))
     combo(page).setEditText("tiny-l")
     qtbot.waitUntil(lambda: ID in rows(page), timeout=SOON)
-    assert rows(page) == {ID: "to be downloaded"}  # what cannot be trained is left out
+    assert rows(page) == {ID: "to be downloaded"}
+    assert "The Hub has 1 more that cannot be trained." in text(page, "modelStatus")
     table = page.findChild(ModelTable)
     table.setCurrentIndex(table.model().index(0, 0))
     qtbot.waitUntil(lambda: "kB to download" in text(page, "downloadText"), timeout=SOON)
@@ -125,6 +126,9 @@ def test_a_name_that_the_hub_does_not_have_is_told_beside_the_field(
     qtbot.waitUntil(
         lambda: "no public model acme/nothing" in text(page, "error_model_id"), timeout=SOON
     )
+    assert not button(page, "downloadButton").isEnabled()
+    assert button(page, "downloadToken").isVisible()  # it may be a private one
+    assert rows(page) == {}  # nobody knows of it
 
 
 def test_a_download_pauses_goes_on_and_arrives(

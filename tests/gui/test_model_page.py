@@ -183,6 +183,16 @@ def test_return_goes_on_in_the_list(qtbot: QtBot, page: ModelPage, draft: JobDra
     assert combo(page).currentText() == "phi"  # the list does not jump while one goes through it
 
 
+def test_down_goes_on_in_the_list_and_escape_shows_all(
+    qtbot: QtBot, page: ModelPage, draft: JobDraft
+) -> None:
+    look_for(qtbot, page, "granite")
+    qtbot.keyClick(combo(page).lineEdit(), Qt.Key.Key_Down)
+    assert draft.value("model.id").startswith("ibm-granite/")
+    qtbot.keyClick(combo(page).lineEdit(), Qt.Key.Key_Escape)
+    assert len(titles(page)) > 70
+
+
 def test_letters_typed_in_the_table_are_looked_for(qtbot: QtBot, page: ModelPage) -> None:
     table(page).setFocus()
     qtbot.keyClick(table(page), "g")
