@@ -178,25 +178,24 @@ def test_a_stop_ends_a_probe_in_the_midst_of_a_long_step(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     model = make_model(num_hidden_layers=8, hidden_size=512, intermediate_size=2048, head_dim=128)
-    training = {"max_length": 4096, "per_device_train_batch_size": 8}
+    training = {
+        "max_length": 4096, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
+    }  # fmt: skip
     document = job_document(
         model={"id": str(model)}, dataset={"path": "/no/such/rows.jsonl"}, training=training
     )
     run = runs.create(ProbeJob(job=parse_job(document)))  # type: ignore[arg-type]
     worker = Worker()
     worker.start(run)
-    asked = ended = 0.0
+    asked = False
     for event in worker.follow(run):
         if event is not None and event.type == "PhaseChanged" and event.phase == "measuring":
-            assert event.fraction == 0
+            assert not asked  # the first of four batches, at more than ten seconds each
             time.sleep(1)  # into the forward pass
             run.request("stop")
-            asked = time.monotonic()
-        if event is not None and event.type == "RunStopped":
-            ended = time.monotonic()
+            asked = True
     worker.process.join(10)
-    assert run.state() == "stopped" and worker.process.exitcode == 3
-    assert asked and 0 < ended - asked < 5  # about half a second; the machine may be busy
+    assert asked and run.state() == "stopped" and worker.process.exitcode == 3
 
 
 @pytest.mark.slow
