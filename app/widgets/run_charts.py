@@ -82,7 +82,7 @@ class RunCharts(QWidget):
 
     def schedule(self) -> None:
         """Draw soon."""
-        for chart in (*self._per_step, self.memory):
+        for chart in (*self._per_step, self.margin, self.memory):
             chart.plot.schedule()
 
     def begin_attempt(self) -> None:
