@@ -187,28 +187,30 @@ def _ways(
             yield from _micro_batches(job, smaller=False)
         case "checkpointing":
             every = training.activation_checkpointing_every_n_layers
+            now = every if training.activation_checkpointing else None
             for step in (4, 3, 2, 1):
                 if not training.activation_checkpointing or step < every:
-                    share = round(33 / step)
                     yield (
                         "Compute the activations of every layer again"
                         if step == 1
                         else f"Compute the activations of one layer in {step} again",
-                        f"About {share} % slower; the result is the same.",
+                        f"Up to {_percent(1 - _work(now) / _work(step))} slower; the result is "
+                        "the same.",
                         _checkpointing(step),
                     )
         case "less_checkpointing" if training.activation_checkpointing:
             every = training.activation_checkpointing_every_n_layers
             yield (
                 "Keep all activations instead of computing them again",
-                f"About {round(25 / every)} % faster; the result is the same.",
+                f"Up to {_percent(_work(every) / _work(None) - 1)} faster; the result is the same.",
                 {"training.activation_checkpointing": False},
             )
             for step in (4, 3, 2):
                 if step > every:
                     yield (
                         f"Compute the activations of only one layer in {step} again",
-                        f"About {round(25 / every - 25 / step)} % faster; the result is the same.",
+                        f"Up to {_percent(_work(every) / _work(step) - 1)} faster; the result is "
+                        "the same.",
                         _checkpointing(step),
                     )
         case "optimizer" if vram.optimizer_name(job, device) == "adamw_torch":
@@ -264,6 +266,20 @@ def _micro_batches(job: TrainingJob, *, smaller: bool) -> Iterator[tuple[str, st
                 "training.gradient_accumulation_steps": effective // size,
             },
         )
+
+
+def _work(recomputed_every: int | None) -> float:
+    """Arithmetic of a step in multiples of the forward pass.
+
+    Once forward and once backward, since the base takes no gradients of its own, and once more
+    for the layers that are computed again; None for no layer. Other work is not in it, so that a
+    ratio says how much slower or faster a step is at most.
+    """
+    return 2.0 + (1.0 / recomputed_every if recomputed_every else 0.0)
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share)} %"
 
 
 def _checkpointing(every: int) -> dict[str, Any]:

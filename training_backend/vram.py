@@ -143,7 +143,7 @@ def _refuse_unknown(job: TrainingJob) -> None:
             raise UserError(
                 "estimate_unknown",
                 "How much memory {what} takes is not known beforehand.",
-                "Try the memory test: it measures one real step.",
+                "Measure it by one real step: the button Measure, or the command probe.",
                 field=field,
                 what=what,
             )

@@ -185,3 +185,14 @@ def test_where_it_is_tight_the_offers_make_it_comfortable() -> None:
     assert vram.estimate_job(asked, tight).fit == "tight"
     found = {one.code: one for one in make_fit.suggestions(asked, tight)}
     assert found["four_bit"].fit == found["micro_batch"].fit == "comfortable"
+
+
+def test_the_cost_of_recomputing_counts_from_what_is_recomputed_now() -> None:
+    device = parse_device("cuda:6GiB")  # so small that every kind goes as far as it can
+
+    def cost(**training: Any) -> str:
+        found = make_fit.suggestions(job(**training), device)
+        return next(change.cost for change in found if change.code == "checkpointing")
+
+    assert "33 %" in cost(activation_checkpointing=False)
+    assert "17 %" in cost(activation_checkpointing_every_n_layers=2)  # 1 - 2.5 / 3
