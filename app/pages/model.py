@@ -138,8 +138,13 @@ class ModelPage(QWidget):
         self._header = PageHeader(self.tr("Model"), self.tr("The language model to start from"))
         self._offline = OfflineSwitch()
         self._offline.changed.connect(self._on_offline)
+        token = QuietButton(self.tr("Hub token"))
+        token.setObjectName("hubToken")
+        token.setToolTip(self.tr("For gated and private models and data on the Hugging Face Hub"))
+        token.clicked.connect(self._enter_token)
         go_on = PrimaryButton(self.tr("Continue"))
         go_on.clicked.connect(self.continue_requested)
+        self._header.add_button(token)
         self._header.add_button(self._offline)
         self._header.add_button(go_on)
         return self._header
@@ -370,7 +375,9 @@ class ModelPage(QWidget):
         self._details.show_adapter(Path(folder).name, folder)
 
     def _show_entry(self, found: CatalogEntry | Exception) -> None:
-        error = explain(found) if isinstance(found, Exception) else found.problem
+        error = explain(found) if isinstance(found, Exception) else ""
+        if isinstance(found, CatalogEntry) and found.problem:
+            error = f"{self.tr('This model cannot be trained.')} {found.problem}"
         entry = found if isinstance(found, CatalogEntry) else None
         if entry is not None and entry.source == "hub" and entry.id in self._extra:
             entry = self._extra[entry.id]  # the Hub told more

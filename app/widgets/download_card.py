@@ -123,14 +123,14 @@ class DownloadCard(Card):
         self._access_text.setVisible(gated)
         self._licence.setVisible(gated or code == "hub_gated")
         demo = self._id() in DEMO_MODEL_IDS
-        self._folder.setVisible(not self._download.is_running() and not demo)
+        self._folder.setVisible(not (self._download.is_running() or demo or refused))
         begun = state in ("running", "paused", "failed") or (not active and self._arrived > 0)
         self._cancel.setVisible(begun and not demo)
-        self._act.setVisible(state != "discarding")
+        self._act.setVisible(not (state == "discarding" or refused))
         self._act.setText(self._verb())
         self._act.setAccessibleName(self._verb())
         too_full = self._lacking() > 0
-        self._act.setEnabled(state == "running" or not (self._offline or too_full or refused))
+        self._act.setEnabled(state == "running" or not (self._offline or too_full))
         self._show_bar()
         self._text.setText(self._words())
         if self._room is not None and self._text.text():

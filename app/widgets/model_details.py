@@ -82,7 +82,7 @@ class ModelDetails(Card):
             self._values[key].setText(text)
         if entry.licence_note:
             self._values["licence"].setToolTip(plain_tool_tip(entry.licence_note))
-        self._description.setText(entry.problem or entry.description)
+        self._description.setText(entry.description)
 
     def show_fit(self, found: FitFigures | None) -> None:
         """What training takes on this machine, or that nobody knows yet."""

@@ -127,6 +127,8 @@ class ModelTable(QTableView):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._empty.resize(self.viewport().size())
+        if self.currentIndex().isValid():  # the cards below grow with what is chosen
+            self.scrollTo(self.currentIndex())
 
     def _on_current(self, current: QModelIndex, _: QModelIndex) -> None:
         if self._telling and current.isValid():

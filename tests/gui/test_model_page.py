@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent
-from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QTableView, QWidget
+from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QLineEdit, QTableView, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft, problems_of
@@ -26,6 +26,7 @@ from app.models.models_model import (
 )
 from app.pages.model import ModelPage
 from app.settings import Settings
+from app.token_dialog import TokenDialog
 from app.widgets.model_table import ModelTable, badge_pixmap
 from tests.model_files import model_files
 from training_backend import devices
@@ -118,6 +119,18 @@ def test_row_of_the_table_chooses(qtbot: QtBot, page: ModelPage, draft: JobDraft
     assert draft.value("model.id") == "demo"
 
 
+def test_a_token_can_be_entered_whatever_is_chosen(qtbot: QtBot, page: ModelPage) -> None:
+    press(qtbot, page, "hubToken")
+    dialog = page.findChild(TokenDialog, "tokenDialog")
+    place = dialog.findChild(QLabel, "tokenPlace")
+    qtbot.waitUntil(lambda: place.text().startswith("No token is kept"))
+    dialog.findChild(QLineEdit, "tokenEdit").setText("not a token")
+    press(qtbot, dialog, "tokenSave")
+    error = dialog.findChild(QLabel, "error_token")
+    qtbot.waitUntil(lambda: error.text().startswith("That is not a token."))
+    dialog.accept()
+
+
 def test_problem_from_the_start_is_shown(page: ModelPage) -> None:
     page.show_problem("model.id", "The folder is gone.")
     assert page.findChild(QLabel, "error_model_id").text() == "The folder is gone."
@@ -148,7 +161,7 @@ def look_for(qtbot: QtBot, page: ModelPage, words: str) -> None:
     qtbot.waitUntil(lambda: titles(page) != before)
 
 
-def press(qtbot: QtBot, page: ModelPage, name: str) -> None:
+def press(qtbot: QtBot, page: QWidget, name: str) -> None:
     button = page.findChild(QAbstractButton, name)
     assert button.isVisibleTo(page), name
     assert button.isEnabled(), name
