@@ -15,6 +15,7 @@ from app.widgets.series import Series
 from training_backend.protocol import MemorySampled
 
 SHORTEST_SECONDS = 30.0
+LIMIT_ROOM = 20.0  # pixels
 
 
 class MemoryChart(ChartCard):
@@ -96,7 +97,9 @@ class MemoryChart(ChartCard):
             return
         self._name_what_is_measured(self._limit)
         last = max(float(everything.xs[-1]), SHORTEST_SECONDS)
-        self.plot.fit(0.0, last, y=(0.0, max(self._limit * 1.15, 0.1)))
+        height = max(float(self.plot.plotItem.vb.height()), 2 * LIMIT_ROOM)
+        top = self._limit * height / (height - LIMIT_ROOM)  # its label stands above the line
+        self.plot.fit(0.0, last, y=(0.0, max(top, 0.1)))
         if len(run):
             peak = figures.decimal(float(run.ys.max()), 1)
             self._peak.setText(self.tr("this run at most {size} GB").format(size=peak))

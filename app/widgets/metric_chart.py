@@ -144,7 +144,7 @@ class MetricChart(ChartCard):
         self._smoothing = smoothing
         self._points = Series()
         plot = ExplorablePlot(
-            step_axis(pixels_apart=70),
+            step_axis(pixels_apart=54),
             NumberAxis("left", pixels_apart=28, write=write_axis),
             empty_text=empty_text,
             drawing=self._draw,

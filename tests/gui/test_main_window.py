@@ -28,6 +28,7 @@ from pytestqt.qtbot import QtBot
 from app import memory_estimator, theme
 from app.demo_tour import DemoTour
 from app.main_window import MainWindow
+from app.pages.runs import RunsPage
 from app.pages.train import TrainPage
 from app.settings import Settings
 from app.widgets.fit_dialog import FitDialog
@@ -220,6 +221,16 @@ def test_first_window_fits_the_screen(qtbot: QtBot, monkeypatch: pytest.MonkeyPa
     window = MainWindow()
     qtbot.addWidget(window)
     assert (window.width(), window.height()) == (1280, 690)
+
+
+def test_all_charts_are_smoothed_alike_and_as_the_last_time(window: MainWindow) -> None:
+    train = cast(TrainPage, window.page("navTrain")).charts.loss.smoothing
+    compared = cast(RunsPage, window.page("navRuns")).comparison.smoothing
+    train.setValue(0.5)
+    assert compared.value() == 0.5
+    compared.setValue(0.0)
+    assert train.value() == 0.0
+    assert Settings().smoothing() == 0.0
 
 
 def test_theme_is_chosen_and_kept(window: MainWindow) -> None:

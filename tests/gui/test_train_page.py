@@ -11,8 +11,9 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel, QPlainTextEdit, QProgressBar, QPushButton
 from pytestqt.qtbot import QtBot
 
+from app.models.run_curves import JournalPart
 from app.pages.train import TrainPage
-from training_backend import runs
+from training_backend import journal, runs
 from training_backend.errors import Problem
 from training_backend.job import parse_job
 from training_backend.journal import JournalWriter
@@ -321,3 +322,37 @@ def test_a_long_history_is_drawn_quickly(page: TrainPage, run: Run) -> None:
     page.replay(events)
     page.charts.loss.plot.redraw()
     assert page.progress._step.value.text() == "20,000 of 20,000"
+
+
+def test_a_long_history_comes_in_parts_and_draws_the_same(
+    page: TrainPage, run: Run, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.models.run_curves.EVENTS_A_PART", 1)
+    monkeypatch.setattr(journal.pieces, "__defaults__", (2_000,))
+    first = RunStarted(run_id=run.id, folder=str(run.folder), pid=1)
+    again = first.model_copy(update={"attempt": 2, "resumed_from_step": 40})
+    steps = [
+        MetricsLogged(step=step, total_steps=90, epoch=1.0, loss=100.0 / step)
+        for step in (*range(1, 61), *range(41, 81))
+    ]
+    events = _journal(run, first, *steps[:60], RunStopped(step=60), again, *steps[60:])
+    shares: list[str] = []
+    take = TrainPage._take_part
+
+    def take_and_look(page: TrainPage, part: JournalPart) -> None:
+        take(page, part)
+        page.render_now()
+        shares.append(page.header.subtitle.text())
+
+    monkeypatch.setattr(TrainPage, "_take_part", take_and_look)
+    page.open_run(run, live=True)
+    qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
+    assert len(shares) > 5
+    assert shares[0].startswith("reading what was logged, ")
+    assert not page.header.subtitle.text().startswith("reading")
+    assert page._shown.last_seq == events[-1].seq
+    in_parts = page._shown.loss.value, list(page.charts.loss._each.xs)
+    page.open_run(run, live=True)
+    page.replay(events)
+    assert (page._shown.loss.value, list(page.charts.loss._each.xs)) == in_parts
+    assert in_parts[1] == list(range(1, 81))
