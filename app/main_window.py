@@ -170,9 +170,10 @@ class MainWindow(QMainWindow):
         self.training.run_ended.connect(page.finish)
         self._share_smoothing(page.charts.loss.smoothing)
         self.estimator.estimated.connect(
-            lambda shown: page.progress.set_memory(memory_words.verdict(shown.estimate)[0])
+            lambda shown: page.progress.set_memory(*memory_words.verdict(shown.estimate))
         )
         self.estimator.unknown.connect(lambda _: page.progress.set_memory(""))
+        page.progress.make_it_fit_requested.connect(self._make_it_fit)
         self.estimator.refresh()
         self._tell_draft(page)
         return page

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QGridLayout, QProgressBar, QWidget
 
 from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
-from app.widgets.card import Card, secondary_label
+from app.widgets.card import Card, QuietButton, secondary_label
 from app.widgets.stat_tile import StatTile
 from training_backend.losses import RECENT
 from training_backend.protocol import RunCompleted
@@ -19,14 +20,21 @@ PROGRESS_PARTS = 1_000
 class ProgressCard(Card):
     """Keeps its height whatever it shows."""
 
+    make_it_fit_requested = Signal()
+
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent=parent)
         self._run = ShownRun()
         self._ready = self._checking = self._stopping = False
-        self._memory = ""
+        self._memory = self._memory_role = ""
         self.eta_label = secondary_label()
         self.eta_label.setObjectName("etaLabel")
         self.add_right(self.eta_label)
+        self._fit = QuietButton(self.tr("Make it fit"))
+        self._fit.setObjectName("trainMakeItFit")
+        self._fit.clicked.connect(self.make_it_fit_requested)
+        self._fit.setVisible(False)
+        self.add_right(self._fit)
         self.progress_bar = QProgressBar()
         self.progress_bar.setObjectName("progressBar")
         self.progress_bar.setAccessibleName(self.tr("Progress of the training"))
@@ -54,9 +62,9 @@ class ProgressCard(Card):
         self._share = secondary_label(" ")
         self.body.addWidget(self._share)
 
-    def set_memory(self, words: str) -> None:
-        """Whether what Start would run fits; shown until it is started."""
-        self._memory = words
+    def set_memory(self, words: str, role: str = "") -> None:
+        """Whether what Start would run fits, with the colour's role; shown until it is started."""
+        self._memory, self._memory_role = words, role
         self._render_progress()
 
     def show_run(
@@ -73,6 +81,14 @@ class ProgressCard(Card):
         title, right = self._progress_words()
         self.set_title(title)
         self.eta_label.setText(right)
+        about_memory = bool(right) and right == self._memory
+        too_much = about_memory and self._memory_role == "error"
+        self._fit.setVisible(too_much)
+        role = self._memory_role if about_memory else "secondary"
+        if self.eta_label.property("role") != role:
+            self.eta_label.setProperty("role", role)
+            self.eta_label.style().unpolish(self.eta_label)
+            self.eta_label.style().polish(self.eta_label)
         fraction: float | None = 0.0
         if self._checking:
             fraction = None

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QAbstractSpinBox,
     QApplication,
     QComboBox,
+    QDialog,
     QLabel,
     QLineEdit,
     QMessageBox,
@@ -399,6 +400,28 @@ def test_a_long_run_comes_with_the_hint_to_try_one_step_first(
     window.go_to("navTrain")
     window.draft.set_value("training.max_steps", 10)
     qtbot.waitUntil(lambda: not measure.isVisible(), timeout=20_000)
+
+
+def test_what_does_not_fit_is_made_to_fit_from_beside_start(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.go_to("navTrain")
+    fit = window.findChild(QAbstractButton, "trainMakeItFit")
+    words = window.findChild(QLabel, "etaLabel")
+    window.estimator.refresh()
+    qtbot.waitUntil(lambda: words.text().startswith("Fits"), timeout=10_000)
+    assert not fit.isVisible()
+    small = Device("cuda", "a small card", 2**30)
+    monkeypatch.setattr(memory_estimator, "this_device", lambda: small)
+    window.estimator.forget_device()
+    window.estimator.refresh()
+    qtbot.waitUntil(fit.isVisible, timeout=10_000)
+    assert words.text().startswith("Does not fit")
+    assert words.property("role") == "error"
+    fit.click()
+    qtbot.waitUntil(lambda: window.findChild(QDialog, "fitDialog") is not None, timeout=10_000)
+    assert window.page("navSettings").isVisible()
+    window.findChild(QDialog, "fitDialog").reject()
 
 
 def test_a_job_that_will_not_fit_is_asked_about_before_it_starts(
