@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, QUrl, Signal
+from PySide6.QtCore import Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QDesktopServices,
     QDragEnterEvent,
     QDropEvent,
     QHideEvent,
-    QKeyEvent,
     QKeySequence,
     QShortcut,
     QShowEvent,
@@ -38,8 +37,8 @@ from app.widgets.card import (
 )
 from app.widgets.download_card import ABOUT_ACCESS, DownloadCard, Room
 from app.widgets.first_try_card import FirstTryCard
-from app.widgets.inputs import SteadyComboBox
 from app.widgets.model_details import ModelDetails
+from app.widgets.model_field import ModelField
 from app.widgets.model_filters import ModelFilters
 from app.widgets.model_table import ModelTable
 from app.widgets.offline_switch import OfflineSwitch
@@ -47,12 +46,10 @@ from app.widgets.path_picker import dropped_path
 from training_backend import catalog, curated, hub_cache, hub_errors, preferences
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.errors import UserError
-from training_backend.job import DEMO_MODEL_IDS
 
 if TYPE_CHECKING:
     from app.model_places import Place
 
-TYPING_PAUSE_MS = 400
 INFO_PAUSE_MS = 700
 SETTLE_MS = 600
 LEAST_LIST_HEIGHT = 196
@@ -90,8 +87,6 @@ class ModelPage(QWidget):
         self._turn = 0
         self._finder = ModelFinder(draft, helper, self)
         self.download = ModelDownload(helper, self)
-        self._pause = QTimer(self, singleShot=True, interval=TYPING_PAUSE_MS)
-        self._pause.timeout.connect(self._take_text)
         self._info_pause = QTimer(self, singleShot=True, interval=INFO_PAUSE_MS)
         self._info_pause.timeout.connect(self._ask_info)
         self.setAcceptDrops(True)
@@ -152,29 +147,13 @@ class ModelPage(QWidget):
     def _list_card(self) -> Card:
         card = Card()
         card.setAccessibleName(self.tr("Base model"))
-        self._combo = SteadyComboBox()
-        self._combo.setObjectName("modelCombo")
-        self._combo.setAccessibleName(self.tr("Base model"))
-        self._combo.setEditable(True)
-        self._combo.setInsertPolicy(SteadyComboBox.InsertPolicy.NoInsert)
-        # What is typed are words to look for, not to be completed.
-        self._combo.setCompleter(None)  # type: ignore[arg-type]
-        self._combo.setMinimumContentsLength(20)
-        self._combo.setMaxVisibleItems(12)
-        self._combo.setSizeAdjustPolicy(
-            SteadyComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        line = self._combo.lineEdit()
-        assert line is not None
-        self._line = line
-        line.setPlaceholderText(self.tr("Search, or type owner/name, an address or a folder"))
-        line.installEventFilter(self)
+        self._field = ModelField()
         folder = SecondaryButton(self.tr("Choose folder"))
         folder.setToolTip(self.tr("A model's folder, or an adapter's to train on from"))
         folder.clicked.connect(self._browse)
         row = QHBoxLayout()
         row.setSpacing(8)
-        row.addWidget(self._combo, 1)
+        row.addWidget(self._field, 1)
         row.addWidget(folder)
         card.body.addLayout(row)
         self._error = ErrorLabel("error_model_id")
@@ -197,13 +176,15 @@ class ModelPage(QWidget):
         return card
 
     def _connect(self) -> None:
-        self._combo.activated.connect(lambda _: self._take_text())
-        self._combo.editTextChanged.connect(lambda _: self._pause.start())
-        self._line.editingFinished.connect(self._take_text)
-        self._line.returnPressed.connect(self._on_return)
+        self._field.picked.connect(lambda id: self._on_named(id, ""))
+        self._field.named.connect(lambda place: self._on_named(place, _words_of(place)))
+        self._field.searched.connect(self._search)
+        self._field.left_empty.connect(lambda: self._field.show_chosen(self._chosen()))
+        self._field.entered.connect(self._go_on_in_list)
+        self._field.cleared.connect(self._clear)
         self._filters.changed.connect(self._narrow)
         self._table.chosen.connect(lambda entry: self._choose(entry.id))
-        self._table.typed.connect(self._type)
+        self._table.typed.connect(self._field.begin_search)
         self._table.clear_requested.connect(self._clear)
         self._finder.listed.connect(self._on_listed)
         self._finder.list_failed.connect(lambda error: self._error.show_error(explain(error)))
@@ -219,69 +200,39 @@ class ModelPage(QWidget):
         self._draft.changed.connect(self._on_draft_changed)
         search = QShortcut(QKeySequence.StandardKey.Find, self)
         search.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        search.activated.connect(self._line.setFocus)
+        search.activated.connect(self._field.setFocus)
 
     # ------------------------------------------------------------------------- what is typed
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.FocusIn and not self._query:
-            QTimer.singleShot(0, self._line, self._line.selectAll)  # typing begins a search
-        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
-            if event.key() == Qt.Key.Key_Down and not event.modifiers():
-                self._on_return()
-                self._table.setFocus()
-                return True
-            if event.key() == Qt.Key.Key_Escape:
-                self._clear()
-                return True
-        return super().eventFilter(watched, event)
+    def _on_named(self, place: str, words: str) -> None:
+        """A title from the list, owner/name, an address or a folder stands in the field."""
+        self._search(words)
+        self._choose(place)
 
-    def _take_text(self) -> None:
-        """Take what stands in the field: a title, a place of a model, or words to look for."""
-        self._pause.stop()
-        text = self._combo.currentText().strip()
-        index = self._combo.currentIndex()
-        if index < 0 or self._combo.itemText(index) != text:  # two folders may have one name
-            index = self._combo.findText(text, Qt.MatchFlag.MatchFixedString)
-        if index >= 0:
-            self._search("")
-            self._choose(str(self._combo.itemData(index)))
-        elif _is_place(text):
-            self._search("" if os.path.isabs(text) else (hub_cache.parse_id(text) or ""))
-            self._choose(text)
-        else:
-            self._search(text)
-            if not text and not self._line.hasFocus():
-                self._show_in_field(str(self._draft.value("model.id")))
-
-    def _on_return(self) -> None:
-        self._take_text()
-        if self._query and self._query != self._draft.value("model.id"):
+    def _go_on_in_list(self) -> None:
+        if self._query and self._query != self._chosen():
             self._table.take_first()
-
-    def _type(self, letters: str) -> None:
-        """Letters typed in the table are words to look for."""
-        self._combo.setFocus()
-        self._combo.setEditText(letters)
-        self._line.end(False)
+        self._table.setFocus()
 
     def _search(self, query: str) -> None:
         if query != self._query:
             self._query = query
+            self._field.set_searching(bool(query))
             self._status_note = ""
             self._may_ask = True
             self._narrow()
 
     def _clear(self) -> None:
         self._query = ""
+        self._field.set_searching(False)
         self._filters.clear()
-        self._show_in_field(str(self._draft.value("model.id")))
+        self._field.show_chosen(self._chosen())
 
     def _narrow(self) -> None:
         """Show what matches here at once, and what the Hub has as it comes."""
         filters = self._filters.filters()
         self._fill_table()
-        self._table.narrow(self._query, filters, str(self._draft.value("model.id")))
+        self._table.narrow(self._query, filters, self._chosen())
         self._finder.search(self._query, filters)
         self._show_status()
 
@@ -345,9 +296,9 @@ class ModelPage(QWidget):
             self._show_adapter()
 
     def _show_chosen(self) -> None:
-        chosen = str(self._draft.value("model.id"))
+        chosen = self._chosen()
         if not self._query:
-            self._show_in_field(chosen)
+            self._field.show_chosen(chosen)
         self._show_adapter()
         self._table.select(chosen)
         self.download.forget()
@@ -358,17 +309,6 @@ class ModelPage(QWidget):
                 self._show_entry(found)
 
         run_in_background(lambda: catalog.describe_model(chosen), show, show, self)
-
-    def _show_in_field(self, chosen: str) -> None:
-        with QSignalBlocker(self._combo), QSignalBlocker(self._line):
-            index = self._combo.findData(chosen)
-            if index >= 0:
-                self._combo.setCurrentIndex(index)
-            if self._combo.currentText().strip() != chosen and index < 0:
-                self._combo.setEditText(chosen)
-            elif index >= 0:
-                self._combo.setEditText(self._combo.itemText(index))
-            self._line.setCursorPosition(0)
 
     def _show_adapter(self) -> None:
         folder = str(self._draft.value("model.adapter") or "")
@@ -409,6 +349,9 @@ class ModelPage(QWidget):
         ):
             self._info_pause.start()
 
+    def _chosen(self) -> str:
+        return str(self._draft.value("model.id"))
+
     def _entries(self) -> list[CatalogEntry]:
         """What the table shows: the list, and of other finds what is looked for or chosen."""
         known = {entry.id for entry in self._listed}
@@ -421,23 +364,18 @@ class ModelPage(QWidget):
 
     def _fill_table(self) -> None:
         entries = self._entries()
-        chosen = str(self._draft.value("model.id"))
+        chosen = self._chosen()
         self._table.show_models(entries, set(self._unfinished), chosen)
         self._finder.judge(entries)
         self._show_status()
 
     def _on_listed(self, entries: list[CatalogEntry], unfinished: dict[str, int]) -> None:
         self._listed, self._unfinished = entries, unfinished
-        with QSignalBlocker(self._combo), QSignalBlocker(self._line):
-            typed = self._combo.currentText()
-            self._combo.clear()
-            for entry in entries:
-                if not entry.problem or entry.source == "folder":
-                    self._combo.addItem(entry.title, entry.id)
-            self._combo.setCurrentIndex(-1)
-            self._combo.setEditText(typed)
-        if not self._query and not self._pause.isActive():
-            self._show_in_field(str(self._draft.value("model.id")))
+        self._field.set_models(
+            [(e.title, e.id) for e in entries if not e.problem or e.source == "folder"]
+        )
+        if not self._query and not self._field.is_typing():
+            self._field.show_chosen(self._chosen())
         self._fill_table()
         self._show_download(self._entry.size_bytes if self._entry else None)
 
@@ -530,7 +468,7 @@ class ModelPage(QWidget):
         self.model_arrived.emit(id)
 
     def _after_download(self) -> None:
-        for id in (self.download.id, str(self._draft.value("model.id"))):
+        for id in (self.download.id, self._chosen()):
             self._extra.pop(id, None)
         self._unfinished.clear()
         self._show_chosen()
@@ -565,10 +503,9 @@ class ModelPage(QWidget):
         self.offline_changed.emit(offline)
 
 
-def _is_place(text: str) -> bool:
-    """Whether it names one model: a folder, owner/name, or a page's address."""
-    known = text in DEMO_MODEL_IDS or hub_cache.parse_id(text) is not None
-    return known or "\\" in text or text.startswith(("/", "~", ".", "http://", "https://"))
+def _words_of(place: str) -> str:
+    """What to look for when a place was typed: the name on the Hub, as far as it is there."""
+    return "" if os.path.isabs(place) else (hub_cache.parse_id(place) or "")
 
 
 # For threads; imported when they are needed, which is after the first paint.
