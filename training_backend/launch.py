@@ -20,7 +20,7 @@ import psutil
 from pydantic import ValidationError
 
 from training_backend import preferences, runs, worker
-from training_backend.journal import JournalReader
+from training_backend.journal import PIECE_BYTES, JournalReader
 from training_backend.protocol import TERMINAL_TYPES, Event, parse_event
 from training_backend.runs import Run
 
@@ -120,8 +120,10 @@ def tail(run: Run) -> Iterator[Event | None]:
     while True:
         alive = run.is_alive()  # asked before reading, so that the last words are not missed
         last: Event | None = None
-        for last in journal.read():
-            yield last
+        # A long history comes piece by piece; what is longer than a piece, whole.
+        while events := journal.read(PIECE_BYTES) or journal.read():
+            for last in events:
+                yield last
         if isinstance(last, TERMINAL_TYPES) and not alive:
             return
         if not alive:
