@@ -47,7 +47,7 @@ class MemoryEstimator(QObject):
     def __init__(self, draft: JobDraft, helper: HelperClient, parent: QObject | None = None):
         super().__init__(parent)
         self._draft = draft
-        self._helper = helper
+        self.helper = helper
         self._device: tuple[float, Device] | None = None
         self._asked = 0
         self._traced: dict[str, Any] | None = None  # what the helper was asked to trace last
@@ -142,7 +142,7 @@ class MemoryEstimator(QObject):
                 self._why_untraced = explain(error)
                 self.unknown.emit(self._why_untraced)
 
-        self._helper.ask("trace", {"job": document}, done, fail, self)
+        self.helper.ask("trace", {"job": document}, done, fail, self)
 
     def _on_error(self, asked: int, error: Exception) -> None:
         if asked == self._asked:

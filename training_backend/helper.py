@@ -321,6 +321,14 @@ def _trace(request: Request, tokenizers: Tokenizers) -> Answer:
     return {"fingerprint": found.fingerprint, "parameters": found.parameters}
 
 
+def _layers(request: Request, tokenizers: Tokenizers) -> Answer:
+    """The linear layers of the job's model, which an adapter can be put on; needs torch."""
+    from training_backend.model_layers import layers_of
+
+    with _loading:
+        return {"layers": [asdict(layer) for layer in layers_of(request.job())]}
+
+
 HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "preview": _preview,
     "lengths": _lengths,
@@ -334,8 +342,9 @@ HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "discard_download": _discard_download,
     "check_token": _check_token,
     "trace": _trace,
+    "layers": _layers,
 }
-NEED_TORCH = frozenset({"prepare_demo", "trace"})
+NEED_TORCH = frozenset({"prepare_demo", "trace", "layers"})
 
 
 def _local_tokenizer(job: TrainingJob) -> Any:

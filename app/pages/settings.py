@@ -16,6 +16,7 @@ from app import theme
 from app.draft import JobDraft, problems_of
 from app.forms import FieldSpec, Form, form_grid, heading, specs
 from app.i18n import integer
+from app.layer_count import LayerCount
 from app.memory_estimator import MemoryEstimator
 from app.probe_controller import ProbeController
 from app.widgets import setting_words
@@ -191,13 +192,28 @@ class SettingsPage(QWidget):
             for spec in fields:
                 if _group(spec) == group:
                     self._form.rows[spec.field].add_to(grid, grid.rowCount())
+                    if spec.field == "lora.layers_to_transform":
+                        self._add_layer_count(grid)
         card.body.addWidget(self._advanced)
         self._advanced.setVisible(False)
         self._fold.toggled.connect(self._advanced.setVisible)
+        self._fold.toggled.connect(self._layer_count.watch)
         self._fold.toggled.connect(
             lambda shown: self._fold.setText(self.tr("Hide") if shown else self.tr("Show"))
         )
         return card
+
+    def _add_layer_count(self, grid: QGridLayout) -> None:
+        row = grid.rowCount()
+        count = secondary_label("–")
+        count.setObjectName("layerCount")
+        count.setFont(theme.font(13, tabular=True))
+        count.setMinimumHeight(32)
+        grid.addWidget(plain_label(self.tr("Adapted")), row, 0)
+        grid.addWidget(count, row, 1, 1, 3)
+        self._layer_count = LayerCount(self._draft, self._estimator.helper, count)
+        self._layer_count.problem.connect(self.show_problem)
+        self._layer_count.counted.connect(self._on_counted)
 
     # ---------------------------------------------------------------------------- what happens
 
@@ -229,6 +245,12 @@ class SettingsPage(QWidget):
             lines = setting_words.changes({at: (new, old) for at, (old, new) in step.items()})
             words = "\n".join([self.tr("Take back (Ctrl+Z):"), *lines])
         self._undo.setToolTip(plain_tool_tip(words))
+
+    def _on_counted(self) -> None:
+        """What the layers of an earlier model were wrong about is right of this one."""
+        for field in ("lora.target_modules", "lora.layers_to_transform"):
+            if self._outside.pop(field, None):
+                self._pause.start()
 
     def _reset(self) -> None:
         self._draft.reset(list(self._form.rows))
