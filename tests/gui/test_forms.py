@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def draft(qapp: QApplication) -> JobDraft:
 
 
 @pytest.fixture
-def page(qtbot: QtBot, draft: JobDraft) -> SettingsPage:
+def page(qtbot: QtBot, draft: JobDraft) -> Iterator[SettingsPage]:
     helper, training = HelperClient(), RunController()
     estimator, probe = MemoryEstimator(draft, helper), ProbeController(training)
     page = SettingsPage(draft, estimator, probe)
@@ -36,7 +37,8 @@ def page(qtbot: QtBot, draft: JobDraft) -> SettingsPage:
     qtbot.addWidget(page)
     page.resize(1072, 800)
     page.show()
-    return page
+    yield page
+    helper.shutdown()  # the advanced settings ask it about the model
 
 
 def shown_fields() -> list[tuple[str, str, Any, dict[str, Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QPushButton, QRadioButton
@@ -22,7 +24,7 @@ def draft(qapp: QApplication) -> JobDraft:
 
 
 @pytest.fixture
-def page(qtbot: QtBot, draft: JobDraft) -> SettingsPage:
+def page(qtbot: QtBot, draft: JobDraft) -> Iterator[SettingsPage]:
     helper, training = HelperClient(), RunController()
     estimator, probe = MemoryEstimator(draft, helper), ProbeController(training)
     page = SettingsPage(draft, estimator, probe)
@@ -32,7 +34,8 @@ def page(qtbot: QtBot, draft: JobDraft) -> SettingsPage:
     page.resize(1072, 800)
     page.show()
     qtbot.waitUntil(lambda: estimator.current is not None, timeout=10_000)
-    return page
+    yield page
+    helper.shutdown()  # the advanced settings ask it about the model
 
 
 def preset(page: SettingsPage) -> QComboBox:
