@@ -83,7 +83,7 @@ def _adapter(goal: Goal, rows: int | None) -> list[Advice]:
             0.05 if few else 0.0,
             "Few rows are soon learned by heart; leaving out a little helps against that."
             if few
-            else "Fastest, and enough rows are there to do without.",
+            else "Fastest; only few rows, soon learned by heart, need it.",
         ),
         Advice(
             "lora.target_modules",

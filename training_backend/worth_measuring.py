@@ -12,6 +12,7 @@ from training_backend.job import TrainingJob
 Reason = Literal["", "tight", "long"]
 
 LONG_SECONDS = 600
+FAR_TOO_MUCH = 1.25  # of what is free: no error of the estimate is as large
 _STEPS = 500  # where the epochs decide and the rows are not counted
 # A frozen base costs 2 operations a parameter and token forward, 2 backward, and 2 more where
 # activations are recomputed (arXiv 2001.08361, section 2.1, less the gradients of its weights).
@@ -24,14 +25,16 @@ _OPERATIONS_A_SECOND = {"cuda": 3e13, "xpu": 3e13, "mps": 3e12, "cpu": 2e11}
 def reason_to_measure(job: TrainingJob, device: Device) -> Reason:
     """ "tight" where the estimate says so, "long" for a run of probably more than ten minutes.
 
-    "" where there is no reason, or the same settings were measured on this device.
+    "" where there is no reason, the same settings were measured on this device, or where there is
+    no hope: a step would only show what is known.
     """
     try:
         estimate = vram.estimate_job(job, device)
     except (UserError, vram.TraceNeeded):
         pass
     else:
-        if estimate.measured:
+        hopeless = estimate.total_bytes > FAR_TOO_MUCH * device.available_bytes
+        if estimate.measured or hopeless:
             return ""
         if estimate.fit != "comfortable":
             return "tight"

@@ -43,3 +43,10 @@ def test_a_tight_one_is_until_it_was_measured() -> None:
     assert reason_to_measure(tried, small) == "tight"
     memory_records.remember(tried, small, needs, needs)
     assert reason_to_measure(tried, small) == ""
+
+
+def test_what_is_far_too_much_is_not() -> None:
+    tried = job(max_steps=50_000)
+    needs = estimate_job(tried, CARD).total_bytes
+    assert reason_to_measure(tried, Device("cuda", "A tiny card", needs // 2)) == ""
+    assert reason_to_measure(tried, Device("cuda", "A small card", int(needs / 1.1))) == "tight"
