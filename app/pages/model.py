@@ -16,34 +16,28 @@ from PySide6.QtGui import (
     QShortcut,
     QShowEvent,
 )
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QWidget
 
 from app.background import run_in_background
 from app.draft import JobDraft
 from app.helper_client import HelperClient
-from app.i18n import explain, integer
+from app.i18n import explain
 from app.model_download import ModelDownload
 from app.model_finder import NO_LINE, FitFigures, ModelFinder
 from app.settings import Settings
 from app.widgets.card import (
-    Card,
-    ErrorLabel,
     PageHeader,
     PrimaryButton,
     QuietButton,
-    SecondaryButton,
     page_layout,
-    secondary_label,
 )
 from app.widgets.download_card import ABOUT_ACCESS, DownloadCard, Room
 from app.widgets.first_try_card import FirstTryCard
+from app.widgets.model_chooser import ModelChooser
 from app.widgets.model_details import ModelDetails
-from app.widgets.model_field import ModelField
-from app.widgets.model_filters import ModelFilters
-from app.widgets.model_table import ModelTable
 from app.widgets.offline_switch import OfflineSwitch
 from app.widgets.path_picker import dropped_path
-from training_backend import catalog, curated, hub_cache, hub_errors, preferences
+from training_backend import catalog, curated, hub_errors, preferences
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.errors import UserError
 
@@ -52,7 +46,6 @@ if TYPE_CHECKING:
 
 INFO_PAUSE_MS = 700
 SETTLE_MS = 600
-LEAST_LIST_HEIGHT = 196
 
 
 class ModelPage(QWidget):
@@ -76,12 +69,8 @@ class ModelPage(QWidget):
         self._draft = draft
         self._settings = settings
         self._helper = helper
-        self._listed: list[CatalogEntry] = []
-        self._extra: dict[str, CatalogEntry] = {}  # what the Hub told of
         self._unfinished: dict[str, int] = {}
         self._entry: CatalogEntry | None = None
-        self._query = ""
-        self._status_note = ""
         self._may_ask = False  # not before the person has done something here
         self._looked_up = ""
         self._turn = 0
@@ -93,7 +82,10 @@ class ModelPage(QWidget):
 
         layout = page_layout(self)
         layout.addWidget(self._head())
-        layout.addWidget(self._list_card(), 1)
+        self._chooser = ModelChooser(self._finder)
+        self._chooser.chosen.connect(self._choose)
+        self._chooser.folder_requested.connect(self._browse)
+        layout.addWidget(self._chooser, 1)
         self._details = ModelDetails()
         self._details.drop_adapter_requested.connect(self._drop_adapter)
         self._details.licence_requested.connect(_open_model_page)
@@ -121,7 +113,7 @@ class ModelPage(QWidget):
 
     def show_problem(self, field: str, message: str) -> None:
         """Say beside the field what is wrong with the model."""
-        self._error.show_error(message)
+        self._chooser.error.show_error(message)
 
     def shutdown(self) -> None:
         """The window closes: a download stops, and what has arrived is kept."""
@@ -144,55 +136,8 @@ class ModelPage(QWidget):
         self._header.add_button(go_on)
         return self._header
 
-    def _list_card(self) -> Card:
-        card = Card()
-        card.setAccessibleName(self.tr("Base model"))
-        self._field = ModelField()
-        folder = SecondaryButton(self.tr("Choose folder"))
-        folder.setToolTip(self.tr("A model's folder, or an adapter's to train on from"))
-        folder.clicked.connect(self._browse)
-        row = QHBoxLayout()
-        row.setSpacing(8)
-        row.addWidget(self._field, 1)
-        row.addWidget(folder)
-        card.body.addLayout(row)
-        self._error = ErrorLabel("error_model_id")
-        card.body.addWidget(self._error)
-        self._filters = ModelFilters()
-        card.body.addWidget(self._filters)
-        self._table = ModelTable()
-        card.body.addWidget(self._table, 1)
-        self._status = secondary_label()
-        self._status.setObjectName("modelStatus")
-        self._show_all = QuietButton(self.tr("Show all models"))
-        self._show_all.setObjectName("modelClear")
-        self._show_all.clicked.connect(self._clear)
-        foot = QHBoxLayout()
-        foot.addWidget(self._status)
-        foot.addWidget(self._show_all)
-        foot.addStretch(1)
-        card.body.addLayout(foot)
-        card.set_flexible(LEAST_LIST_HEIGHT)
-        return card
-
     def _connect(self) -> None:
-        self._field.picked.connect(lambda id: self._on_named(id, ""))
-        self._field.named.connect(lambda place: self._on_named(place, _words_of(place)))
-        self._field.searched.connect(self._search)
-        self._field.left_empty.connect(lambda: self._field.show_chosen(self._chosen()))
-        self._field.entered.connect(self._go_on_in_list)
-        self._field.cleared.connect(self._clear)
-        self._filters.changed.connect(self._narrow)
-        self._table.chosen.connect(lambda entry: self._choose(entry.id))
-        self._table.typed.connect(self._field.begin_search)
-        self._table.clear_requested.connect(self._clear)
         self._finder.listed.connect(self._on_listed)
-        self._finder.list_failed.connect(lambda error: self._error.show_error(explain(error)))
-        self._finder.searching.connect(lambda: self._say(self.tr("Searching the Hub…")))
-        self._finder.found.connect(self._on_found)
-        self._finder.no_connection.connect(self._on_no_connection)
-        self._finder.search_failed.connect(lambda error: self._say(explain(error)))
-        self._finder.badges_arrived.connect(self._on_badges)
         self._finder.fit_arrived.connect(self._on_fit)
         self.download.changed.connect(self._on_download)
         self.download.arrived.connect(self._on_arrived)
@@ -200,41 +145,7 @@ class ModelPage(QWidget):
         self._draft.changed.connect(self._on_draft_changed)
         search = QShortcut(QKeySequence.StandardKey.Find, self)
         search.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        search.activated.connect(self._field.setFocus)
-
-    # ------------------------------------------------------------------------- what is typed
-
-    def _on_named(self, place: str, words: str) -> None:
-        """A title from the list, owner/name, an address or a folder stands in the field."""
-        self._search(words)
-        self._choose(place)
-
-    def _go_on_in_list(self) -> None:
-        if self._query and self._query != self._chosen():
-            self._table.take_first()
-        self._table.setFocus()
-
-    def _search(self, query: str) -> None:
-        if query != self._query:
-            self._query = query
-            self._field.set_searching(bool(query))
-            self._status_note = ""
-            self._may_ask = True
-            self._narrow()
-
-    def _clear(self) -> None:
-        self._query = ""
-        self._field.set_searching(False)
-        self._filters.clear()
-        self._field.show_chosen(self._chosen())
-
-    def _narrow(self) -> None:
-        """Show what matches here at once, and what the Hub has as it comes."""
-        filters = self._filters.filters()
-        self._fill_table()
-        self._table.narrow(self._query, filters, self._chosen())
-        self._finder.search(self._query, filters)
-        self._show_status()
+        search.activated.connect(self._chooser.focus_field)
 
     # --------------------------------------------------------------------------- what is chosen
 
@@ -243,7 +154,7 @@ class ModelPage(QWidget):
         self._turn += 1
         turn = self._turn
         self._may_ask = True
-        if text in (entry.id for entry in self._entries()):
+        if text in (entry.id for entry in self._chooser.entries()):
             self._draft.choose_model(text)
             return
 
@@ -256,7 +167,7 @@ class ModelPage(QWidget):
 
         def on_error(error: Exception) -> None:
             if turn == self._turn:
-                self._error.show_error(explain(error))
+                self._chooser.error.show_error(explain(error))
 
         run_in_background(lambda: _identify(text), on_done, on_error, self)
 
@@ -266,7 +177,7 @@ class ModelPage(QWidget):
             self._take_folder(folder)
 
     def _take_folder(self, folder: str) -> None:
-        self._search("")
+        self._chooser.clear_search()
         self._choose(folder)
 
     def _drop_adapter(self) -> None:
@@ -297,10 +208,8 @@ class ModelPage(QWidget):
 
     def _show_chosen(self) -> None:
         chosen = self._chosen()
-        if not self._query:
-            self._field.show_chosen(chosen)
+        self._chooser.set_chosen(chosen)
         self._show_adapter()
-        self._table.select(chosen)
         self.download.forget()
         self._looked_up = ""
 
@@ -319,10 +228,10 @@ class ModelPage(QWidget):
         if isinstance(found, CatalogEntry) and found.problem:
             error = f"{self.tr('This model cannot be trained.')} {found.problem}"
         entry = found if isinstance(found, CatalogEntry) else None
-        if entry is not None and entry.source == "hub" and entry.id in self._extra:
-            entry = self._extra[entry.id]  # the Hub told more
+        if entry is not None and entry.source == "hub":
+            entry = self._chooser.told(entry.id) or entry
         self._entry = entry
-        self._error.show_error(error)
+        self._chooser.error.show_error(error)
         self._header.subtitle.setText(
             entry.title if entry and not entry.problem else self.tr("No usable model is chosen")
         )
@@ -352,67 +261,13 @@ class ModelPage(QWidget):
     def _chosen(self) -> str:
         return str(self._draft.value("model.id"))
 
-    def _entries(self) -> list[CatalogEntry]:
-        """What the table shows: the list, and of other finds what is looked for or chosen."""
-        known = {entry.id for entry in self._listed}
-        chosen = self._draft.value("model.id")
-        return self._listed + [
-            entry
-            for entry in self._extra.values()
-            if entry.id not in known and (self._query or entry.id == chosen)
-        ]
-
-    def _fill_table(self) -> None:
-        entries = self._entries()
-        chosen = self._chosen()
-        self._table.show_models(entries, set(self._unfinished), chosen)
-        self._finder.judge(entries)
-        self._show_status()
-
-    def _on_listed(self, entries: list[CatalogEntry], unfinished: dict[str, int]) -> None:
-        self._listed, self._unfinished = entries, unfinished
-        self._field.set_models(
-            [(e.title, e.id) for e in entries if not e.problem or e.source == "folder"]
-        )
-        if not self._query and not self._field.is_typing():
-            self._field.show_chosen(self._chosen())
-        self._fill_table()
+    def _on_listed(self, _: list[CatalogEntry], unfinished: dict[str, int]) -> None:
+        self._unfinished = unfinished
         self._show_download(self._entry.size_bytes if self._entry else None)
-
-    def _on_found(self, models: list[CatalogEntry], left_out: int) -> None:
-        self._extra |= {entry.id: entry for entry in models}
-        self._status_note = ""
-        if left_out:
-            words = self.tr("The Hub has {count} more that cannot be trained.")
-            self._status_note = words.format(count=integer(left_out))
-        self._fill_table()
-
-    def _on_badges(self, badges: dict[str, Any]) -> None:
-        self._table.models.show_badges(badges)
-        self._show_status()
 
     def _on_fit(self, told: tuple[str, FitFigures | None]) -> None:
         if self._entry is None or told[0] == self._entry.id:
             self._details.show_fit(told[1])
-
-    def _on_no_connection(self) -> None:
-        self._say(
-            self.tr("Working offline: showing what is here and the catalogue.")
-            if preferences.is_offline()
-            else self.tr("No connection: showing what is here and the catalogue.")
-        )
-
-    def _say(self, note: str) -> None:
-        self._status_note = note
-        self._show_status()
-
-    def _show_status(self) -> None:
-        shown, total = self._table.found.rowCount(), self._table.models.rowCount()
-        text = self.tr("{shown} of {total} models.").format(
-            shown=integer(shown), total=integer(total)
-        )
-        self._status.setText(f"{text} {self._status_note}".rstrip())
-        self._show_all.setVisible(0 < shown < total)  # else the table itself offers it
 
     # ----------------------------------------------------------------- the Hub and the download
 
@@ -431,16 +286,17 @@ class ModelPage(QWidget):
             if answer["on_disk_bytes"]:
                 self._unfinished[id] = int(answer["on_disk_bytes"])
             if self._entry.source == "hub":  # of the catalogue's we know more
-                self._extra[id] = CatalogEntry.from_json(answer["entry"])
-                self._show_entry(self._extra[id])
-            self._fill_table()
+                entry = CatalogEntry.from_json(answer["entry"])
+                self._chooser.add_told(entry)
+                self._show_entry(entry)
+            self._chooser.show_paused(set(self._unfinished))
             self._show_download(int(answer["total_bytes"]))
 
         def on_error(error: Exception) -> None:
             code = error.code if isinstance(error, UserError) else ""
             if self._entry is None or self._entry.id != id or code in NO_LINE:
                 return
-            self._error.show_error(explain(error))
+            self._chooser.error.show_error(explain(error))
             if code in ABOUT_ACCESS:
                 self._download_card.show_refused()
 
@@ -459,7 +315,7 @@ class ModelPage(QWidget):
 
     def _on_download(self) -> None:
         running = self.download.state == "running"
-        self._table.models.show_coming(self.download.id if running else "")
+        self._chooser.show_coming(self.download.id if running else "")
         if self.download.state == "paused":  # once its files are closed: they are counted then
             QTimer.singleShot(SETTLE_MS, self, self.refresh)
 
@@ -469,7 +325,7 @@ class ModelPage(QWidget):
 
     def _after_download(self) -> None:
         for id in (self.download.id, self._chosen()):
-            self._extra.pop(id, None)
+            self._chooser.forget_told(id)
         self._unfinished.clear()
         self._show_chosen()
         self.refresh()
@@ -496,16 +352,8 @@ class ModelPage(QWidget):
             self.download.pause()
             self._helper.cancel("model_info")
         self._download_card.set_offline(offline)
-        self._finder.search(self._query, self._filters.filters())
-        self._say("")
-        if offline and self._query:
-            self._on_no_connection()
+        self._chooser.search_again()
         self.offline_changed.emit(offline)
-
-
-def _words_of(place: str) -> str:
-    """What to look for when a place was typed: the name on the Hub, as far as it is there."""
-    return "" if os.path.isabs(place) else (hub_cache.parse_id(place) or "")
 
 
 # For threads; imported when they are needed, which is after the first paint.
