@@ -66,6 +66,7 @@ def _measure_repaints(count: int, repaints: int) -> None:
     chart = LossChart()
     chart.resize(1020, 340)
     chart.show()
+    QApplication.processEvents()  # or it is drawn at the size it was born with
     began = time.perf_counter()
     chart.add_block(_block(count))
     chart.plot.redraw()
@@ -99,7 +100,9 @@ def _measure_comparison(repaints: int) -> None:
         compared.append(run)
     chart.resize(1020, 340)
     chart.show()
+    QApplication.processEvents()  # or it is drawn at the size it was born with
     chart.show_runs(compared)
+    QApplication.processEvents()
     times = []
     for _ in range(repaints):
         began = time.perf_counter()
