@@ -280,6 +280,12 @@ class SettingsPage(QWidget):
         for field, row in self._form.rows.items():
             if field.startswith("quantization.bnb_"):
                 row.set_enabled(quantised)
+        with_adapter = self._draft.value("training.method") == "lora"
+        for field, row in self._form.rows.items():
+            if field.startswith("lora."):
+                row.set_enabled(with_adapter)
+        beta = self._form.rows["training.beta"]
+        beta.set_enabled(self._draft.value("training.objective") == "dpo")
         every = self._form.rows["training.activation_checkpointing_every_n_layers"]
         every.set_enabled(bool(self._draft.value("training.activation_checkpointing")))
 

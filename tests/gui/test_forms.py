@@ -166,6 +166,16 @@ def test_a_combination_that_cannot_work_says_so_beside_its_field(
     qtbot.waitUntil(lambda: error(page, "lora_init_lora_weights") == "")
 
 
+def test_settings_of_another_method_are_out_of_reach(page: SettingsPage, draft: JobDraft) -> None:
+    rank = page.findChild(NumberEdit, "field_lora_r")
+    beta = page.findChild(NumberEdit, "field_training_beta")
+    assert rank is not None and rank.isEnabled() and beta is not None and not beta.isEnabled()
+    draft.set_values({"training.method": "full", "training.objective": "dpo"})
+    assert not rank.isEnabled() and beta.isEnabled()
+    draft.undo()
+    assert rank.isEnabled() and not beta.isEnabled()
+
+
 def test_an_empty_field_stands_for_its_special_value(page: SettingsPage, draft: JobDraft) -> None:
     steps = number(page, "field_training_max_steps")
     steps.lineEdit().setText("")
