@@ -162,6 +162,8 @@ def fingerprint(config: dict[str, Any], job: TrainingJob) -> str:
         "wide": job.quantization.load_in_4bit
         and job.quantization.bnb_4bit_compute_dtype == "float32",
     }
+    if job.lora.use_dora:
+        document["dora"] = True
     text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

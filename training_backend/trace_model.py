@@ -37,6 +37,7 @@ import torch
 import transformers
 import trl
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import dora
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -376,8 +377,10 @@ class _Tracer:
             r=self._rank,
             lora_dropout=self._job.lora.lora_dropout,
             target_modules=self._targets,
+            use_dora=self._job.lora.use_dora,
         )
-        model = get_peft_model(model, config, low_cpu_mem_usage=True)
+        with _dora_unpacked():
+            model = get_peft_model(model, config, low_cpu_mem_usage=True)
         if recomputed:
             model.enable_input_require_grads()
             model.get_base_model().activation_checkpointing_enable()
@@ -411,7 +414,7 @@ class _Tracer:
         shape = (self._batch, self._length)
         # By default transformers takes fake tensors to have masks of every kind.
         seen = mock.patch.object(masking_utils, "is_tracing", return_value=False)
-        with FakeTensorMode(), seen, _attention(card):
+        with FakeTensorMode(), seen, _attention(card), _dora_unpacked():
             _give_storage(model, in_4bit, self._job)
             tracker.ignore(itertools.chain(model.parameters(), model.buffers()))
             with tracker:
@@ -756,6 +759,24 @@ def _loss_kernels(chunk: int, card: bool, triton: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, value in changes.items():
             stack.enter_context(mock.patch.object(chunked_logprob, name, value, create=True))
+        yield
+
+
+@contextlib.contextmanager
+def _dora_unpacked() -> Iterator[None]:
+    """DoRA unpacks weights for the lengths of their rows; of ours, which are empty, the shape."""
+    real = dora.dequantize_module_weight
+
+    def unpacked(layer: Any) -> Any:
+        shape = layer.out_features, layer.in_features
+        if tuple(layer.weight.shape) == shape and type(layer.weight).__name__ != "Params4bit":
+            return real(layer)
+        return torch.empty(shape, dtype=torch.bfloat16, device=layer.weight.device)
+
+    with (
+        mock.patch.object(dora, "deepcopy", lambda layer: layer),
+        mock.patch.object(dora, "dequantize_module_weight", unpacked),
+    ):
         yield
 
 

@@ -134,7 +134,6 @@ def _refuse_unknown(job: TrainingJob) -> None:
     unknown = {
         "training.objective": ("dpo", job.training.objective == "dpo"),
         "training.method": ("training every weight", job.training.method == "full"),
-        "lora.use_dora": ("DoRA", lora.use_dora),
         "lora.modules_to_save": ("parts trained in full", lora.modules_to_save != "none"),
         "lora.layers_to_transform": ("LoRA on some blocks", lora.layers_to_transform != "all"),
     }
@@ -143,7 +142,9 @@ def _refuse_unknown(job: TrainingJob) -> None:
             raise UserError(
                 "estimate_unknown",
                 "How much memory {what} takes is not known beforehand.",
-                "Measure it by one real step: the button Measure, or the command probe.",
+                "Start with a batch size of 1, and raise it while memory is left."
+                if what == "dpo"
+                else "Measure it by one real step: the button Measure, or the command probe.",
                 field=field,
                 what=what,
             )
@@ -171,8 +172,9 @@ def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
     card = device.kind != "cpu"
     weights = _weight_bytes(trace, job)
     adapted = [linear for linear in trace.linears if linear.adapted]
-    trained = job.lora.r * sum(x.count * (x.rows + x.columns) for x in adapted)
-    optimizer = _optimizer_bytes(optimizer_name(job, device), adapted, job.lora.r)
+    sizes = _trained_sizes(adapted, job)
+    trained = sum(sizes)
+    optimizer = _optimizer_bytes(optimizer_name(job, device), sizes, adapted, job)
     gradients = 4 * trained
     accumulates = job.training.gradient_accumulation_steps > 1
 
@@ -191,7 +193,8 @@ def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
             "adapter",
             4 * trained,
             f"{trained:,} trained numbers × 4 bytes: rank {job.lora.r} × (rows + columns) of "
-            f"{sum(x.count for x in adapted):,} layers",
+            f"{sum(x.count for x in adapted):,} layers"
+            + (", and a length for each row" if job.lora.use_dora else ""),
             "LoRA (arXiv 2106.09685), section 4.1; held in 32-bit",
         ),
         Part(
@@ -351,9 +354,18 @@ def _paged(name: str) -> str:
     return "; it can give way to RAM when the card is full" if "paged" in name else ""
 
 
-def _optimizer_bytes(name: str, adapted: list[Linear], rank: int) -> Part:
-    """The optimizer's states of the two matrices of each adapted layer."""
-    counts = [n for x in adapted for n in (rank * x.columns, rank * x.rows) for _ in range(x.count)]
+def _trained_sizes(adapted: list[Linear], job: TrainingJob) -> list[int]:
+    """Numbers in each trained tensor: A and B of every layer, with DoRA also its rows' lengths."""
+    rank = job.lora.r
+    sizes: list[int] = []
+    for x in adapted:
+        of_one = (rank * x.columns, rank * x.rows, *((x.rows,) if job.lora.use_dora else ()))
+        sizes += of_one * x.count
+    return sizes
+
+
+def _optimizer_bytes(name: str, counts: list[int], adapted: list[Linear], job: TrainingJob) -> Part:
+    """The optimizer's states of the trained tensors, of which `counts` are the sizes."""
     trained = sum(counts)
     if name in ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"):
         return Part(
@@ -376,7 +388,9 @@ def _optimizer_bytes(name: str, adapted: list[Linear], rank: int) -> Part:
             "8-bit optimizers (arXiv 2110.02861), as bitsandbytes holds them",
         )
     if name == "adafactor":
-        edges = sum(x.count * (2 * rank + x.rows + x.columns) for x in adapted)
+        edges = sum(x.count * (2 * job.lora.r + x.rows + x.columns) for x in adapted)
+        if job.lora.use_dora:  # what has one dimension is not factored
+            edges += sum(x.count * x.rows for x in adapted)
         return Part(
             "optimizer",
             4 * edges,
@@ -461,9 +475,9 @@ def _replaced(found: Estimate, parts: tuple[Part, ...], total: int, measured: bo
 
 def _needs(trace: Trace, job: TrainingJob, device: Device, total: int, trained: int) -> Needs:
     """RAM and disk of training, of merging (tensor by tensor) and of a GGUF file made after it."""
-    optimizer = _optimizer_bytes(
-        optimizer_name(job, device), [x for x in trace.linears if x.adapted], job.lora.r
-    ).bytes
+    adapted = [x for x in trace.linears if x.adapted]
+    sizes = _trained_sizes(adapted, job)
+    optimizer = _optimizer_bytes(optimizer_name(job, device), sizes, adapted, job).bytes
     largest = max(
         [x.rows * x.columns for x in trace.linears] + [trace.vocabulary * trace.hidden_size]
     )

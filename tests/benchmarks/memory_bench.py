@@ -142,6 +142,7 @@ class Case:
     dropout: float = 0.0
     accumulation: int = 2
     double: bool = True
+    dora: bool = False
 
     def job(self, folder: Path) -> dict[str, Any]:
         return {
@@ -152,7 +153,7 @@ class Case:
             },
             "lora": {
                 "r": self.rank, "lora_alpha": 2 * self.rank, "lora_dropout": self.dropout,
-                "target_modules": self.targets,
+                "target_modules": self.targets, "use_dora": self.dora,
             },
             "training": {
                 "max_steps": STEPS,

@@ -48,6 +48,8 @@ def measured_and_estimated(shape: dict[str, Any], case: dict[str, Any]) -> dict[
         ("llama", {"in_4bit": False, "batch": 1, "length": 64, "rank": 64, "accumulation": 1}),
         ("gemma2", {"in_4bit": True, "batch": 2, "length": 64, "recomputed": 2}),
         ("gemma3", {"in_4bit": False, "batch": 2, "length": 64, "packing": True}),
+        ("llama", {"in_4bit": True, "batch": 2, "length": 96, "dora": True}),
+        ("llama", {"in_4bit": False, "batch": 2, "length": 96, "recomputed": 0, "dora": True}),
         ("two layers", {"in_4bit": False, "batch": 1, "length": 128, "recomputed": 0}),
     ],
 )
