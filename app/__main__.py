@@ -43,21 +43,29 @@ def main() -> int:
 
 def _run(application: type, options: argparse.Namespace) -> int:
     from PySide6.QtCore import Qt, QTimer
+    from PySide6.QtWidgets import QMessageBox
 
     from app import background, i18n, theme
     from app.demo_tour import DemoTour
     from app.error_dialog import install_excepthook
     from app.main_window import MainWindow
     from app.settings import Settings
+    from app.widgets.card import plain_tool_tip
     from training_backend import preferences
+    from training_backend.errors import UserError
 
-    preferences.apply_to_environment()  # for the processes that this one starts
     app = application(sys.argv[:1])
     app.setApplicationName("lorasmith")
     app.setApplicationDisplayName("Lorasmith")
     i18n.install(app)
     install_excepthook()
-    settings = Settings()
+    try:
+        preferences.apply_to_environment()  # for the processes that this one starts
+        settings = Settings()
+    except UserError as error:  # no folder to keep anything in
+        print(error, file=sys.stderr)
+        QMessageBox.critical(None, "Lorasmith", plain_tool_tip(i18n.explain(error)))
+        return 1
     if options.theme:
         settings.set_theme(options.theme)
     theme.apply(app, settings.theme())

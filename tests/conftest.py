@@ -75,3 +75,4 @@ def hub(
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         preferences.apply_to_environment()  # what was imported before may remember otherwise
         yield server
+    preferences.save(preferences.Preferences())  # lets go of what “work offline” set

@@ -48,8 +48,8 @@ _SHOWN_ROWS = 8  # of one finding of lint
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    preferences.apply_to_environment()
     try:
+        preferences.apply_to_environment()
         return int(options.command(options))
     except JobError as error:
         print("The job cannot be run:", file=sys.stderr)

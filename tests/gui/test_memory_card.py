@@ -215,7 +215,7 @@ def test_why_a_model_could_not_be_looked_at_is_said_however_long_that_took(
     assert "no_such_layer" in said
     qtbot.wait(500)
     assert text(card, "memoryUnknown") == said
-    assert not card._estimator._helper.is_asked("trace")  # once is enough
+    assert not card._estimator.helper.is_asked("trace")  # once is enough
 
 
 def test_what_is_read_in_the_details_stays_in_place_while_numbers_come_anew(

@@ -279,7 +279,7 @@ def test_an_export_never_writes_into_a_folder_that_holds_something(
 def test_a_run_without_an_adapter_cannot_be_exported(call: Call, tmp_path: Path) -> None:
     run = made_run()
     answer = call("export", run.id, "--out", tmp_path / "out")
-    assert_fails(answer, f"  run: Run {run.id} has no adapter yet.")
+    assert_fails(answer, f"  run: Run {run.id} has nothing to export yet.")
     answer = call("export", run.id, "--checkpoint", "checkpoint-9", "--out", tmp_path / "out")
     assert_fails(answer, "  checkpoint: ", "checkpoint-9")
     assert not (tmp_path / "out").exists()
