@@ -61,6 +61,10 @@ def bytes_of(poly: Poly, values: dict[Growth, float]) -> float:
     return sum(amount * values[growth] for growth, amount in poly.items())
 
 
+class TraceNeeded(Exception):
+    """This model has not been traced for such settings; ask the helper for "trace"."""
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -33,7 +33,8 @@ from training_backend.job import ProbeJob, TrainingJob
 from training_backend.nvidia import GpuReader
 from training_backend.protocol import MemoryMeasured, RunCompleted, RunStopped
 from training_backend.tokenizer import load_tokenizer
-from training_backend.trace_model import StorageTracker, trace_job
+from training_backend.trace_model import trace_job
+from training_backend.tracing.storages import StorageTracker
 from training_backend.worker import Reporter
 
 STEPS = 2

@@ -11,7 +11,8 @@ from PySide6.QtWidgets import QToolTip, QWidget
 from app import theme
 from app.widgets import figures
 from app.widgets.card import plain_tool_tip
-from training_backend.vram import Estimate, PartName
+from training_backend.memory_parts import PartName
+from training_backend.vram import Estimate
 
 HEIGHT = 20
 BAR_HEIGHT = 12

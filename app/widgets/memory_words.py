@@ -6,7 +6,8 @@ from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication
 
 from app.widgets import figures
 from training_backend.devices import Device
-from training_backend.vram import Estimate, PartName
+from training_backend.memory_parts import PartName
+from training_backend.vram import Estimate
 
 _PARTS: dict[PartName, tuple[str, str]] = {
     "weights": (

@@ -335,7 +335,7 @@ def weights_of(model: Any) -> int:
 
 
 def measure_on_cpu(case: Case, folder: Path, staging: Path) -> Measured:
-    from training_backend.trace_model import StorageTracker
+    from training_backend.tracing.storages import StorageTracker
 
     peaks = []
     for _ in range(2):  # each way of measuring gets a run of its own
@@ -392,7 +392,7 @@ def run_one(case: Case, on_card: bool) -> dict[str, Any]:
     """Estimate and measure one configuration; {"skipped": why} where the card is too small."""
     import torch
 
-    from training_backend import trace_model, vram
+    from training_backend import memory_parts, trace_model, vram
     from training_backend.devices import Device, this_device
     from training_backend.job import parse_job
 
@@ -407,7 +407,7 @@ def run_one(case: Case, on_card: bool) -> dict[str, Any]:
         tensors = found.total_bytes - found.part("overhead").bytes
         answer: dict[str, Any] = {
             # On a card the allocator holds the workspace of cuBLAS too.
-            "estimate": tensors + vram.WORKSPACE_BYTES * on_card,
+            "estimate": tensors + memory_parts.WORKSPACE_BYTES * on_card,
             "whole": found.total_bytes,
             "trace_seconds": seconds,
         }

@@ -83,7 +83,7 @@ def real_4bit_bytes(rows: int, columns: int, double: bool) -> int:
 def test_4_bit_arithmetic_is_bitsandbytes_own(
     backend: Any, shape: tuple[int, int], double: bool
 ) -> None:
-    from training_backend.vram import bytes_in_4bit
+    from training_backend.memory_parts import bytes_in_4bit
 
     assert bytes_in_4bit(shape[0] * shape[1], double) == backend(real_4bit_bytes, *shape, double)
 

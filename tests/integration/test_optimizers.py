@@ -69,18 +69,17 @@ def steps_of_all(names: list[str], schedules: list[str]) -> dict[str, Any]:
 
 def test_every_optimizer_learns_and_holds_the_bytes_of_the_estimate(backend: Any) -> None:
     from training_backend.job import TrainingJob, parse_job
+    from training_backend.memory_optimizer import optimizer_part
     from training_backend.memory_traces import Linear
-    from training_backend.vram import _optimizer_bytes, _trained_sizes
 
     shape = Linear(rows=192, columns=576, count=1, adapted=True, quantised=True)
     job = parse_job({"model": {"id": "demo"}, "dataset": {"path": "x"}})
     assert isinstance(job, TrainingJob) and job.lora.r == 16
-    sizes = _trained_sizes([shape], job)
     found = backend(steps_of_all, OPTIMIZERS, [])
     for name in OPTIMIZERS:
         held, first, last = found[name]
         assert last < first, name
-        assert held == _optimizer_bytes(name, sizes, [shape], job).bytes, name
+        assert held == optimizer_part(name, [shape], job).bytes, name
 
 
 def test_every_schedule_warms_up_and_ends_where_its_name_says(backend: Any) -> None:

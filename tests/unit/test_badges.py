@@ -19,7 +19,8 @@ from training_backend.job import (
     TrainingJob,
     TrainingSection,
 )
-from training_backend.vram import Estimate, Needs, TraceNeeded, fit_of
+from training_backend.memory_needs import Needs
+from training_backend.vram import Estimate, TraceNeeded, fit_of
 
 GIB = 2**30
 CARD = parse_device("cuda:24GiB")

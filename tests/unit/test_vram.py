@@ -11,6 +11,7 @@ from training_backend import curated, memory_traces, vram
 from training_backend.devices import parse_device
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob, parse_job
+from training_backend.memory_needs import Needs
 from training_backend.model_config import config_of, demo_config, remember_config
 from training_backend.vram import Estimate, TraceNeeded, estimate_job
 
@@ -208,7 +209,7 @@ def test_ram_and_disk_grow_with_what_they_are_for() -> None:
         return found.needs
 
     small, large = (needs(estimate_job(job(id), CARD)) for id in ("demo", LLAMA))
-    for name in vram.Needs.__dataclass_fields__:
+    for name in Needs.__dataclass_fields__:
         assert 0 < getattr(small, name) < getattr(large, name), name
     assert large.merge_disk == 2 * 8_030_261_248
     assert large.merge_ram < 10 * 2**30  # tensor by tensor, not the whole model

@@ -1,0 +1,1 @@
+"""One step of a model on tensors without content, and what it allocates, for `trace_model`."""
