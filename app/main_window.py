@@ -138,6 +138,7 @@ class MainWindow(QMainWindow):
         # Whoever looked at the model looks again: it is on this computer now.
         page.model_arrived.connect(lambda _: self.draft.changed.emit("model.id"))
         page.try_requested.connect(lambda: self.go_to("navTrain"))
+        self.estimator.traced.connect(page.refresh_memory)
         return page
 
     def _build_dataset(self) -> QWidget:
@@ -237,6 +238,10 @@ class MainWindow(QMainWindow):
         self.training.refused.connect(self._on_refused)
         self.exports.refused.connect(self._on_export_refused)
         self.probe.measured.connect(lambda _: self._hint_pause.start())
+        self.probe.began.connect(lambda: self.estimator.hold(True))
+        self.probe.ended.connect(lambda: self.estimator.hold(False))
+        self.training.run_opened.connect(lambda _: self.estimator.hold(True))
+        self.training.run_ended.connect(lambda *_: self.estimator.hold(False))
         self.probe.ended.connect(self._warm_up_soon)  # it had the worker of the next training
         shortcuts: dict[str, Callable[[], object]] = {
             "Ctrl+Z": lambda: self._show_field(self.draft.undo()),
@@ -275,6 +280,7 @@ class MainWindow(QMainWindow):
     def _on_first_paint(self) -> None:
         QTimer.singleShot(0, self, self.build_all)
         run_in_background(runs.list_runs, self._on_runs_found, lambda _: None, self)
+        run_in_background(runs.clear_probes, lambda _: None, lambda _: None, self)
         self._warm_up_soon()
         if not os.environ.get("LORASMITH_NO_WARM_UP"):
             QTimer.singleShot(WARM_UP_AFTER_MS, self, self.helper.warm_up)

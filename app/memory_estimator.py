@@ -16,9 +16,9 @@ from app.background import run_in_background
 from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.i18n import explain
-from training_backend import vram
+from training_backend import catalog, vram
 from training_backend.devices import Device, this_device
-from training_backend.errors import JobError
+from training_backend.errors import JobError, UserError
 from training_backend.job import TrainingJob, parse_job
 from training_backend.make_fit import Lengths
 from training_backend.vram import Estimate, TraceNeeded
@@ -37,12 +37,22 @@ class Estimated:
     estimate: Estimate
 
 
+def _check_files(job: TrainingJob) -> None:
+    """A damaged model fits nowhere. Raises `UserError`; a folder without weights is fine."""
+    try:
+        catalog.describe_model(job.model.id)
+    except UserError as error:
+        if error.code != "model_weights_missing":
+            raise
+
+
 class MemoryEstimator(QObject):
     """Emits one of its signals after every change that matters."""
 
     estimated = Signal(object)  # Estimated
     tracing = Signal()  # the model is being looked at
     unknown = Signal(str)  # why there is no estimate
+    traced = Signal()  # a model's memory is known from now on
 
     def __init__(self, draft: JobDraft, helper: HelperClient, parent: QObject | None = None):
         super().__init__(parent)
@@ -52,6 +62,7 @@ class MemoryEstimator(QObject):
         self._asked = 0
         self._traced: dict[str, Any] | None = None  # what the helper was asked to trace last
         self._why_untraced = ""  # what came of that, if nothing did
+        self._held = False
         self.current: Estimated | None = None
         self.lengths: Lengths | None = None
         self._pause = QTimer(self, singleShot=True, interval=PAUSE_MS)
@@ -76,6 +87,13 @@ class MemoryEstimator(QObject):
         """Look at the device anew, as after another card was chosen."""
         self._device = None
 
+    def hold(self, held: bool) -> None:
+        """While a run or a trial of ours holds memory, go by what was free before it."""
+        self._held = held
+        if not held:
+            self.forget_device()
+            self.refresh()
+
     def refresh(self) -> None:
         """Estimate anew."""
         self._pause.stop()
@@ -88,13 +106,14 @@ class MemoryEstimator(QObject):
             return
         self._asked += 1
         asked = self._asked
-        known = self._device
+        known, held = self._device, self._held
 
         def work() -> tuple[float, Device, Estimate | None]:
             now = time.monotonic()
             at, device = known or (0.0, None)
-            if device is None or now - at > DEVICE_SECONDS:
+            if device is None or (now - at > DEVICE_SECONDS and not held):
                 at, device = now, this_device()
+            _check_files(job)
             try:
                 return at, device, vram.estimate_job(job, device)
             except TraceNeeded:
@@ -136,6 +155,7 @@ class MemoryEstimator(QObject):
         def done(_: dict[str, Any]) -> None:
             self._why_untraced = self.tr("This model's memory on this device is not known.")
             self.refresh()  # which has an estimate now, else says that
+            self.traced.emit()
 
         def fail(error: Exception) -> None:
             if document == self._traced:

@@ -201,14 +201,35 @@ def _places(finding: Finding) -> str:
 
 
 def estimate(options: argparse.Namespace) -> int:
-    from training_backend.devices import parse_device, this_device
+    from training_backend.devices import this_device
     from training_backend.memory_report import as_document, as_text
 
     job = _training_job(options)
-    device = parse_device(options.device) if options.device else this_device()
+    device = options.device or this_device()
     found = _estimated(job, device, options)
+    _warn_of_files(job)
     _result(options, as_document(found), "" if options.json else as_text(found))
     return 0
+
+
+def _warn_of_files(job: TrainingJob) -> None:
+    """An estimate needs no weights; but if those that are there will not load, it says so."""
+    from training_backend.catalog import describe_model
+
+    try:
+        describe_model(job.model.id)
+    except UserError as error:
+        if error.code != "model_weights_missing":
+            print(f"But this model cannot be trained as it is: {error}", file=sys.stderr)
+
+
+def _device(text: str) -> Device:
+    from training_backend.devices import parse_device
+
+    try:
+        return parse_device(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _estimated(job: TrainingJob, device: Device, options: argparse.Namespace) -> Estimate:
@@ -429,7 +450,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command = add("estimate", estimate, "memory needed, with its parts; needs no weights")
     command.add_argument("job", type=Path, metavar="JOB.json")
-    command.add_argument("--device", metavar="CARD", help="imagine one, such as cuda:24GiB")
+    command.add_argument(
+        "--device", type=_device, metavar="CARD", help="imagine one, such as cuda:24GiB"
+    )
     add("runs", list_runs, "list the runs")
     command = add("export", export, "write what a run learned as a folder")
     command.add_argument("run", metavar="RUN", help="a run's id or folder, or an adapter folder")

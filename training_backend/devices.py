@@ -15,7 +15,7 @@ from training_backend.nvidia import Gpu
 DeviceKind = Literal["cuda", "mps", "xpu", "cpu"]
 
 _UNITS = {"GIB": 2**30, "GB": 10**9, "MIB": 2**20, "MB": 10**6}
-_IMAGINED = re.compile(r"(cuda|mps|xpu|cpu):(\d+(?:\.\d+)?)(GiB|GB|MiB|MB)", re.IGNORECASE)
+_IMAGINED = re.compile(r"(cuda|mps|xpu|cpu):(\d+(?:\.\d+)?)\s*(GiB|GB|MiB|MB)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

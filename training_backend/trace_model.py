@@ -37,6 +37,8 @@ from training_backend.tracing.hollow_model import HollowModel
 from training_backend.tracing.layers_pass import trace_step
 from training_backend.tracing.loss_pass import trace_loss
 
+MOST_LAYERS = 2_000  # no model has so many; a damaged config may say anything
+
 
 def trace(
     config: dict[str, Any],
@@ -54,6 +56,14 @@ def trace(
     Raises:
         UserError: `model_not_traceable`, about field `model.id`.
     """
+    if _layers(config) > MOST_LAYERS:
+        raise UserError(
+            "model_config_broken",
+            "The config.json of this model says that it has {count} layers.",
+            "Download the model again, or choose another one.",
+            field="model.id",
+            count=f"{_layers(config):,}",
+        )
     try:
         with _quiet():
             return _trace(config, job, on_progress, cards)
@@ -63,11 +73,16 @@ def trace(
         raise UserError(
             "model_not_traceable",
             "The memory of this model ({kind}) cannot be worked out: {reason}.",
-            "Start with a small batch and watch the memory chart.",
+            "Check its config.json, or choose another model.",
             field="model.id",
             kind=str(config.get("model_type", "unknown")),
-            reason=(str(error).strip().splitlines() or [type(error).__name__])[0][:200],
+            reason=(" ".join(str(error).split()) or type(error).__name__)[:300].rstrip(".: "),
         ) from error
+
+
+def _layers(config: dict[str, Any]) -> int:
+    value = config.get("num_hidden_layers")
+    return value if isinstance(value, int) else 0
 
 
 def _trace(

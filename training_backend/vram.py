@@ -95,9 +95,9 @@ def _refuse_unknown(job: TrainingJob) -> None:
     """Raises `UserError` for methods whose memory no formula here tells."""
     lora = job.lora
     unknown = {
-        "training.objective": ("dpo", job.training.objective == "dpo"),
+        "training.objective": ("preference tuning", job.training.objective == "dpo"),
         "training.method": ("training every weight", job.training.method == "full"),
-        "lora.modules_to_save": ("parts trained in full", lora.modules_to_save != "none"),
+        "lora.modules_to_save": ("training parts in full", lora.modules_to_save != "none"),
         "lora.layers_to_transform": ("LoRA on some blocks", lora.layers_to_transform != "all"),
     }
     for field, (what, is_so) in unknown.items():
@@ -106,7 +106,7 @@ def _refuse_unknown(job: TrainingJob) -> None:
                 "estimate_unknown",
                 "How much memory {what} takes is not known beforehand.",
                 "Start with a batch size of 1, and raise it while memory is left."
-                if what == "dpo"
+                if field == "training.objective"
                 else "Measure it by one real step: the button Measure, or the command probe.",
                 field=field,
                 what=what,

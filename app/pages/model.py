@@ -219,6 +219,11 @@ class ModelPage(QWidget):
 
         run_in_background(lambda: catalog.describe_model(chosen), show, show, self)
 
+    def refresh_memory(self) -> None:
+        """Look again what the chosen model takes, as after it was traced."""
+        if self._entry is not None:
+            self._finder.look_at(self._entry)
+
     def _show_adapter(self) -> None:
         folder = str(self._draft.value("model.adapter") or "")
         self._details.show_adapter(Path(folder).name, folder)

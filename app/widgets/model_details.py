@@ -128,7 +128,10 @@ class ModelDetails(Card):
                 ("context", self.tr("Longest text"), 1),
                 ("template", self.tr("Chat template"), 1),
             ),
-            (("fit", self.tr("Memory to train it"), 2), ("location", self.tr("Where it is"), 3)),
+            (
+                ("fit", self.tr("Memory with these settings"), 2),
+                ("location", self.tr("Where it is"), 3),
+            ),
         )
         for number, row in enumerate(rows):
             column = 0

@@ -195,6 +195,36 @@ def test_a_model_that_was_never_seen_is_looked_at_first(
     assert card._estimator.current.job.model.id == str(tmp_path)
 
 
+def test_what_our_own_trial_takes_is_not_taken_for_other_programs(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Device(CARD.kind, CARD.name, CARD.total_bytes, 23 * 2**30)
+    card._estimator.hold(True)
+    monkeypatch.setattr(memory_estimator, "DEVICE_SECONDS", 0.0)
+    monkeypatch.setattr(memory_estimator, "this_device", lambda: full)
+    draft.set_value("training.max_length", 512)
+    qtbot.waitUntil(lambda: card._estimator.current.job.training.max_length == 512, timeout=5_000)
+    assert card._estimator.current.estimate.device == CARD
+    card._estimator.hold(False)
+    qtbot.waitUntil(lambda: verdict(card).startswith("Does not fit"), timeout=5_000)
+
+
+def test_a_damaged_model_is_never_said_to_fit(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft, tmp_path: Path
+) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "vocab_size": 999,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    draft.set_value("model.id", str(tmp_path))
+    qtbot.waitUntil(lambda: text(card, "memoryUnknown") != "", timeout=10_000)
+    assert "fits" not in verdict(card).lower()
+    assert str(tmp_path) in text(card, "memoryUnknown")
+
+
 def test_a_model_that_nobody_knows_is_said_in_place(
     qtbot: QtBot, card: MemoryCard, draft: JobDraft
 ) -> None:
