@@ -14,9 +14,11 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from PySide6.QtCore import QCoreApplication, QEvent, QTimer
 from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
 from shiboken6 import isValid
 
 from app import background, theme
+from app.helper_client import HelperClient
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,18 @@ def nothing_left_behind(
         *(repr(timer) for timer in set(_running_timers()) - timers),
     ]
     assert not leaked, f"left behind: {', '.join(leaked)}"
+
+
+@pytest.fixture
+def helper_client(qtbot: QtBot) -> Iterator[HelperClient]:
+    """The window's link to its helper; the real process starts once it is asked something."""
+    made = HelperClient()
+    yield made
+    made.shutdown()
+    qtbot.waitUntil(  # one that is importing takes a moment to see it
+        lambda: not any(thread.name.startswith("helper") for thread in threading.enumerate()),
+        timeout=30_000,
+    )
 
 
 def _running_timers() -> list[QTimer]:

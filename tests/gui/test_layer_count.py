@@ -78,17 +78,13 @@ def test_a_name_that_the_model_does_not_have_is_a_problem_of_its_field(
 
 
 def test_the_real_helper_names_the_layers_of_the_demo_model(
-    qtbot: QtBot, qapp: QApplication, lorasmith_home: Path
+    qtbot: QtBot, lorasmith_home: Path, helper_client: HelperClient
 ) -> None:
-    client = HelperClient()
-    try:
-        shown = Shown(qtbot, client)
-        shown.draft.set_values({"model.id": "demo", "lora.r": 16})
-        shown.count.watch(True)
-        # Seven layers in each of 30 blocks; as the worker counts them.
-        expected = "210 of 210 layers, 4,884,480 trained numbers"
-        qtbot.waitUntil(lambda: shown.label.text() == expected, timeout=90_000)
-        shown.draft.set_value("lora.target_modules", "attention")
-        assert shown.label.text().startswith("120 of 210 layers")
-    finally:
-        client.shutdown()
+    shown = Shown(qtbot, helper_client)
+    shown.draft.set_values({"model.id": "demo", "lora.r": 16})
+    shown.count.watch(True)
+    # Seven layers in each of 30 blocks; as the worker counts them.
+    expected = "210 of 210 layers, 4,884,480 trained numbers"
+    qtbot.waitUntil(lambda: shown.label.text() == expected, timeout=90_000)
+    shown.draft.set_value("lora.target_modules", "attention")
+    assert shown.label.text().startswith("120 of 210 layers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,21 +42,10 @@ def draft(qapp: QApplication) -> JobDraft:
 
 
 @pytest.fixture
-def helper(qtbot: QtBot) -> Iterator[HelperClient]:
-    made = HelperClient()
-    yield made
-    made.shutdown()
-    qtbot.waitUntil(  # one that was importing takes a moment to see it
-        lambda: not any(thread.name.startswith("helper") for thread in threading.enumerate()),
-        timeout=30_000,
-    )
-
-
-@pytest.fixture
-def card(qtbot: QtBot, draft: JobDraft, helper: HelperClient) -> Iterator[MemoryCard]:
+def card(qtbot: QtBot, draft: JobDraft, helper_client: HelperClient) -> Iterator[MemoryCard]:
     training = RunController()
     probe = ProbeController(training)
-    estimator = MemoryEstimator(draft, helper)
+    estimator = MemoryEstimator(draft, helper_client)
     made = MemoryCard(draft, estimator, probe)
     estimator.setParent(made)
     qtbot.addWidget(made)
