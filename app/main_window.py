@@ -238,10 +238,10 @@ class MainWindow(QMainWindow):
         self.training.refused.connect(self._on_refused)
         self.exports.refused.connect(self._on_export_refused)
         self.probe.measured.connect(lambda _: self._hint_pause.start())
-        self.probe.began.connect(lambda: self.estimator.hold(True))
-        self.probe.ended.connect(lambda: self.estimator.hold(False))
-        self.training.run_opened.connect(lambda _: self.estimator.hold(True))
-        self.training.run_ended.connect(lambda *_: self.estimator.hold(False))
+        for change in (
+            self.probe.began, self.probe.ended, self.training.run_opened, self.training.run_ended,
+        ):  # fmt: skip
+            change.connect(lambda *_: self._hold_estimate())
         self.probe.ended.connect(self._warm_up_soon)  # it had the worker of the next training
         shortcuts: dict[str, Callable[[], object]] = {
             "Ctrl+Z": lambda: self._show_field(self.draft.undo()),
@@ -262,6 +262,10 @@ class MainWindow(QMainWindow):
         dialog = HardwareDialog(self)
         dialog.card_chosen.connect(self._on_card_chosen)
         dialog.open()
+
+    def _hold_estimate(self) -> None:
+        """What our own work holds is free again when it has ended; a trial may end after Start."""
+        self.estimator.hold(self.training.is_busy() or self.probe.is_busy())
 
     def _on_card_chosen(self) -> None:
         """Whatever says how much fits is told of the other card."""

@@ -63,6 +63,7 @@ class MemoryEstimator(QObject):
         self._traced: dict[str, Any] | None = None  # what the helper was asked to trace last
         self._why_untraced = ""  # what came of that, if nothing did
         self._held = False
+        self._sound = ""  # the model whose files were looked at and can be trained
         self.current: Estimated | None = None
         self.lengths: Lengths | None = None
         self._pause = QTimer(self, singleShot=True, interval=PAUSE_MS)
@@ -89,8 +90,8 @@ class MemoryEstimator(QObject):
 
     def hold(self, held: bool) -> None:
         """While a run or a trial of ours holds memory, go by what was free before it."""
-        self._held = held
-        if not held:
+        was_held, self._held = self._held, held
+        if was_held and not held:
             self.forget_device()
             self.refresh()
 
@@ -106,14 +107,15 @@ class MemoryEstimator(QObject):
             return
         self._asked += 1
         asked = self._asked
-        known, held = self._device, self._held
+        known, held, sound = self._device, self._held, self._sound
 
         def work() -> tuple[float, Device, Estimate | None]:
             now = time.monotonic()
             at, device = known or (0.0, None)
             if device is None or (now - at > DEVICE_SECONDS and not held):
                 at, device = now, this_device()
-            _check_files(job)
+            if job.model.id != sound:  # reads the heads of all its files
+                _check_files(job)
             try:
                 return at, device, vram.estimate_job(job, device)
             except TraceNeeded:
@@ -132,6 +134,7 @@ class MemoryEstimator(QObject):
         self, asked: int, job: TrainingJob, at: float, device: Device, found: Estimate | None
     ) -> None:
         self._device = (at, device)
+        self._sound = job.model.id
         if asked != self._asked:
             return  # the settings have changed since
         if found is not None:
@@ -172,6 +175,8 @@ class MemoryEstimator(QObject):
     def _on_changed(self, field: str) -> None:
         if field.partition(".")[0] in _SECTIONS:
             self._traced = None
+            if field.startswith("model."):  # said anew when its files have changed, too
+                self._sound = ""
             self._pause.start()
 
     def _job(self) -> TrainingJob:

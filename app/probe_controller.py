@@ -68,8 +68,8 @@ class ProbeController(QObject):
             return
         self._job = job
         self._cancelled = False
-        self.began.emit()
         self._runs.start(ProbeJob(job=job))
+        self.began.emit()
 
     def cancel(self) -> None:
         """End the probe; it takes a second at most once its worker is there."""
