@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QCoreApplication, Qt
-from PySide6.QtWidgets import QMessageBox, QWidget
+from PySide6.QtCore import QCoreApplication
+from PySide6.QtWidgets import QWidget
+
+from app.question import Role, ask
 
 
 def ask_about_training(
@@ -16,32 +18,17 @@ def ask_about_training(
     def tr(text: str) -> str:
         return QCoreApplication.translate("CloseDialog", text)
 
-    box = QMessageBox(parent)
-    box.setObjectName("closeDialog")
-    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    box.setWindowTitle("Lorasmith")
-    box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setText(tr("Training is under way"))
-    box.setInformativeText(
+    ask(
+        parent,
+        "closeDialog",
+        tr("Training is under way"),
         tr(
             "It can be stopped now and go on later from where it was, or carry on without the "
             "window. The next start of Lorasmith finds it again."
-        )
+        ),
+        [
+            (tr("Stop and save"), Role.AcceptRole, on_stop),
+            (tr("Keep training in the background"), Role.DestructiveRole, on_keep),
+        ],
+        tr("Cancel"),
     )
-    stop = box.addButton(tr("Stop and save"), QMessageBox.ButtonRole.AcceptRole)
-    keep = box.addButton(
-        tr("Keep training in the background"), QMessageBox.ButtonRole.DestructiveRole
-    )
-    cancel = box.addButton(tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
-    box.setEscapeButton(cancel)
-    box.setDefaultButton(cancel)
-
-    def decided() -> None:
-        clicked = box.clickedButton()
-        if clicked is stop:
-            on_stop()
-        elif clicked is keep:
-            on_keep()
-
-    box.finished.connect(decided)
-    box.open()

@@ -6,7 +6,7 @@ from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt
 from PySide6.QtGui import QFont, QIcon, QPainter, QPixmap
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
+from PySide6.QtWidgets import QHeaderView, QWidget
 
 from app import theme
 from app.models.comparison import ComparedRun, differing_settings
@@ -14,8 +14,8 @@ from app.widgets import figures
 from app.widgets.card import plain_tool_tip
 from app.widgets.compare_chart import STYLES
 from app.widgets.legend import pen
+from app.widgets.list_table import ROW_HEIGHT, ListTable
 
-ROW_HEIGHT = 30
 SWATCH = (36, 14)
 NAME_WIDTH = 230
 _Index = QModelIndex | QPersistentModelIndex
@@ -88,7 +88,7 @@ class ComparisonModel(QAbstractTableModel):
         return None
 
 
-class ComparisonTable(QTableView):
+class ComparisonTable(ListTable):
     """The legend of the charts, too: the piece of line stands before each name."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -97,16 +97,6 @@ class ComparisonTable(QTableView):
         self.setAccessibleName(self.tr("Results and differing settings"))
         self.rows = ComparisonModel()
         self.setModel(self.rows)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setShowGrid(False)
-        self.setTabKeyNavigation(False)
-        self.setWordWrap(False)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-        self.horizontalHeader().setHighlightSections(False)
         theme.notifier.changed.connect(self.viewport().update)
 
     def show_runs(self, compared: list[ComparedRun]) -> None:

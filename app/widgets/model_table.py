@@ -5,12 +5,10 @@ from __future__ import annotations
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QBrush, QColor, QIcon, QPainter, QPen, QPixmap, QResizeEvent
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QHeaderView,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
@@ -32,15 +30,15 @@ from app.models.models_model import (
     badge_role,
 )
 from app.widgets.card import SecondaryButton, plain_label, secondary_label
+from app.widgets.list_table import ListTable
 from training_backend.catalog_entry import CatalogEntry
 
-ROW_HEIGHT = 30
 _WIDTHS = {PARAMETERS: 112, SIZE: 88, LICENCE: 120, STATE: 138, FIT: 142}
 _SHAPE = 10.0
 _GAP = 10
 
 
-class ModelTable(QTableView):
+class ModelTable(ListTable):
     """One row a model; `chosen` comes when the person moves to another row."""
 
     chosen = Signal(object)  # CatalogEntry
@@ -58,18 +56,7 @@ class ModelTable(QTableView):
         self.sortByColumn(
             -1, Qt.SortOrder.AscendingOrder
         )  # as they come, until a header is pressed
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setTabKeyNavigation(False)
-        self.setShowGrid(False)
-        self.setWordWrap(False)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         header = self.horizontalHeader()
-        header.setHighlightSections(False)
         header.setSectionResizeMode(MODEL, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(64)
         for column, width in _WIDTHS.items():

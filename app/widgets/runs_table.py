@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QItemSelectionModel, QSortFilterProxyModel, Qt
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QWidget
 
 from app.models.runs_model import (
     DATA,
@@ -16,13 +16,13 @@ from app.models.runs_model import (
     STEPS,
     RunsModel,
 )
+from app.widgets.list_table import ListTable
 from training_backend.runs import RunSummary
 
-ROW_HEIGHT = 30
 _WIDTHS = {NAME: 190, STATE: 100, STARTED: 110, MODEL: 180, DATA: 150, STEPS: 110, LOSS: 80}
 
 
-class RunsTable(QTableView):
+class RunsTable(ListTable):
     """One row a run, newest first until a header is pressed; one is selected, or several."""
 
     def __init__(self, *, several: bool = False, parent: QWidget | None = None) -> None:
@@ -35,18 +35,8 @@ class RunsTable(QTableView):
         self.setModel(self._sorted)
         self.setSortingEnabled(True)
         self.sortByColumn(STARTED, Qt.SortOrder.DescendingOrder)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        mode = QAbstractItemView.SelectionMode
-        self.setSelectionMode(mode.ExtendedSelection if several else mode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setShowGrid(False)
-        self.setTabKeyNavigation(False)
-        self.setWordWrap(False)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-        self.horizontalHeader().setHighlightSections(False)
+        if several:
+            self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         for column, width in _WIDTHS.items():
             self.setColumnWidth(column, width)
         self.horizontalHeader().setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
