@@ -71,6 +71,13 @@ def resolve_model(id: str) -> str | Path:
     hub_id = hub_cache.parse_id(name)
     if hub_id is not None:
         return hub_id
+    if "://" in name:
+        raise _error(
+            "model_is_an_address",
+            "“{name}” is not the address of a model on the Hugging Face Hub.",
+            "Write owner/name, or choose a folder.",
+            name=name,
+        )
     if _looks_like_path(name):
         raise _error(
             "model_folder_missing",

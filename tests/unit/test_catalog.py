@@ -263,3 +263,10 @@ def test_models_that_cannot_be_tuned_are_told_why(
     assert words in refused(folder).message
     with pytest.raises(UserError):
         read_model_config(folder)
+
+
+def test_an_address_elsewhere_is_not_taken_for_a_folder() -> None:
+    with pytest.raises(UserError) as caught:
+        resolve_model("https://example.org/../owner/name")
+    assert caught.value.code == "model_is_an_address"
+    assert "owner/name" in caught.value.remedy
