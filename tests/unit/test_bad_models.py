@@ -282,5 +282,8 @@ def test_the_address_of_a_models_page_means_the_model(text: str) -> None:
 def test_any_other_address_or_path_is_refused(text: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve_model(text)
-    assert caught.value.code in ("model_unknown", "model_folder_missing")
+    expected = (
+        ("model_is_an_address",) if "://" in text else ("model_unknown", "model_folder_missing")
+    )
+    assert caught.value.code in expected
     assert caught.value.remedy
