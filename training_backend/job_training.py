@@ -316,6 +316,12 @@ class TrainingSection(Section):
         "25 % less. Pays off for runs of hours.",
         advanced=True,
     )
+    fast_paths: bool = field(
+        True,
+        "Fast paths",
+        "Skips work whose result is not used; turn off to compare bit for bit with a plain script.",
+        advanced=True,
+    )
     save_steps: int = field(
         50, "Checkpoint every", "Steps between checkpoints.", unit="steps", ge=1, le=1_000_000,
         advanced=True,

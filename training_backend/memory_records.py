@@ -43,6 +43,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "activation_checkpointing_every_n_layers",
         "optim",
         "torch_compile",
+        "fast_paths",
     ),
 }
 

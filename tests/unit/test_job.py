@@ -90,6 +90,7 @@ FULL: dict[str, Any] = {
         "max_grad_norm": 0.5,
         "neftune_noise_alpha": 5.0,
         "torch_compile": True,
+        "fast_paths": False,
         "save_steps": 7,
         "save_total_limit": 2,
         "logging_steps": 2,
