@@ -9,6 +9,10 @@ import argparse
 import multiprocessing
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.one_window import OneWindow
 
 _DEBIAN_LIBRARIES = (
     "libgl1 libegl1 libglib2.0-0 libdbus-1-3 libfontconfig1 libxkbcommon0 libxcb-cursor0 "
@@ -49,10 +53,12 @@ def _run(application: type, options: argparse.Namespace) -> int:
     from app.demo_tour import DemoTour
     from app.error_dialog import install_excepthook
     from app.main_window import MainWindow
+    from app.one_window import OneWindow, bring_to_front
     from app.settings import Settings
     from app.widgets.card import plain_tool_tip
     from training_backend import preferences
     from training_backend.errors import UserError
+    from training_backend.paths import home
 
     app = application(sys.argv[:1])
     app.setApplicationName("lorasmith")
@@ -62,10 +68,13 @@ def _run(application: type, options: argparse.Namespace) -> int:
     try:
         preferences.apply_to_environment()  # for the processes that this one starts
         settings = Settings()
+        only = OneWindow(home())
     except UserError as error:  # no folder to keep anything in
         print(error, file=sys.stderr)
         QMessageBox.critical(None, "Lorasmith", plain_tool_tip(i18n.explain(error)))
         return 1
+    if not only.claim():
+        return _hand_over(only)
     if options.theme:
         settings.set_theme(options.theme)
     theme.apply(app, settings.theme())
@@ -73,17 +82,39 @@ def _run(application: type, options: argparse.Namespace) -> int:
     # Qt's own quitting after the last window is lost when the window closes while its pages
     # are still being built.
     window.closed.connect(app.quit, Qt.ConnectionType.QueuedConnection)
+    only.show_requested.connect(lambda: bring_to_front(window))
     window.show()
     if options.demo:
         tour = DemoTour(window)
         QTimer.singleShot(1500, tour, tour.start)
     code = int(app.exec())
     background.shutdown()
+    only.release()
     # Leaving in the ordinary way would wait for a worker that trains on without the window.
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # as in a Windows program without a console
             stream.flush()
     os._exit(code)
+
+
+def _hand_over(only: OneWindow) -> int:
+    """There is a window already: it comes to the front, and this start ends."""
+    from PySide6.QtCore import QCoreApplication
+    from PySide6.QtWidgets import QMessageBox
+
+    if only.show_other():
+        print("Lorasmith is open already; its window comes to the front.")
+        return 0
+    QMessageBox.warning(
+        None,
+        "Lorasmith",
+        QCoreApplication.translate(
+            "OneWindow",
+            "Lorasmith is open already, but does not answer. Wait a moment, or end it in the "
+            "system's list of programs; a training under way goes on.",
+        ),
+    )
+    return 1
 
 
 if __name__ == "__main__":
