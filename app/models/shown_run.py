@@ -12,6 +12,9 @@ from training_backend.protocol import (
     Event,
     MetricsLogged,
     PhaseChanged,
+    RunFailed,
+    RunInterrupted,
+    RunStopped,
     Terminal,
 )
 from training_backend.runs import Run
@@ -45,3 +48,12 @@ class ShownRun:
 
     def is_running(self) -> bool:
         return self.run is not None and self.live and self.terminal is None
+
+    def can_resume(self) -> bool:
+        """Whether it has ended, before its last step, with something saved."""
+        match self.terminal:
+            case RunStopped(checkpoint=checkpoint):
+                return checkpoint is not None
+            case RunFailed() | RunInterrupted():
+                return self.checkpoint is not None
+        return False

@@ -7,6 +7,7 @@ ten times a second, so that neither a quick run nor a long history holds up the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QResizeEvent
@@ -20,18 +21,13 @@ from app.background import run_in_background
 from app.models.run_curves import JournalPart, read_parts
 from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
-from app.widgets.actions import set_primary
 from app.widgets.answers import AnswersCard
-from app.widgets.card import (
-    CARD_GAP,
-    PAGE_MARGIN,
-    ErrorLabel,
-    PageHeader,
-    SecondaryButton,
-)
+from app.widgets.card import CARD_GAP, PAGE_MARGIN, ErrorLabel, PageHeader
+from app.widgets.event_words import log_line
 from app.widgets.log_view import LogCard
 from app.widgets.outcome import OutcomeCard
 from app.widgets.progress_card import ProgressCard
+from app.widgets.run_buttons import Draft, RunButtons
 from app.widgets.run_charts import RunCharts
 from training_backend import runs
 from training_backend.errors import Problem, UserError
@@ -39,9 +35,6 @@ from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,
     Event,
-    Heartbeat,
-    LogLine,
-    MemoryMeasured,
     MemorySampled,
     MetricsLogged,
     PhaseChanged,
@@ -59,7 +52,6 @@ from training_backend.worth_measuring import Reason
 
 RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000
-STOP_IS_SLOW_MILLISECONDS = 30_000
 NEWEST_LOSSES = 100
 
 
@@ -77,25 +69,21 @@ class TrainPage(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._shown = ShownRun()
-        self._draft = ("", "", True, "")
-        self._hint = ""
+        self._draft = Draft()
         self._checking = False
-        self._stopping = False
         self._current: Run | None = None  # the live run, whichever run is shown
         self._build()
         self._render_timer = QTimer(self, singleShot=True, interval=RENDER_MILLISECONDS)
         self._render_timer.timeout.connect(self.render_now)
         self._clock = QTimer(self, interval=CLOCK_MILLISECONDS)
         self._clock.timeout.connect(self.render_now)
-        self._patience = QTimer(self, singleShot=True, interval=STOP_IS_SLOW_MILLISECONDS)
-        self._patience.timeout.connect(self._offer_to_end)
         self.render_now()
 
     # ------------------------------------------------------------------ what the window tells it
 
     def set_draft_summary(self, title: str, subtitle: str, ready: bool, why_not: str) -> None:
         """What Start would run, and if it cannot, why not."""
-        self._draft = (title, subtitle, ready, why_not)
+        self._draft = Draft(title, subtitle, ready, why_not, self._draft.hint)
         self._errors.show_error("")  # said of the draft as it was
         self.render_now()
 
@@ -110,7 +98,7 @@ class TrainPage(QWidget):
                 "This may take long. Measuring takes about a minute and tells how long."
             ),
         }
-        self._hint = texts[reason]
+        self._draft = replace(self._draft, hint=texts[reason])
         self._render_soon()
 
     def open_run(self, run: Run, live: bool) -> None:
@@ -122,8 +110,8 @@ class TrainPage(QWidget):
             shown.job = None  # damaged: the events still tell what happened
         if live:
             self._current = run
-        self._checking = self._stopping = False
-        self._patience.stop()
+        self._checking = False
+        self.buttons.forget_stopping()
         self._errors.show_error("")
         self.charts.clear()
         self.log.clear()
@@ -216,10 +204,7 @@ class TrainPage(QWidget):
 
     def show_stopping(self) -> None:
         """The live run has been asked to save and stop."""
-        self._stopping = True
-        self.stop_button.setText(self.tr("Saving"))
-        self.stop_button.setEnabled(False)
-        self._patience.start()
+        self.buttons.show_stopping()
         self.render_now()
 
     def run(self) -> Run | None:
@@ -240,7 +225,6 @@ class TrainPage(QWidget):
                 shown.metrics = shown.metrics if event.resumed_from_step else None
                 shown.warning = ""
                 self.charts.begin_attempt()
-                self._log_start(event)
             case PhaseChanged():
                 if shown.phase is None or event.phase != shown.phase.phase:
                     self._log(event, wording.phase_title(event.phase))
@@ -256,47 +240,22 @@ class TrainPage(QWidget):
             case EvaluationLogged():
                 shown.held_out = event
                 self.charts.add_evaluation(event)
-                self._log(
-                    event,
-                    self.tr("Held-out loss after step {step}: {loss}").format(
-                        step=figures.count(event.step), loss=figures.loss(event.loss)
-                    ),
-                )
             case SampleGenerated():
                 self.answers.add(event)
             case CheckpointSaved():
                 shown.checkpoint = event
-                self._log(
-                    event,
-                    self.tr("Checkpoint at step {step} saved ({size})").format(
-                        step=figures.count(event.step), size=figures.size(event.bytes)
-                    ),
-                )
-            case WarningRaised():
-                if event.code == "loss_rose":
-                    shown.warning = event.message
-                self._log(event, self.tr("Note: {message}").format(message=event.message))
-            case LogLine():
-                self._log(event, event.message)
-            case Heartbeat() | MemoryMeasured():  # the latter is a probe's alone
-                pass
+            case WarningRaised(code="loss_rose"):
+                shown.warning = event.message
             case RunCompleted() | RunStopped() | RunFailed() | RunInterrupted():
                 self._end(event, past=past)
+        if line := log_line(event):
+            self._log(event, line)
         # A worker that died did not write its own end: what came before tells how long it ran.
         shown.elapsed = max(shown.elapsed, event.elapsed)
         self._render_soon()
 
     def _log(self, event: Event, text: str) -> None:
         self.log.add(event.time, text)
-
-    def _log_start(self, event: RunStarted) -> None:
-        if event.resumed_from_step is not None:
-            text = self.tr("Resumed from step {step}").format(
-                step=figures.count(event.resumed_from_step)
-            )
-        else:
-            text = self.tr("Started")
-        self._log(event, text)
 
     def _end(self, event: Terminal, *, past: bool = False) -> None:
         shown = self._shown
@@ -310,8 +269,7 @@ class TrainPage(QWidget):
         shown.terminal = event
         if shown.live:
             self._current = None
-        self._stopping = False
-        self._patience.stop()
+        self.buttons.forget_stopping()
         if isinstance(event, RunCompleted):
             self._place_answers(first=True)
 
@@ -325,9 +283,12 @@ class TrainPage(QWidget):
         """Write all that is known into the widgets."""
         self._render_timer.stop()
         self._render_head()
-        self._render_buttons()
-        ready = self._draft[2]
-        self.progress.show_run(self._shown, ready, self._checking, self._stopping, self._hint)
+        self.buttons.show_run(
+            self._shown, self._draft, checking=self._checking, elsewhere=self._current is not None
+        )
+        self.progress.show_run(
+            self._shown, self._draft.ready, self._checking, self.buttons.stopping, self._draft.hint
+        )
         self.log.flush()
         self.outcome.setVisible(self._shown.terminal is not None)
         ticking = self._shown.is_running()
@@ -336,7 +297,7 @@ class TrainPage(QWidget):
 
     def _render_head(self) -> None:
         shown = self._shown
-        title, subtitle, ready, why_not = self._draft
+        title, subtitle = self._draft.title, self._draft.subtitle
         if shown.run is not None:
             title = shown.job.name if shown.job else shown.run.id
             subtitle = wording.describe(shown.job) if shown.job else ""
@@ -346,41 +307,10 @@ class TrainPage(QWidget):
                 subtitle = self.tr("reading what was logged, {share}").format(
                     share=figures.share(shown.share_read)
                 )
-        elif not ready:
-            subtitle = why_not
+        elif not self._draft.ready:
+            subtitle = self._draft.why_not
         self.header.title.setText(title or self.tr("Train"))
         self.header.subtitle.setText(subtitle)
-
-    def _render_buttons(self) -> None:
-        shown = self._shown
-        running = self._shown.is_running()
-        ended = shown.terminal is not None
-        elsewhere = self._current is not None and not running
-        resumable = ended and not elsewhere and self._can_resume()
-        completed = isinstance(shown.terminal, RunCompleted)
-        self.start_button.setVisible(not running and not elsewhere)
-        self.start_button.setText(
-            self.tr("Start a new run") if shown.run is not None else self.tr("Start")
-        )
-        self.start_button.setEnabled(self._draft[2] and not self._checking)
-        self.start_button.setToolTip(self._draft[3])
-        set_primary(self.start_button, not resumable and not completed)
-        self.stop_button.setVisible(running)
-        if not self._stopping:
-            self.stop_button.setText(self.tr("Stop and save"))
-            self.stop_button.setEnabled(True)
-        self.resume_button.setVisible(resumable)
-        self.back_button.setVisible(elsewhere)
-        idle = shown.run is None and self._draft[2] and not self._checking
-        self.measure_button.setVisible(idle and bool(self._hint))
-
-    def _can_resume(self) -> bool:
-        match self._shown.terminal:
-            case RunStopped(checkpoint=checkpoint):
-                return checkpoint is not None
-            case RunFailed() | RunInterrupted():
-                return self._shown.checkpoint is not None
-        return False
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Progress and both charts fill the page; the rest is below them."""
@@ -397,24 +327,17 @@ class TrainPage(QWidget):
         self.start_requested.emit()
 
     def _stop(self) -> None:
-        end = self._stopping  # it has been asked to stop, and takes long
-        self.show_stopping()
-        if end:
-            self.end_requested.emit()
-        else:
-            self.stop_requested.emit()
+        self.render_now()
+        self.stop_requested.emit()
 
-    def _offer_to_end(self) -> None:
-        """Stopping takes long: asking a second time ends the run as it is."""
-        self.stop_button.setText(self.tr("End without saving"))
-        self.stop_button.setEnabled(True)
+    def _end_now(self) -> None:
+        self.render_now()
+        self.end_requested.emit()
 
     def _resume(self) -> None:
         self._checking = True
-        self.resume_button.setEnabled(False)
         self.render_now()
         self.resume_requested.emit(self._shown.run)
-        self.resume_button.setEnabled(True)
 
     # --------------------------------------------------------------------------------- the widgets
 
@@ -461,27 +384,14 @@ class TrainPage(QWidget):
         self._column.setContentsMargins(PAGE_MARGIN, 0, PAGE_MARGIN - bar, PAGE_MARGIN)
 
     def _build_buttons(self) -> None:
-        self.back_button = SecondaryButton(self.tr("Back to the current run"))
-        self.back_button.setObjectName("backToCurrentButton")
-        self.back_button.clicked.connect(self.back_to_current_requested)
-        self.resume_button = SecondaryButton(self.tr("Resume"))
-        self.resume_button.setObjectName("resumeButton")
-        set_primary(self.resume_button, True)
-        self.resume_button.clicked.connect(self._resume)
-        self.stop_button = SecondaryButton(self.tr("Stop and save"))
-        self.stop_button.setObjectName("stopButton")
-        self.stop_button.clicked.connect(self._stop)
-        self.measure_button = SecondaryButton(self.tr("Measure first"))
-        self.measure_button.setObjectName("measureFirstButton")
-        self.measure_button.clicked.connect(self.measure_requested)
-        self.start_button = SecondaryButton(self.tr("Start"))
-        self.start_button.setObjectName("startButton")
-        self.start_button.clicked.connect(self._start)
-        for button in (
-            self.back_button, self.measure_button, self.start_button, self.resume_button,
-            self.stop_button,
-        ):  # fmt: skip
-            self.header.add_button(button)
+        self.buttons = RunButtons()
+        self.buttons.start_requested.connect(self._start)
+        self.buttons.measure_requested.connect(self.measure_requested)
+        self.buttons.stop_requested.connect(self._stop)
+        self.buttons.end_requested.connect(self._end_now)
+        self.buttons.resume_requested.connect(self._resume)
+        self.buttons.back_requested.connect(self.back_to_current_requested)
+        self.header.add_button(self.buttons)
 
     def _place_answers(self, *, first: bool) -> None:
         """After a training the answers are what counts: they move above the charts."""

@@ -97,7 +97,7 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
     assert isinstance(terminal, RunStopped)
     assert terminal.checkpoint is not None
     page = window.findChild(TrainPage)
-    qtbot.waitUntil(lambda: page.resume_button.isVisible(), timeout=5_000)
+    qtbot.waitUntil(lambda: page.buttons.resume.isVisible(), timeout=5_000)
 
     window.export(run)
     qtbot.waitUntil(lambda: window.findChild(QWizard, "exportWizard") is not None, timeout=10_000)

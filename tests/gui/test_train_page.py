@@ -287,7 +287,7 @@ def test_stop_is_asked_once_and_then_offers_to_end(page: TrainPage, run: Run, qt
     with qtbot.waitSignal(page.stop_requested, timeout=1_000):
         stop.click()
     assert not stop.isEnabled()
-    page._offer_to_end()
+    page.buttons.offer_to_end()
     assert stop.isEnabled()
     assert stop.text() == "End without saving"
     with (

@@ -1,0 +1,41 @@
+"""What a run said, as lines for its log."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QCoreApplication
+
+from app.widgets import figures
+from training_backend.protocol import (
+    CheckpointSaved,
+    EvaluationLogged,
+    Event,
+    LogLine,
+    RunStarted,
+    WarningRaised,
+)
+
+
+def log_line(event: Event) -> str:
+    """The event as one line; "" for one that the log does not tell."""
+    match event:
+        case RunStarted(resumed_from_step=None):
+            return _tr("Started")
+        case RunStarted(resumed_from_step=int(step)):
+            return _tr("Resumed from step {step}").format(step=figures.count(step))
+        case EvaluationLogged():
+            return _tr("Held-out loss after step {step}: {loss}").format(
+                step=figures.count(event.step), loss=figures.loss(event.loss)
+            )
+        case CheckpointSaved():
+            return _tr("Checkpoint at step {step} saved ({size})").format(
+                step=figures.count(event.step), size=figures.size(event.bytes)
+            )
+        case WarningRaised():
+            return _tr("Note: {message}").format(message=event.message)
+        case LogLine():
+            return event.message
+    return ""
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("event_words", text)
