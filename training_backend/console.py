@@ -31,6 +31,7 @@ from training_backend.protocol import (
 )
 
 PHASES = {
+    "waiting": "Waiting for the card:",
     "loading": "Loading",
     "quantising": "Quantising",
     "tokenising": "Reading the data",

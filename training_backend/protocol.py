@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Phase = Literal[
+    "waiting",
     "loading",
     "quantising",
     "tokenising",

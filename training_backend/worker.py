@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from filelock import Timeout
 
-from training_backend import __version__, checkpoints, preferences, runs
+from training_backend import __version__, card_lock, checkpoints, devices, preferences, runs
 from training_backend.checkpoints import Checkpoint
 from training_backend.child_process import choose_card, detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
@@ -178,6 +178,8 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
     job: Job | None = None
     try:
         job = run.job()
+        if not isinstance(job, ExportJob):
+            card_lock.hold(devices.this_device(), job.name, reporter)
         match job:
             case TrainingJob():
                 from training_backend import train

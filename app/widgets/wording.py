@@ -21,6 +21,7 @@ _STATES: dict[State, tuple[str, str]] = {
     "interrupted": (str(QT_TRANSLATE_NOOP("wording", "interrupted")), "bad"),
 }
 _PHASES: dict[Phase, str] = {
+    "waiting": str(QT_TRANSLATE_NOOP("wording", "Waiting for the card")),
     "loading": str(QT_TRANSLATE_NOOP("wording", "Getting the model ready")),
     "quantising": str(QT_TRANSLATE_NOOP("wording", "Packing the model into 4 bits")),
     "sampling": str(QT_TRANSLATE_NOOP("wording", "Answering questions")),
