@@ -334,6 +334,12 @@ class TrainingSection(Section):
         1, "Report every", "Steps between points on the chart.", unit="steps", ge=1, le=10_000,
         advanced=True,
     )  # fmt: skip
+    tensorboard: bool = field(
+        False,
+        "Write TensorBoard logs",
+        "Keeps the curves in the run's folder as TensorBoard reads them, beside our own charts.",
+        advanced=True,
+    )
     seed: int = field(
         42, "Seed", "The same seed and settings give the same run.", ge=0, le=2**31 - 1,
         advanced=True,

@@ -35,6 +35,7 @@ from app.widgets.card import (
 )
 from app.widgets.inputs import JobLineEdit
 from app.widgets.memory_card import MemoryCard
+from app.widgets.menu_button import MenuButton
 from app.widgets.preset_choice import PresetChoice
 
 CHECK_PAUSE_MS = 120
@@ -43,7 +44,10 @@ _METHOD = ("quantization", "lora")
 
 
 class SettingsPage(QWidget):
-    """Basic settings in the open, advanced ones folded away; every mistake beside its field."""
+    """Basic settings in the open, advanced ones folded away; every mistake beside its field.
+
+    `more` is the menu of what else can be done with them.
+    """
 
     continue_requested = Signal()
 
@@ -94,11 +98,12 @@ class SettingsPage(QWidget):
         self._allow_suggesting("" if self._estimator.current else self.tr("A moment, please"))
         self._estimator.estimated.connect(lambda _: self._allow_suggesting(""))
         self._estimator.unknown.connect(self._allow_suggesting)
-        reset = SecondaryButton(self.tr("Reset to defaults"))
-        reset.clicked.connect(self._reset)
+        self.more = MenuButton(self.tr("More"))
+        self.more.setObjectName("settingsMenu")
+        self.more.add("resetSettings", self.tr("Reset to defaults"), self._reset)
         go_on = PrimaryButton(self.tr("Continue"))
         go_on.clicked.connect(self.continue_requested)
-        for button in (self._undo, reset, self._suggest_button, go_on):
+        for button in (self._undo, self.more, self._suggest_button, go_on):
             self._header.add_button(button)
         return self._header
 

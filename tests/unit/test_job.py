@@ -94,6 +94,7 @@ FULL: dict[str, Any] = {
         "save_steps": 7,
         "save_total_limit": 2,
         "logging_steps": 2,
+        "tensorboard": True,
         "seed": 7,
     },
     "evaluation": {
