@@ -47,10 +47,9 @@ from training_backend.protocol import (
 from training_backend.tokenizer import load_tokenizer
 from training_backend.trainer_habits import TrainerHabits
 from training_backend.trainer_reports import TrainerReports
+from training_backend.trainer_settings import trainer_settings
 from training_backend.vram import optimizer_name
 from training_backend.worker import Reporter
-
-_SCHEDULER_SETTINGS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
 
 
 def run(
@@ -219,59 +218,18 @@ def _require_compiler() -> None:
 
 
 def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig | DPOConfig:
-    training = job.training
     on_gpu = torch.cuda.is_available()
-    optimizer = optimizer_name(job, Device("cuda" if on_gpu else "cpu", name="", total_bytes=0))
-    known = inspect.signature(SFTConfig).parameters
-    # transformers 5.23 renamed gradient to activation checkpointing; we run with both.
-    checkpointing = (
-        "activation_checkpointing"
-        if "activation_checkpointing" in known
-        else "gradient_checkpointing"
-    )
-    every = training.activation_checkpointing_every_n_layers
-    warmup = training.warmup_steps
-    if training.objective == "dpo":
-        kind, own = DPOConfig, {"beta": training.beta}
-    else:
-        kind, own = SFTConfig, {"packing": training.packing, "eval_packing": False}
+    kind = DPOConfig if job.training.objective == "dpo" else SFTConfig
     return kind(
-        **own,
+        **trainer_settings(job, evaluates, set(inspect.signature(SFTConfig).parameters)),
         output_dir=str(staging),
-        num_train_epochs=training.num_train_epochs,
-        max_steps=training.max_steps if training.max_steps > 0 else -1,
-        learning_rate=training.learning_rate,
-        per_device_train_batch_size=training.per_device_train_batch_size,
-        per_device_eval_batch_size=training.per_device_train_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        max_length=training.max_length,
-        lr_scheduler_type=training.lr_scheduler_type,
-        lr_scheduler_kwargs=_SCHEDULER_SETTINGS.get(training.lr_scheduler_type, {}),
-        warmup_steps=warmup if warmup < 1 else int(warmup),
-        optim=optimizer,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        neftune_noise_alpha=training.neftune_noise_alpha or None,
-        train_sampling_strategy=training.train_sampling_strategy,
-        torch_compile=training.torch_compile,
-        seed=training.seed,
+        optim=optimizer_name(job, Device("cuda" if on_gpu else "cpu", name="", total_bytes=0)),
         bf16=base_model.precision() is torch.bfloat16,
         fp16=base_model.precision() is torch.float16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
-        logging_steps=training.logging_steps,
-        logging_nan_inf_filter=False,  # otherwise a loss of NaN is logged as 0.0
-        save_strategy="steps",
-        save_steps=training.save_steps,
         save_total_limit=None,  # finished checkpoints are moved away and pruned by us
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=job.evaluation.eval_steps if evaluates else None,
-        report_to="none",
         disable_tqdm=True,
-        **{
-            checkpointing: training.activation_checkpointing,
-            f"{checkpointing}_kwargs": {"every_n_layers": every} if every > 1 else None,
-        },
     )
 
 
