@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from PySide6.QtCore import QEvent, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
@@ -13,40 +13,25 @@ from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWi
 
 from app import theme
 from app.background import run_in_background
-from app.close_dialog import ask_about_training
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
-from app.i18n import explain, integer, size
+from app.i18n import integer, size
 from app.memory_estimator import MemoryEstimator
 from app.pages.model import ModelPage
 from app.probe_controller import ProbeController
 from app.run_controller import RunController
+from app.run_desk import RunDesk, page_of
 from app.settings import Settings
-from app.start_dialog import ask_about_memory
-from app.widgets import memory_words, wording
+from app.widgets import memory_words
 from app.widgets.sidebar import Sidebar
-from training_backend import journal, preferences, runs
+from training_backend import preferences, runs
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.devices import this_device
-from training_backend.errors import JobError, Problem, UserError
-from training_backend.job import ExportJob
-from training_backend.protocol import (
-    Event,
-    MetricsLogged,
-    PhaseChanged,
-    RunCompleted,
-    RunFailed,
-    SampleGenerated,
-    Terminal,
-)
-from training_backend.runs import Run
+from training_backend.errors import JobError
 from training_backend.worth_measuring import reason_to_measure
 
 if TYPE_CHECKING:  # these are built, and their modules read, after the first paint
-    from app.pages.chat import ChatPage
     from app.pages.dataset import DatasetPage
-    from app.pages.export_wizard import ExportPage
-    from app.pages.runs import RunsPage
     from app.pages.settings import SettingsPage
     from app.pages.train import TrainPage
     from app.widgets.metric_chart import SmoothingBox
@@ -75,9 +60,8 @@ class MainWindow(QMainWindow):
         self.helper = HelperClient(self)
         self._smoothing_boxes: list[SmoothingBox] = []
         self.estimator = MemoryEstimator(self.draft, self.helper, self)
+        self.desk = RunDesk(self)
         self._painted = False
-        self._may_close = False
-        self._close_when_ended = False
         self._model_comes_first = ""  # what training downloads before it begins
 
         self.sidebar = Sidebar()
@@ -122,6 +106,9 @@ class MainWindow(QMainWindow):
             self._stack.addWidget(page)
         return self._pages[name]
 
+    def is_built(self, name: str) -> bool:
+        return name in self._pages
+
     def build_all(self) -> None:
         """Build the pages that are missing, one at a time, so that input comes in between."""
         missing = next((name for name in self._builders if name not in self._pages), None)
@@ -160,13 +147,13 @@ class MainWindow(QMainWindow):
         from app.pages.train import TrainPage
 
         page = TrainPage()
-        page.start_requested.connect(self.start)
+        page.start_requested.connect(self.desk.start)
         page.stop_requested.connect(self.training.stop)
         page.end_requested.connect(self.training.end)
-        page.resume_requested.connect(self.resume)
-        page.export_requested.connect(self.export)
+        page.resume_requested.connect(self.desk.resume)
+        page.export_requested.connect(self.desk.export)
         page.measure_requested.connect(self._measure)
-        page.back_to_current_requested.connect(self._back_to_current)
+        page.back_to_current_requested.connect(self.desk.back_to_current)
         self.training.event_arrived.connect(page.apply)
         self.training.run_ended.connect(page.finish)
         self._share_smoothing(page.charts.loss.smoothing)
@@ -174,7 +161,7 @@ class MainWindow(QMainWindow):
             lambda shown: page.progress.set_memory(*memory_words.verdict(shown.estimate))
         )
         self.estimator.unknown.connect(lambda _: page.progress.set_memory(""))
-        page.progress.make_it_fit_requested.connect(self._make_it_fit)
+        page.progress.make_it_fit_requested.connect(self.desk.make_it_fit)
         self.estimator.refresh()
         self._tell_draft(page)
         return page
@@ -191,7 +178,7 @@ class MainWindow(QMainWindow):
         from app.pages.export_wizard import ExportPage
 
         page = ExportPage()
-        page.export_requested.connect(self.start_export)
+        page.export_requested.connect(self.desk.start_export)
         page.cancel_requested.connect(self.exports.stop)
         page.train_requested.connect(lambda: self.go_to("navTrain"))
         self.exports.event_arrived.connect(page.apply)
@@ -202,10 +189,10 @@ class MainWindow(QMainWindow):
 
         page = RunsPage()
         self._share_smoothing(page.comparison.smoothing)
-        page.open_requested.connect(self.open_run)
+        page.open_requested.connect(self.desk.open_run)
         page.train_requested.connect(lambda: self.go_to("navTrain"))
-        page.resume_requested.connect(self.resume)
-        page.export_requested.connect(self.export)
+        page.resume_requested.connect(self.desk.resume)
+        page.export_requested.connect(self.desk.export)
         return page
 
     # -------------------------------------------------------------------------------- wiring
@@ -232,17 +219,12 @@ class MainWindow(QMainWindow):
         self._hint_pause = QTimer(self, singleShot=True, interval=HINT_AFTER_MS)
         self._hint_pause.timeout.connect(self._look_for_hint)
         self.draft.changed.connect(self._show_draft)
-        self.training.event_arrived.connect(self._on_event)
-        self.training.run_opened.connect(self.open_run)
-        self.training.run_ended.connect(self._on_run_ended)
-        self.training.refused.connect(self._on_refused)
-        self.exports.refused.connect(self._on_export_refused)
         self.probe.measured.connect(lambda _: self._hint_pause.start())
         for change in (
             self.probe.began, self.probe.ended, self.training.run_opened, self.training.run_ended,
         ):  # fmt: skip
             change.connect(lambda *_: self._hold_estimate())
-        self.probe.ended.connect(self._warm_up_soon)  # it had the worker of the next training
+        self.probe.ended.connect(self.warm_up_soon)  # it had the worker of the next training
         shortcuts: dict[str, Callable[[], object]] = {
             "Ctrl+Z": lambda: self._show_field(self.draft.undo()),
             "Ctrl+Shift+Z": lambda: self._show_field(self.draft.redo()),
@@ -283,13 +265,14 @@ class MainWindow(QMainWindow):
 
     def _on_first_paint(self) -> None:
         QTimer.singleShot(0, self, self.build_all)
-        run_in_background(runs.list_runs, self._on_runs_found, lambda _: None, self)
+        run_in_background(runs.list_runs, self.desk.take_over, lambda _: None, self)
         run_in_background(runs.clear_probes, lambda _: None, lambda _: None, self)
-        self._warm_up_soon()
+        self.warm_up_soon()
         if not os.environ.get("LORASMITH_NO_WARM_UP"):
             QTimer.singleShot(WARM_UP_AFTER_MS, self, self.helper.warm_up)
 
-    def _warm_up_soon(self) -> None:
+    def warm_up_soon(self) -> None:
+        """Have a worker ready for the next training, unless one is under way."""
         if not os.environ.get("LORASMITH_NO_WARM_UP") and not self.training.is_busy():
             QTimer.singleShot(WARM_UP_AFTER_MS, self, self.training.warm_up)
 
@@ -353,132 +336,13 @@ class MainWindow(QMainWindow):
     def _show_field(self, field: str) -> None:
         """After undo or redo: the page where something changed."""
         if field:
-            self.go_to(_page_of(field) or "navSettings")
-
-    # ----------------------------------------------------------------------- training, export
-
-    def start(self) -> None:
-        """Train what the draft asks for; ask first when it does not seem to fit."""
-        shown = self.estimator.current
-        if shown is not None and shown.estimate.fit == "does_not_fit":
-            words = memory_words.verdict(shown.estimate)[0]
-            ask_about_memory(self, words, self._make_it_fit, self._start)
-        else:
-            self._start()
-
-    def _make_it_fit(self) -> None:
-        self.go_to("navSettings")
-        cast("SettingsPage", self.page("navSettings")).memory.make_it_fit()
-
-    def _start(self) -> None:
-        self.go_to("navTrain")
-        self.probe.cancel()
-        try:
-            self.training.start(self.draft.job())
-        except JobError as error:
-            self._on_refused(error)
-
-    def resume(self, run: Run) -> None:
-        self.go_to("navTrain")
-        self.training.resume(run)
-
-    def open_run(self, run: Run) -> None:
-        """Show a run on the Train page, from its file or live."""
-        current = self.training.active()
-        live = current is not None and current.folder == run.folder
-        cast("TrainPage", self.page("navTrain")).open_run(run, live)
-        self.go_to("navTrain")
-        if current is None and not self.training.is_busy():
-            run_in_background(run.is_alive, partial(self._follow, run), lambda _: None, self)
-
-    def _follow(self, run: Run, alive: bool) -> None:
-        """Follow the run on the page when another window, or the terminal, trains it."""
-        shown = cast("TrainPage", self.page("navTrain")).run()
-        if alive and shown == run and not self.training.is_busy():
-            self.training.attach(run)
-
-    def _back_to_current(self) -> None:
-        current = self.training.active()
-        if current is not None:
-            self.open_run(current)
-
-    def export(self, run: Run) -> None:
-        """Show the Export page with this run chosen."""
-        self.go_to("navExport")
-        cast("ExportPage", self.page("navExport")).set_run(run)
-
-    def start_export(self, job: ExportJob) -> None:
-        self.exports.start(job)
-
-    def _on_event(self, event: Event) -> None:
-        match event:
-            case MetricsLogged(step=step, total_steps=total):
-                text = self.tr("step {step} of {total}")
-                text = text.format(step=integer(step), total=integer(total))
-                self.sidebar.set_detail("navTrain", text)
-            case PhaseChanged(phase=phase):
-                self.sidebar.set_detail("navTrain", wording.phase_title(phase).lower())
-
-    def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
-        states = {
-            "RunCompleted": self.tr("finished"),
-            "RunStopped": self.tr("stopped"),
-            "RunFailed": self.tr("failed"),
-            "RunInterrupted": self.tr("interrupted"),
-        }
-        self.sidebar.set_detail("navTrain", states[terminal.type] if terminal else "")
-        if self._close_when_ended:
-            self._close_now()
-            return
-        if "navRuns" in self._pages:
-            cast("RunsPage", self._pages["navRuns"]).refresh()
-        if run is not None and isinstance(terminal, RunCompleted):
-            self._load_answers(run)
-        if isinstance(terminal, RunFailed):
-            message = f"{terminal.message} {terminal.remedy}".rstrip()
-            self._show_beside_field(Problem(terminal.field or "", message))
-        self._warm_up_soon()
-
-    def _on_refused(self, error: UserError) -> None:
-        """Every mistake beside its field, and all of them where Start was pressed."""
-        problems = error.problems if isinstance(error, JobError) else ()
-        problems = problems or (Problem(error.field or "", explain(error)),)
-        cast("TrainPage", self.page("navTrain")).show_problems(list(problems))
-        for problem in problems:
-            self._show_beside_field(problem)
-
-    def _show_beside_field(self, problem: Problem) -> None:
-        name = _page_of(problem.field)
-        if name:
-            page = cast("ModelPage | DatasetPage | SettingsPage", self.page(name))
-            page.show_problem(problem.field, problem.message)
-
-    def _on_export_refused(self, error: UserError) -> None:
-        cast("ExportPage", self.page("navExport")).refuse(error)
-
-    def _on_runs_found(self, found: list[runs.RunSummary]) -> None:
-        """Follow a run that outlived an earlier window; show the newest answers."""
-        live = next((summary for summary in found if summary.state == "running"), None)
-        if live is not None and not self.training.is_busy():
-            self.training.attach(live.run)
-        done = next((summary for summary in found if summary.state == "completed"), None)
-        if done is not None:
-            self._load_answers(done.run)
-
-    def _load_answers(self, run: Run) -> None:
-        run_in_background(
-            lambda: samples_of(run),
-            lambda found: cast("ChatPage", self.page("navChat")).show_answers(*found),
-            lambda _: None,  # the run's own page says what is wrong with it
-            self,
-        )
+            self.go_to(page_of(field) or "navSettings")
 
     # ------------------------------------------------------------------------------- closing
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if self.training.active() is not None and not self._may_close:
+        if not self.desk.may_close():
             event.ignore()
-            ask_about_training(self, self._stop_and_close, self._close_now)
             return
         self.settings.set_geometry(self.saveGeometry())
         self.settings.set_draft(self.draft.document())
@@ -492,26 +356,3 @@ class MainWindow(QMainWindow):
         self.helper.shutdown()
         event.accept()
         self.closed.emit()
-
-    def _stop_and_close(self) -> None:
-        self._close_when_ended = True
-        cast("TrainPage", self.page("navTrain")).show_stopping()
-        self.training.stop()
-
-    def _close_now(self) -> None:
-        self._may_close = True
-        self.close()
-
-
-def samples_of(run: Run) -> tuple[str, list[SampleGenerated]]:
-    """A run's name and its answers; for a thread."""
-    parts = journal.pieces(run.folder)
-    samples = [e for events, _ in parts for e in events if isinstance(e, SampleGenerated)]
-    return run.training_job().name, samples
-
-
-def _page_of(field: str) -> str:
-    """The page where a job field is edited; "" for what is no field."""
-    section = field.partition(".")[0]
-    known: dict[str, Any] = {"": "", "model": "navModel", "dataset": "navDataset"}
-    return str(known.get(section, "navSettings"))

@@ -69,7 +69,7 @@ def main() -> None:
     _wait(SETTLE_MS)
     run = _newest_finished()
     if run is not None:
-        window.open_run(run)
+        window.desk.open_run(run)
     for name in options.only or PAGES:
         window.go_to(PAGES[name])
         _wait(SETTLE_MS)

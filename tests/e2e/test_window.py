@@ -59,7 +59,7 @@ def window(
     made.show()
     qtbot.waitUntil(lambda: made.findChild(Plot, "vramChart") is not None, timeout=20_000)
     yield made
-    made._may_close = True
+    made.desk._may_close = True
     made.close()
     background.shutdown()
     made.deleteLater()
@@ -99,7 +99,7 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
     page = window.findChild(TrainPage)
     qtbot.waitUntil(lambda: page.buttons.resume.isVisible(), timeout=5_000)
 
-    window.export(run)
+    window.desk.export(run)
     qtbot.waitUntil(lambda: window.findChild(QWizard, "exportWizard") is not None, timeout=10_000)
     wizard = window.findChild(QWizard, "exportWizard")
     qtbot.mouseClick(wizard.button(QWizard.WizardButton.NextButton), Qt.MouseButton.LeftButton)

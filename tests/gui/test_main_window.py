@@ -207,7 +207,7 @@ def test_a_run_that_another_window_trains_is_followed_when_it_is_opened(
             journal = JournalWriter(run.folder)
             journal.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
             journal.close()
-            window.open_run(run)
+            window.desk.open_run(run)
             qtbot.wait(200)
         qtbot.waitUntil(lambda: bool(attached), timeout=5_000)
     assert attached == [live]
@@ -275,7 +275,7 @@ def test_closing_asks_while_training(
     assert stopped == [True]
     assert window.findChild(QAbstractButton, "stopButton").text() == "Saving"
     assert window.isVisible()  # until the run has saved
-    window._close_when_ended = False
+    window.desk._close_when_ended = False
     press("Keep training in the background")
     assert not window.isVisible()
 
@@ -435,7 +435,7 @@ def test_a_job_that_will_not_fit_is_asked_about_before_it_starts(
     window.draft.set_value("training.max_length", 4096)
     page = cast(TrainPage, window.page("navTrain"))
     qtbot.waitUntil(lambda: any("too much" in text for text in labels(page)), timeout=10_000)
-    window.start()
+    window.desk.start()
     box = window.findChild(QMessageBox, "startDialog")
     assert "too much" in box.informativeText()
     assert started == []
@@ -443,7 +443,7 @@ def test_a_job_that_will_not_fit_is_asked_about_before_it_starts(
     qtbot.waitUntil(lambda: bool(window.findChildren(FitDialog)), timeout=10_000)
     assert started == []
     window.findChild(FitDialog).reject()
-    window.start()
+    window.desk.start()
     box = window.findChildren(QMessageBox, "startDialog")[-1]
     next(button for button in box.buttons() if button.text() == "Start anyway").click()
     assert len(started) == 1

@@ -1,0 +1,213 @@
+"""What happens with runs on behalf of the pages: started, shown, followed, ended, exported.
+
+The window has the pages and their wiring; what follows from a run's beginning and end is here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from PySide6.QtCore import QObject
+
+from app.background import run_in_background
+from app.close_dialog import ask_about_training
+from app.i18n import explain, integer
+from app.start_dialog import ask_about_memory
+from app.widgets import memory_words, wording
+from training_backend import journal
+from training_backend.errors import JobError, Problem, UserError
+from training_backend.job import ExportJob
+from training_backend.protocol import (
+    Event,
+    MetricsLogged,
+    PhaseChanged,
+    RunCompleted,
+    RunFailed,
+    SampleGenerated,
+    Terminal,
+)
+from training_backend.runs import Run, RunSummary
+
+if TYPE_CHECKING:  # the pages are built, and their modules read, after the first paint
+    from app.main_window import MainWindow
+    from app.pages.chat import ChatPage
+    from app.pages.dataset import DatasetPage
+    from app.pages.export_wizard import ExportPage
+    from app.pages.model import ModelPage
+    from app.pages.runs import RunsPage
+    from app.pages.settings import SettingsPage
+    from app.pages.train import TrainPage
+
+
+class RunDesk(QObject):
+    """Takes what the pages ask of runs to the controllers, and what comes of it to the pages."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        self._training = window.training
+        self._exports = window.exports
+        self._may_close = False
+        self._close_when_ended = False
+        self._training.event_arrived.connect(self._on_event)
+        self._training.run_opened.connect(self.open_run)
+        self._training.run_ended.connect(self._on_run_ended)
+        self._training.refused.connect(self._on_refused)
+        self._exports.refused.connect(self._on_export_refused)
+
+    # --------------------------------------------------------------------------- what is asked for
+
+    def start(self) -> None:
+        """Train what the draft asks for; ask first when it does not seem to fit."""
+        shown = self._window.estimator.current
+        if shown is not None and shown.estimate.fit == "does_not_fit":
+            words = memory_words.verdict(shown.estimate)[0]
+            ask_about_memory(self._window, words, self.make_it_fit, self._start)
+        else:
+            self._start()
+
+    def make_it_fit(self) -> None:
+        """Show what would make the draft fit, beside its memory."""
+        self._window.go_to("navSettings")
+        cast("SettingsPage", self._window.page("navSettings")).memory.make_it_fit()
+
+    def _start(self) -> None:
+        self._window.go_to("navTrain")
+        self._window.probe.cancel()
+        try:
+            self._training.start(self._window.draft.job())
+        except JobError as error:
+            self._on_refused(error)
+
+    def resume(self, run: Run) -> None:
+        """Go on with an ended run."""
+        self._window.go_to("navTrain")
+        self._training.resume(run)
+
+    def open_run(self, run: Run) -> None:
+        """Show a run on the Train page, from its file or live."""
+        current = self._training.active()
+        live = current is not None and current.folder == run.folder
+        cast("TrainPage", self._window.page("navTrain")).open_run(run, live)
+        self._window.go_to("navTrain")
+        if current is None and not self._training.is_busy():
+            run_in_background(run.is_alive, partial(self._follow, run), lambda _: None, self)
+
+    def _follow(self, run: Run, alive: bool) -> None:
+        """Follow the run on the page when another window, or the terminal, trains it."""
+        shown = cast("TrainPage", self._window.page("navTrain")).run()
+        if alive and shown == run and not self._training.is_busy():
+            self._training.attach(run)
+
+    def back_to_current(self) -> None:
+        """Show the run that is under way."""
+        current = self._training.active()
+        if current is not None:
+            self.open_run(current)
+
+    def export(self, run: Run) -> None:
+        """Show the Export page with this run chosen."""
+        self._window.go_to("navExport")
+        cast("ExportPage", self._window.page("navExport")).set_run(run)
+
+    def start_export(self, job: ExportJob) -> None:
+        """Export; the Export page hears how it goes."""
+        self._exports.start(job)
+
+    def take_over(self, found: list[RunSummary]) -> None:
+        """Follow a run that outlived an earlier window; show the newest answers."""
+        live = next((summary for summary in found if summary.state == "running"), None)
+        if live is not None and not self._training.is_busy():
+            self._training.attach(live.run)
+        done = next((summary for summary in found if summary.state == "completed"), None)
+        if done is not None:
+            self._load_answers(done.run)
+
+    # ---------------------------------------------------------------------------- what comes of it
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case MetricsLogged(step=step, total_steps=total):
+                text = self.tr("step {step} of {total}")
+                text = text.format(step=integer(step), total=integer(total))
+                self._window.sidebar.set_detail("navTrain", text)
+            case PhaseChanged(phase=phase):
+                self._window.sidebar.set_detail("navTrain", wording.phase_title(phase).lower())
+
+    def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
+        states = {
+            "RunCompleted": self.tr("finished"),
+            "RunStopped": self.tr("stopped"),
+            "RunFailed": self.tr("failed"),
+            "RunInterrupted": self.tr("interrupted"),
+        }
+        self._window.sidebar.set_detail("navTrain", states[terminal.type] if terminal else "")
+        if self._close_when_ended:
+            self._close_now()
+            return
+        if self._window.is_built("navRuns"):
+            cast("RunsPage", self._window.page("navRuns")).refresh()
+        if run is not None and isinstance(terminal, RunCompleted):
+            self._load_answers(run)
+        if isinstance(terminal, RunFailed):
+            message = f"{terminal.message} {terminal.remedy}".rstrip()
+            self._show_beside_field(Problem(terminal.field or "", message))
+        self._window.warm_up_soon()
+
+    def _on_refused(self, error: UserError) -> None:
+        """Every mistake beside its field, and all of them where Start was pressed."""
+        problems = error.problems if isinstance(error, JobError) else ()
+        problems = problems or (Problem(error.field or "", explain(error)),)
+        cast("TrainPage", self._window.page("navTrain")).show_problems(list(problems))
+        for problem in problems:
+            self._show_beside_field(problem)
+
+    def _on_export_refused(self, error: UserError) -> None:
+        cast("ExportPage", self._window.page("navExport")).refuse(error)
+
+    def _show_beside_field(self, problem: Problem) -> None:
+        name = page_of(problem.field)
+        if name:
+            page = cast("ModelPage | DatasetPage | SettingsPage", self._window.page(name))
+            page.show_problem(problem.field, problem.message)
+
+    def _load_answers(self, run: Run) -> None:
+        run_in_background(
+            lambda: samples_of(run),
+            lambda found: cast("ChatPage", self._window.page("navChat")).show_answers(*found),
+            lambda _: None,  # the run's own page says what is wrong with it
+            self,
+        )
+
+    # ------------------------------------------------------------------------------------- closing
+
+    def may_close(self) -> bool:
+        """Whether the window may close now; asks what is to become of a run under way."""
+        if self._training.active() is None or self._may_close:
+            return True
+        ask_about_training(self._window, self._stop_and_close, self._close_now)
+        return False
+
+    def _stop_and_close(self) -> None:
+        self._close_when_ended = True
+        cast("TrainPage", self._window.page("navTrain")).show_stopping()
+        self._training.stop()
+
+    def _close_now(self) -> None:
+        self._may_close = True
+        self._window.close()
+
+
+def samples_of(run: Run) -> tuple[str, list[SampleGenerated]]:
+    """A run's name and its answers; for a thread."""
+    parts = journal.pieces(run.folder)
+    samples = [e for events, _ in parts for e in events if isinstance(e, SampleGenerated)]
+    return run.training_job().name, samples
+
+
+def page_of(field: str) -> str:
+    """The page where a job field is edited; "" for what is no field."""
+    section = field.partition(".")[0]
+    known: dict[str, Any] = {"": "", "model": "navModel", "dataset": "navDataset"}
+    return str(known.get(section, "navSettings"))
