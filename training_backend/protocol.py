@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from training_backend.errors import UserError
+
 Phase = Literal[
     "waiting",
     "loading",
@@ -208,6 +210,17 @@ class RunFailed(_Event):
     remedy: str = ""
     field: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: UserError) -> RunFailed:
+        """What the person was told, as the end of the run that it happened to."""
+        return cls(
+            code=error.code,
+            message=error.message,
+            remedy=error.remedy,
+            field=error.field,
+            params={key: str(value) for key, value in error.params.items()},
+        )
 
 
 class RunInterrupted(_Event):

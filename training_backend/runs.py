@@ -2,6 +2,7 @@
 
     <run id>/
       job.json          what was asked for
+      queued.json       that it waits for its turn, or did (see run_queue.py)
       events.jsonl      what happened (see journal.py); the truth about the run
       worker.log        the worker's own output, tracebacks included
       worker.json       pid of the worker that runs it, or ran it last

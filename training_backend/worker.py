@@ -196,10 +196,10 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
     except StopRequested:
         return RunStopped(checkpoint=str(resume_from.folder) if resume_from else None)
     except UserError as error:
-        return _failed(error)
+        return RunFailed.of(error)
     except MemoryError:
         traceback.print_exc()
-        return _failed(
+        return RunFailed.of(
             UserError(
                 "out_of_ram",
                 "The computer ran out of memory.",
@@ -210,10 +210,14 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
     except Exception as error:
         traceback.print_exc()
         if is_disk_full(error):
-            return _failed(_disk_full(Path(job.out) if isinstance(job, ExportJob) else run.folder))
+            return RunFailed.of(
+                _disk_full(Path(job.out) if isinstance(job, ExportJob) else run.folder)
+            )
         if isinstance(error, OSError):
-            return _failed(UserError("system_error", "The system refused: {reason}.", reason=error))
-        return _failed(
+            return RunFailed.of(
+                UserError("system_error", "The system refused: {reason}.", reason=error)
+            )
+        return RunFailed.of(
             UserError(
                 "unexpected",
                 "Something unexpected went wrong ({kind}: {reason}).",
@@ -230,16 +234,6 @@ def _disk_full(place: Path) -> UserError:
         "There is no room left on {drive}.",
         "Free some and start again; what was saved before is whole.",
         drive=drive_of(place),
-    )
-
-
-def _failed(error: UserError) -> RunFailed:
-    return RunFailed(
-        code=error.code,
-        message=error.message,
-        remedy=error.remedy,
-        field=error.field,
-        params={key: str(value) for key, value in error.params.items()},
     )
 
 
