@@ -68,10 +68,28 @@ class EvaluationSection(Section):
         50, "Test every", "Steps between tests on the held-out rows.", unit="steps", ge=1,
         le=1_000_000, advanced=True,
     )  # fmt: skip
+    keep_best: bool = field(
+        True,
+        "Keep the best",
+        "The result is the model of the test with the lowest held-out loss, not that of the last "
+        "step. Without held-out rows it is the last.",
+        advanced=True,
+    )
+    early_stopping_patience: int = field(
+        0,
+        "Stop early after",
+        "Ends the run when so many tests in a row brought no lower held-out loss; 3 is a good "
+        "choice.",
+        unit="tests",
+        special="off",
+        ge=0,
+        le=1000,
+        advanced=True,
+    )
     prompts: tuple[str, ...] = field(
         (),
         "Questions to try",
-        "One a line. The model answers them before the first step and after the last.",
+        "One a line. The model answers them before the first step and at every checkpoint.",
     )
     max_new_tokens: int = field(
         96, "Longest answer", "To those questions.", unit="tokens", ge=1, le=4096, advanced=True

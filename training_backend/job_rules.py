@@ -66,6 +66,13 @@ def _conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
             "training.train_sampling_strategy",
             "packed rows are all of one length already; choose random",
         )
+    tested = job.evaluation.held_out_fraction > 0 or job.dataset.held_out_path is not None
+    if job.evaluation.early_stopping_patience and not tested:
+        yield (
+            "evaluation.early_stopping_patience",
+            "no rows are held out to test on; set a held-out share or a test file, or turn this "
+            "off",
+        )
 
 
 def _dpo_conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ Every attempt opens with `RunStarted` and closes with exactly one terminal event
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -29,6 +30,7 @@ Phase = Literal[
     "verifying",
 ]
 Cause = Literal["signal", "exit_code", "vanished"]
+_LARGEST = 700.0  # a loss beyond which its exponential is no number
 
 
 class _Event(BaseModel):
@@ -118,14 +120,27 @@ class EvaluationLogged(_Event):
     reward_margin: float | None = None
     reward_accuracy: float | None = None
 
+    @property
+    def perplexity(self) -> float | None:
+        """exp(loss): of how many tokens the model would be as unsure as it is of the next one.
+
+        None in preference tuning, whose loss is not one of tokens.
+        """
+        return None if self.reward_margin is not None else math.exp(min(self.loss, _LARGEST))
+
 
 class SampleGenerated(_Event):
-    """The model's answer to one of the fixed prompts; at step 0 it is what the run starts from."""
+    """The model's answer to one of the fixed prompts; at step 0 it is what the run starts from.
+
+    `base` marks the answer of the base model as it is, which comes once. Where the run starts
+    from an adapter, that one's answer at step 0 comes besides.
+    """
 
     type: Literal["SampleGenerated"] = "SampleGenerated"
     step: int
     prompt: str
     answer: str
+    base: bool = False
 
 
 class CheckpointSaved(_Event):
@@ -185,12 +200,20 @@ class Heartbeat(_Event):
 
 
 class RunCompleted(_Event):
-    """The job was done to its end. `folder` holds the adapter or the export."""
+    """The job was done to its end. `folder` holds the adapter or the export.
+
+    `early_stopped_after`: the run ended before its last step, since so many tests in a row brought
+    no lower held-out loss. `best_step` and `best_loss`: what was kept is the model of this step,
+    with the lowest held-out loss of all tests; None where the last one is kept whatever it is.
+    """
 
     type: Literal["RunCompleted"] = "RunCompleted"
     folder: str
     step: int | None = None
     loss: float | None = None
+    early_stopped_after: int | None = None
+    best_step: int | None = None
+    best_loss: float | None = None
 
 
 class RunStopped(_Event):

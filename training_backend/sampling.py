@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria
+
+from training_backend.job import TrainingJob
+from training_backend.protocol import SampleGenerated
+from training_backend.worker import Reporter
+
+ANSWER_SECONDS = 60.0  # an answer that takes longer ends where it is
+
+
+def answer_prompts(
+    job: TrainingJob, trainer: Any, tokenizer: Any, step: int, reporter: Reporter
+) -> None:
+    """Have the model as it is after `step` steps answer the job's prompts, and say so.
+
+    At step 0 these are the base model's answers, to be read beside all later ones; an adapter
+    that the run starts from answers after it. Random numbers and the model's mode stay as they
+    were, so a training goes on as if it had not been asked.
+
+    Raises:
+        StopRequested: when asked to stop, also within an answer.
+    """
+
+    def answers(base: bool) -> None:
+        for prompt in job.evaluation.prompts:
+            reporter.phase("sampling")
+            longest = job.evaluation.max_new_tokens
+            text = answer(trainer.model, tokenizer, prompt, longest, reporter.check_stop)
+            reporter.emit(SampleGenerated(step=step, prompt=prompt, answer=text, base=base))
+
+    if step == 0 and job.model.adapter is not None:
+        with trainer.model.disable_adapter():
+            answers(base=True)
+        answers(base=False)
+    else:
+        answers(base=step == 0)
 
 
 @contextmanager
@@ -23,8 +59,18 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 
 
 @torch.no_grad()
-def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int) -> str:
-    """The model's greedy answer to one user message; the model's mode is left as it was."""
+def answer(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    max_new_tokens: int,
+    check_stop: Callable[[], None] = lambda: None,
+) -> str:
+    """The model's greedy answer to one user message; the model's mode is left as it was.
+
+    Args:
+        check_stop: is called at every token; what it raises ends the answer.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -38,6 +84,7 @@ def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int) -> str:
             output = model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
+                stopping_criteria=[_Limits(check_stop)],
                 do_sample=False,
                 temperature=None,
                 top_p=None,
@@ -49,3 +96,16 @@ def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int) -> str:
     new_tokens = output[0, inputs["input_ids"].shape[1] :]
     text: str = tokenizer.decode(new_tokens, skip_special_tokens=True)
     return text.strip()
+
+
+class _Limits(StoppingCriteria):  # type: ignore[misc]
+    """Ends an answer that takes too long; what it asks may raise."""
+
+    def __init__(self, check_stop: Callable[[], None]) -> None:
+        self._check_stop = check_stop
+        self._until = time.monotonic() + ANSWER_SECONDS
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        self._check_stop()
+        late = time.monotonic() > self._until
+        return torch.full((len(input_ids),), late, dtype=torch.bool, device=input_ids.device)

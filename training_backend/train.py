@@ -42,7 +42,6 @@ from training_backend.protocol import (
     PhaseChanged,
     RunCompleted,
     RunStopped,
-    SampleGenerated,
 )
 from training_backend.tokenizer import load_tokenizer
 from training_backend.trainer_habits import TrainerHabits
@@ -91,7 +90,7 @@ def _run(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total_steps = _total_steps(trainer)
     if resume_from is None:
-        _answer_prompts(job, trainer, tokenizer, 0, reporter)
+        sampling.answer_prompts(job, trainer, tokenizer, 0, reporter)
     reporter.phase(
         "training",
         total_steps=total_steps,
@@ -119,7 +118,7 @@ def _run(
     else:
         results.save_adapter(trainer, tokenizer, first, staging / target.name, target)
     with contextlib.suppress(StopRequested):
-        _answer_prompts(job, trainer, tokenizer, step, reporter)
+        sampling.answer_prompts(job, trainer, tokenizer, step, reporter)
     return RunCompleted(folder=str(target), step=step, loss=losses.recent(told))
 
 
@@ -277,12 +276,3 @@ def _base_parameters(model: Any) -> int:
         for p in model.parameters()
         if not p.requires_grad
     )
-
-
-def _answer_prompts(
-    job: TrainingJob, trainer: Any, tokenizer: Any, step: int, reporter: Reporter
-) -> None:
-    for prompt in job.evaluation.prompts:
-        reporter.phase("sampling")
-        text = sampling.answer(trainer.model, tokenizer, prompt, job.evaluation.max_new_tokens)
-        reporter.emit(SampleGenerated(step=step, prompt=prompt, answer=text))

@@ -98,6 +98,11 @@ FROM_ADAPTER = {"id": "owner/model", "adapter": "/first"}
             "training.train_sampling_strategy",
             "one length already",
         ),
+        (
+            {"evaluation": {"early_stopping_patience": 2}},
+            "evaluation.early_stopping_patience",
+            "no rows are held out",
+        ),
     ],
 )
 def test_what_cannot_go_together_is_refused_with_its_reason(
@@ -123,6 +128,20 @@ def test_every_conflict_is_told_at_once_also_of_a_job_to_be_probed() -> None:
 @pytest.mark.parametrize("start", ["default", "gaussian", "orthogonal", "olora", "pissa"])
 def test_every_start_goes_with_16_bit(start: str) -> None:
     sections: dict[str, Any] = {"lora": {"init_lora_weights": start}, "quantization": IN_16_BIT}
+    assert isinstance(parse_job(document(**sections)), TrainingJob)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"evaluation": {"early_stopping_patience": 2, "held_out_fraction": 0.1}},
+        {
+            "evaluation": {"early_stopping_patience": 2},
+            "dataset": {"path": "rows.jsonl", "held_out_path": "test.jsonl"},
+        },
+    ],
+)
+def test_early_stopping_goes_with_rows_to_test_on(sections: dict[str, Any]) -> None:
     assert isinstance(parse_job(document(**sections)), TrainingJob)
 
 

@@ -48,7 +48,9 @@ EVENTS: list[Event] = [
         power_watts=200.0,
     ),
     protocol.EvaluationLogged(step=3, epoch=0.5, loss=1.0),
-    protocol.SampleGenerated(step=0, prompt="Wie\nbitte?", answer='日本 👋 "quoted"\r\n\x00'),
+    protocol.SampleGenerated(
+        step=0, prompt="Wie\nbitte?", answer='日本 👋 "quoted"\r\n\x00', base=True
+    ),
     protocol.CheckpointSaved(step=5, path="/runs/r/checkpoints/checkpoint-5", bytes=123),
     protocol.MemoryMeasured(
         device="cuda:0",
@@ -69,7 +71,14 @@ EVENTS: list[Event] = [
     protocol.WarningRaised(code="c", message="m", params={"rows": [1, 2], "name": "x"}),
     protocol.LogLine(message="one line"),
     protocol.Heartbeat(),
-    protocol.RunCompleted(folder="/runs/r/adapter", step=20, loss=0.5),
+    protocol.RunCompleted(
+        folder="/runs/r/adapter",
+        step=20,
+        loss=0.5,
+        early_stopped_after=3,
+        best_step=14,
+        best_loss=0.75,
+    ),
     protocol.RunStopped(step=5, checkpoint="/runs/r/checkpoints/checkpoint-5"),
     protocol.RunFailed(code="c", message="m", remedy="r", field="model.id", params={"a": "b"}),
     protocol.RunInterrupted(cause="signal", detail="SIGKILL", log_tail="last words"),
@@ -139,3 +148,12 @@ def test_what_is_not_a_number_is_left_out_of_the_json() -> None:
         step=1, total_steps=2, epoch=0.5, loss=1.0, grad_norm=float("nan")
     )
     assert json.loads(event.model_dump_json())["grad_norm"] is None
+
+
+def test_perplexity_is_the_exponential_of_the_held_out_loss_and_none_of_preferences() -> None:
+    told = protocol.EvaluationLogged(step=3, epoch=0.5, loss=2.0)
+    assert told.perplexity == pytest.approx(7.389, abs=1e-3)
+    assert "perplexity" not in told.model_dump()  # it is no further fact
+    assert protocol.EvaluationLogged(step=3, epoch=0.5, loss=1e6).perplexity is not None
+    preferences = protocol.EvaluationLogged(step=3, epoch=0.5, loss=0.7, reward_margin=0.1)
+    assert preferences.perplexity is None
