@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from training_backend.protocol import (
+    AnswersScored,
     CheckpointSaved,
     EvaluationLogged,
     Event,
@@ -41,7 +42,10 @@ PHASES = {
     "saving": "Saving",
     "merging": "Merging",
     "verifying": "Checking",
+    "scoring": "Comparing answers",
 }
+
+SCORES = {"exact_match": "Exact match", "f1": "F1", "rouge_l": "ROUGE-L"}
 
 
 class JsonReport:
@@ -124,6 +128,8 @@ class ConsoleReport:
             case SampleGenerated(step=step):
                 when = "Before training" if step == 0 else f"After step {step}"
                 self.say(f"{when} - {event.prompt}\n  {event.answer}\n")
+            case AnswersScored():
+                self.say(_scores(event))
             case WarningRaised():
                 self.say(f"Note: {event.message}")
             case RunCompleted():
@@ -137,6 +143,18 @@ class ConsoleReport:
 
     def bar(self, words: str, done: float, total: float | None) -> None:
         self._progress.update(self._task, description=words, completed=done, total=total)
+
+
+def _scores(event: AnswersScored) -> str:
+    lines = [f"Answers to {event.rows} held-out rows against the data's own:"]
+    for score in event.scores:
+        name = SCORES[score.name]
+        if score.before is None:
+            lines.append(f"  {name:12} {score.after:.1%}")
+            continue
+        margin = f", give or take {score.margin * 100:.1f} points" if score.margin else ""
+        lines.append(f"  {name:12} {score.before:.1%} before, {score.after:.1%} after{margin}")
+    return "\n".join(lines)
 
 
 def _why(event: RunFailed | RunInterrupted) -> str:

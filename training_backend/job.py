@@ -94,6 +94,17 @@ class EvaluationSection(Section):
     max_new_tokens: int = field(
         96, "Longest answer", "To those questions.", unit="tokens", ge=1, le=4096, advanced=True
     )
+    task_metric_rows: int = field(
+        0,
+        "Compare answers of",
+        "At the end so many held-out rows are answered, and the answers compared with the data's "
+        "own (exact match, F1, ROUGE-L). 50 to 200 tell enough.",
+        unit="rows",
+        special="off",
+        ge=0,
+        le=10_000,
+        advanced=True,
+    )
 
 
 class TrainingJob(Section):

@@ -73,6 +73,12 @@ def _conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
             "no rows are held out to test on; set a held-out share or a test file, or turn this "
             "off",
         )
+    if job.evaluation.task_metric_rows and not tested:
+        yield (
+            "evaluation.task_metric_rows",
+            "no rows are held out to be answered; set a held-out share or a test file, or turn "
+            "this off",
+        )
 
 
 def _dpo_conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:

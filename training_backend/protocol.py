@@ -28,7 +28,9 @@ Phase = Literal[
     "saving",
     "merging",
     "verifying",
+    "scoring",
 ]
+ScoreName = Literal["exact_match", "f1", "rouge_l"]
 Cause = Literal["signal", "exit_code", "vanished"]
 _LARGEST = 700.0  # a loss beyond which its exponential is no number
 
@@ -141,6 +143,46 @@ class SampleGenerated(_Event):
     prompt: str
     answer: str
     base: bool = False
+
+
+class Score(BaseModel):
+    """One measure of answers against the data's own, as the mean over the rows, from 0 to 1.
+
+    `before` is the base model's, None where the run changed the base itself. `margin` is half
+    the width of the 95 % confidence interval of `after` - `before` (paired rows, normal
+    approximation): a smaller difference may be chance.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ScoreName
+    before: float | None
+    after: float
+    margin: float | None = None
+
+
+class ScoredAnswer(BaseModel):
+    """A held-out row: the question, the data's answer, the base model's and the trained one's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    reference: str
+    before: str | None
+    after: str
+
+
+class AnswersScored(_Event):
+    """How the answers to `rows` held-out rows compare with the data's own, after `step` steps.
+
+    `examples` are a few of them, shortened; all are in the run's `scores.jsonl`.
+    """
+
+    type: Literal["AnswersScored"] = "AnswersScored"
+    step: int
+    rows: int
+    scores: tuple[Score, ...]
+    examples: tuple[ScoredAnswer, ...] = ()
 
 
 class CheckpointSaved(_Event):
@@ -263,6 +305,7 @@ Event = Annotated[
     | MemorySampled
     | EvaluationLogged
     | SampleGenerated
+    | AnswersScored
     | CheckpointSaved
     | MemoryMeasured
     | WarningRaised

@@ -32,6 +32,7 @@ from app.widgets.run_charts import RunCharts
 from training_backend import runs
 from training_backend.errors import Problem, UserError
 from training_backend.protocol import (
+    AnswersScored,
     CheckpointSaved,
     EvaluationLogged,
     Event,
@@ -242,6 +243,8 @@ class TrainPage(QWidget):
                 self.charts.add_evaluation(event)
             case SampleGenerated():
                 self.answers.add(event)
+            case AnswersScored():
+                pass
             case CheckpointSaved():
                 shown.checkpoint = event
             case WarningRaised(code="loss_rose"):

@@ -31,6 +31,7 @@ _PHASES: dict[Phase, str] = {
     "saving": str(QT_TRANSLATE_NOOP("wording", "Saving the result")),
     "merging": str(QT_TRANSLATE_NOOP("wording", "Merging the adapter into the model")),
     "verifying": str(QT_TRANSLATE_NOOP("wording", "Checking the files")),
+    "scoring": str(QT_TRANSLATE_NOOP("wording", "Comparing answers with the data's own")),
 }
 _DEMO = {"demo": "SmolLM2-135M-Instruct", "smollm2-demo": "SmolLM2-135M-Instruct"}
 

@@ -104,6 +104,7 @@ FULL: dict[str, Any] = {
         "early_stopping_patience": 3,
         "prompts": ["Hello?", "And now?"],
         "max_new_tokens": 12,
+        "task_metric_rows": 30,
     },
 }
 

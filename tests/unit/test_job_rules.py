@@ -103,6 +103,11 @@ FROM_ADAPTER = {"id": "owner/model", "adapter": "/first"}
             "evaluation.early_stopping_patience",
             "no rows are held out",
         ),
+        (
+            {"evaluation": {"task_metric_rows": 20}},
+            "evaluation.task_metric_rows",
+            "no rows are held out",
+        ),
     ],
 )
 def test_what_cannot_go_together_is_refused_with_its_reason(
@@ -111,6 +116,18 @@ def test_what_cannot_go_together_is_refused_with_its_reason(
     found = refused(**sections)
     assert found.keys() == {field}
     assert words in found[field]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"evaluation": {"held_out_fraction": 0.1}},
+        {"dataset": {"path": "rows.jsonl", "held_out_path": "test.jsonl"}},
+    ],
+)
+def test_answers_can_be_compared_where_rows_are_held_out(sections: dict[str, Any]) -> None:
+    evaluation = {"task_metric_rows": 20, **sections.pop("evaluation", {})}
+    parse_job(document(**sections, evaluation=evaluation))
 
 
 def test_every_conflict_is_told_at_once_also_of_a_job_to_be_probed() -> None:

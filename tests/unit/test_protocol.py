@@ -51,6 +51,14 @@ EVENTS: list[Event] = [
     protocol.SampleGenerated(
         step=0, prompt="Wie\nbitte?", answer='日本 👋 "quoted"\r\n\x00', base=True
     ),
+    protocol.AnswersScored(
+        step=20,
+        rows=50,
+        scores=(protocol.Score(name="f1", before=0.25, after=0.5, margin=0.1),),
+        examples=(
+            protocol.ScoredAnswer(question="Wie?", reference="So.", before="日本", after="So"),
+        ),
+    ),
     protocol.CheckpointSaved(step=5, path="/runs/r/checkpoints/checkpoint-5", bytes=123),
     protocol.MemoryMeasured(
         device="cuda:0",
