@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,6 +66,11 @@ class Reporter:
         self._feed = feed
         self._last = time.monotonic()
         self._order = threading.Lock()
+        self._listeners: list[Callable[[Event], None]] = []
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Tell it every event from now on, too; from whichever thread it comes."""
+        self._listeners.append(listener)
 
     def emit(self, event: Event) -> None:
         """Record an event and offer it to the window, which never holds up the training."""
@@ -76,6 +82,8 @@ class Reporter:
                     self._feed.put(line, timeout=STATE_CHANGE_WAIT_SECONDS)
                 else:
                     self._feed.put_nowait(line)
+        for listener in self._listeners:
+            listener(event)
 
     def phase(self, phase: Phase, fraction: float | None = None, **known: Any) -> None:
         """Say what is being done; between phases a request to stop is obeyed."""
@@ -182,8 +190,9 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
             card_lock.hold(devices.this_device(), job.name, reporter)
         match job:
             case TrainingJob():
-                from training_backend import train
+                from training_backend import tensorboard_log, train
 
+                tensorboard_log.follow(job, reporter, resume_from.step if resume_from else None)
                 return train.run(job, reporter, resume_from)
             case ProbeJob():
                 from training_backend import probe
