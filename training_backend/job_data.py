@@ -215,6 +215,16 @@ class DatasetSection(ReadingSection):
         None, "Test file", "A file of its own to test on, read as the first source.", form=False,
         min_length=1,
     )  # fmt: skip
+    max_rows: int | None = field(
+        None,
+        "Rows to learn from",
+        "So many at most, chosen by the seed; the rows to test on stay the same. By default all.",
+        form=False,
+        advanced=True,
+        aliases=("max_samples", "max_train_samples"),
+        ge=1,
+        le=1_000_000_000,
+    )
     loss_on: LossOn = field(
         "assistant",
         "Learn from",

@@ -15,7 +15,7 @@ from app.widgets import wording
 from app.widgets.card import ElidedLabel, QuietButton
 from app.widgets.source_list import SourceList
 from app.widgets.source_options import SourceOptions
-from app.widgets.split_options import FILE, LOSS, SHARE, SplitOptions
+from app.widgets.split_options import FILE, LOSS, ROWS, SHARE, SplitOptions
 from app.widgets.template_choice import FIELD as TEMPLATE
 from training_backend.data.table import Details, Notice
 
@@ -124,7 +124,7 @@ class DataOptions(QWidget):
         self._show_summary()
 
     def _on_draft_changed(self, field: str) -> None:
-        if field in (SHARE, FILE, LOSS, TEMPLATE, "dataset.sources"):
+        if field in (SHARE, FILE, ROWS, LOSS, TEMPLATE, "dataset.sources"):
             self._show_summary()
 
     def _show_summary(self) -> None:
@@ -138,6 +138,8 @@ class DataOptions(QWidget):
         elif isinstance(share, (int, float)) and share > 0:
             percent = number(share * 100, 0 if (share * 100) % 1 == 0 else 1)
             parts.append(self.tr("tests on {share} % of the rows").format(share=percent))
+        if isinstance(value(ROWS), int):
+            parts.append(self.tr("at most {count} rows").format(count=integer(value(ROWS))))
         if value(LOSS) != "assistant":
             last = value(LOSS) == "last_answer"
             parts.append(self.tr("learns the last answer") if last else self.tr("learns all"))

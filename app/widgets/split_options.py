@@ -19,12 +19,13 @@ SHARE = "evaluation.held_out_fraction"
 FILE = "dataset.held_out_path"
 LOSS = "dataset.loss_on"
 PIECE = "dataset.chunk_length"
+ROWS = "dataset.max_rows"
 FIRST_SHARE = 0.05
 MAX_PERCENT = 50
 
 
 class SplitOptions(QWidget):
-    """Small inputs in a row: test rows, learned turns, chat template, length of pieces."""
+    """Small inputs in a row: what is tested on and learned from, template, length of pieces."""
 
     def __init__(self, draft: JobDraft, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -36,6 +37,7 @@ class SplitOptions(QWidget):
         layout.setSpacing(8)
         flow = self.row = FlowRow()
         flow.add(self._test_part())
+        flow.add(self._rows_part())
         flow.add(self._loss_part())
         flow.add(self._piece_part())
         self.template = TemplateChoice(draft)
@@ -51,7 +53,8 @@ class SplitOptions(QWidget):
         self._file.picked.connect(self._on_file)
         layout.addWidget(self._file)
         self._errors = {
-            field: ErrorLabel(f"error_{field.replace('.', '_')}") for field in (FILE, LOSS, PIECE)
+            field: ErrorLabel(f"error_{field.replace('.', '_')}")
+            for field in (FILE, ROWS, LOSS, PIECE)
         }
         # The settings page has a label of the usual name for this field.
         self._errors[SHARE] = ErrorLabel("error_dataset_held_out_share")
@@ -94,6 +97,18 @@ class SplitOptions(QWidget):
         self._share.valueChanged.connect(self._on_share)
         self._percent = secondary_label(self.tr("%"))
         return labelled(self.tr("Test on"), self._test, self._share, self._percent)
+
+    def _rows_part(self) -> QWidget:
+        self._rows = NumberEdit(
+            whole=True, minimum=0, maximum=1_000_000_000, special=self.tr("all rows")
+        )
+        self._rows.setObjectName("field_dataset_max_rows")
+        self._rows.setAccessibleName(self.tr("Rows to learn from, at most"))
+        self._rows.setFixedWidth(96)
+        self._rows.valueChanged.connect(
+            lambda value: self._draft.set_value(ROWS, None if value == 0 else value)
+        )
+        return labelled(self.tr("Rows to use"), self._rows)
 
     def _loss_part(self) -> QWidget:
         self._loss = SteadyComboBox()
@@ -151,7 +166,7 @@ class SplitOptions(QWidget):
     def _on_draft_changed(self, field: str) -> None:
         if field == FILE:
             self._wants_file = False
-        if field in (SHARE, FILE, LOSS, PIECE):
+        if field in (SHARE, FILE, ROWS, LOSS, PIECE):
             self._show()
 
     # ---------------------------------------------------------------------------- what is shown
@@ -166,6 +181,9 @@ class SplitOptions(QWidget):
             self._test.setCurrentIndex(self._test.findData(choice))
             self._share.setValue(share if isinstance(share, str) else round(share * 100, 4))
             self._loss.setCurrentIndex(max(0, self._loss.findData(draft.value(LOSS))))
+        with QSignalBlocker(self._rows):
+            rows = draft.value(ROWS)
+            self._rows.setValue(0 if rows is None else rows)
         with QSignalBlocker(self._piece):
             piece = draft.value(PIECE)
             self._piece.setValue(0 if piece is None else piece)

@@ -118,6 +118,16 @@ def test_what_is_learned_from(options: SplitOptions, draft: JobDraft) -> None:
     assert combo(options, "field_dataset_loss_on").currentData() == "assistant"
 
 
+def test_how_many_rows_are_learned_from(options: SplitOptions, draft: JobDraft) -> None:
+    rows = options.findChild(NumberEdit, "field_dataset_max_rows")
+    assert rows is not None and rows.lineEdit().placeholderText() == "all rows"
+    rows.setValue(500)
+    assert draft.job().dataset.max_rows == 500
+    draft.undo()
+    assert rows.lineEdit().text() == ""
+    assert draft.job().dataset.max_rows is None
+
+
 def test_plain_text_has_pieces_and_no_turns(options: SplitOptions, draft: JobDraft) -> None:
     piece = options.findChild(NumberEdit, "field_dataset_chunk_length")
     assert piece is not None and not piece.isVisible()
@@ -148,5 +158,6 @@ def test_chat_template(options: SplitOptions, draft: JobDraft) -> None:
 def test_everything_has_a_name(options: SplitOptions) -> None:
     for kind in (QComboBox, NumberEdit, QLineEdit):
         for widget in options.findChildren(kind):
-            if widget.objectName() != "qt_spinbox_lineedit" and widget.isVisible():
+            # The line inside a number's box has the name of its box.
+            if widget.isVisible() and not isinstance(widget.parent(), NumberEdit):
                 assert widget.accessibleName(), widget

@@ -46,6 +46,7 @@ FULL: dict[str, Any] = {
         },
         "sources": [],
         "held_out_path": "/data/test.csv",
+        "max_rows": 500,
         "loss_on": "last_answer",
         "chat_template": "chatml",
         "chunk_length": 512,

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training_backend.data.split import hold_out, mix
+from training_backend.data.split import choose, hold_out, mix
 
 keys = st.lists(st.integers(0, 30), min_size=2, max_size=200)
 
@@ -26,6 +26,21 @@ def test_no_held_out_row_has_a_duplicate_among_the_rest(
 def test_the_share_is_met_where_all_rows_differ() -> None:
     assert len(hold_out(range(1000), 0.05, 1)) == 50
     assert hold_out(range(1000), 0.05, 1) != hold_out(range(1000), 0.05, 2)
+
+
+@given(st.lists(st.integers(0, 500), unique=True), st.integers(1, 400), st.integers(1, 400))
+def test_a_smaller_choice_is_part_of_a_larger_one(
+    places: list[int], some: int, others: int
+) -> None:
+    few, many = (set(choose(places, count, 7)) for count in sorted((some, others)))
+    assert few <= many <= set(places)
+    assert len(few) == min(some, others, len(places))
+
+
+def test_the_choice_depends_on_the_seed_and_takes_from_everywhere() -> None:
+    assert choose(range(1000), 50, 1) != choose(range(1000), 50, 2)
+    assert max(choose(range(1000), 50, 1)) > 800
+    assert choose(range(9), 50, 1) == list(range(9))
 
 
 def test_without_weights_every_row_comes_once() -> None:

@@ -83,6 +83,8 @@ class Numbers:
         train = self.sequences
         if job.dataset.held_out_path is None:
             train -= round(self.sequences * job.evaluation.held_out_fraction)
+        if job.dataset.max_rows is not None and self.rows:
+            train = min(train, round(self.sequences * job.dataset.max_rows / self.rows))
         if training.packing and self.sequences:
             train = math.ceil(self.kept_tokens / training.max_length * train / self.sequences)
         batches = math.ceil(train / training.per_device_train_batch_size)

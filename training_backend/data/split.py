@@ -29,6 +29,17 @@ def hold_out(keys: Sequence[Hashable], fraction: float, seed: int) -> list[int]:
     return sorted(held)
 
 
+def choose(places: Sequence[int], count: int, seed: int) -> list[int]:
+    """So many of the places, in their order; all where there are no more.
+
+    A smaller choice is a part of every larger one with the same seed, so that trainings on more
+    and more rows differ in what was added alone.
+    """
+    order = list(places)
+    random.Random(seed).shuffle(order)
+    return sorted(order[:count])
+
+
 def mix(sources: Sequence[Sequence[int]], weights: Sequence[float | None], seed: int) -> list[int]:
     """The rows of one epoch of a mixture, shuffled.
 

@@ -83,6 +83,12 @@ def training_rows(
         held = _held_out(rows, job)
         held_out = rows.dataset(held) if held else None
     chosen = rows.epoch(set(held), job)
+    most, there = job.dataset.max_rows, len(rows.keys) - len(held)
+    if most is not None and there < most:
+        warnings.append(
+            ("fewer_rows", "There are {count} rows to learn from, fewer than the {most} asked for.",
+             {"count": there, "most": most})
+        )  # fmt: skip
     warnings += _repeats(rows, chosen, preparation)
     # Known now that every row has been gone through; said first.
     warnings[:0] = [(notice.code, notice.message, notice.params) for notice in preparation.notices]
@@ -196,9 +202,11 @@ class _Rows:
         """The places of the rows of one epoch, those held out left out."""
         sources = job.dataset.resolved_sources()
         places: list[list[int]] = [[] for _ in sources]
-        for place, source in enumerate(self.sources):
-            if place not in held:
-                places[source].append(place)
+        free = [place for place in range(len(self.sources)) if place not in held]
+        if (most := job.dataset.max_rows) is not None:
+            free = split.choose(free, most, job.training.seed)
+        for place in free:
+            places[self.sources[place]].append(place)
         return split.mix(places, [source.weight for source in sources], job.training.seed)
 
     def dataset(self, places: list[int]) -> Any:
