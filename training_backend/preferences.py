@@ -20,13 +20,15 @@ _OURS = "LORASMITH_SET_OFFLINE"  # tells child processes who set them
 
 class Preferences(BaseModel):
     """`models_folder` is where models are downloaded to ("": where other programs keep theirs);
-    `gpu` the UUID of the card to train on ("": the first one)."""
+    `gpu` the UUID of the card to train on ("": the first one); `keep_awake` whether the computer
+    stays awake while runs remain."""
 
     model_config = ConfigDict(frozen=True)
 
     work_offline: bool = Field(default=False)
     models_folder: str = Field(default="")
     gpu: str = Field(default="")
+    keep_awake: bool = Field(default=True)
 
 
 def load() -> Preferences:
