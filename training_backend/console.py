@@ -39,6 +39,7 @@ PHASES = {
     "measuring": "Trying one step",
     "sampling": "Answering the questions",
     "training": "Training",
+    "paused": "Paused; the model stays in memory",
     "saving": "Saving",
     "merging": "Merging",
     "verifying": "Checking",

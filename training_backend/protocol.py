@@ -25,6 +25,7 @@ Phase = Literal[
     "measuring",
     "sampling",
     "training",
+    "paused",
     "saving",
     "merging",
     "verifying",

@@ -7,7 +7,7 @@
       worker.log        the worker's own output, tracebacks included
       worker.json       pid of the worker that runs it, or ran it last
       worker.lock       held by that worker while it lives; the system frees it
-      requests/         what the person asks of a live run: one empty file a request
+      requests/         what the person asks of a live run (see run_requests.py)
       checkpoints/      finished checkpoint-<step>/ folders, each with COMPLETE.json
       adapter/          the result
 
@@ -48,9 +48,9 @@ from training_backend.protocol import (
     RunStopped,
     parse_event,
 )
+from training_backend.run_requests import Request, Requests
 
 State = Literal["queued", "running", "completed", "stopped", "failed", "interrupted"]
-Request = Literal["stop"]
 
 logger = logging.getLogger(__name__)
 
@@ -124,14 +124,16 @@ class Run:
     def worker_lock(self) -> FileLock:
         return FileLock(self.folder / "worker.lock")
 
+    @property
+    def requests(self) -> Requests:
+        return Requests(self.folder / "requests")
+
     def request(self, what: Request) -> None:
         """Ask a live worker for something; it looks at the end of every step."""
-        folder = self.folder / "requests"
-        folder.mkdir(exist_ok=True)
-        (folder / what).touch()
+        self.requests.ask(what)
 
     def requested(self, what: Request) -> bool:
-        return (self.folder / "requests" / what).exists()
+        return self.requests.is_asked(what)
 
     def claim(self) -> None:
         """Note down that the calling process is the run's worker."""
@@ -139,8 +141,7 @@ class Run:
         write_json_atomic(self.folder / "worker.json", {"pid": me.pid, "created": me.create_time()})
 
     def clear_requests(self) -> None:
-        for path in (self.folder / "requests").glob("*"):
-            path.unlink(missing_ok=True)
+        self.requests.clear()
 
     def worker(self) -> psutil.Process | None:
         """The live worker's process, or None."""

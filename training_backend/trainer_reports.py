@@ -18,13 +18,12 @@ from training_backend.worker import Reporter
 
 
 class TrainerReports(TrainerCallback):  # type: ignore[misc]
-    """Turns what the trainer says into events, and requests into what it understands."""
+    """Turns what the trainer says into events, and what it saves into finished checkpoints."""
 
     def __init__(self, job: TrainingJob, reporter: Reporter, staging: Path) -> None:
         self._job = job
         self._reporter = reporter
         self._staging = staging
-        self.stopped = False
         self._tokens = 0.0
         self._logged_at = self._began_at = time.monotonic()
         self._first_step = 0
@@ -33,11 +32,10 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         self._first_step = state.global_step
         self._logged_at = self._began_at = time.monotonic()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._reporter.stop_requested() and state.global_step < state.max_steps:
-            self.stopped = True
-            control.should_save = True
-            control.should_training_stop = True
+    def leave_out(self, seconds: float) -> None:
+        """So long the training stood still; that says nothing about its speed."""
+        self._logged_at += seconds
+        self._began_at += seconds
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:

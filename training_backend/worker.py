@@ -50,6 +50,11 @@ STATE_CHANGE_WAIT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
 LOCK_WAIT_SECONDS = 10.0
 
+_TOO_LATE = {
+    "checkpoint": "save another checkpoint",
+    "pause": "pause",
+    "question": "answer a question that was asked",
+}
 _STATE_CHANGES = (RunStarted, PhaseChanged, CheckpointSaved, WarningRaised, *TERMINAL_TYPES)
 
 
@@ -170,6 +175,8 @@ def _work(run: Run, feed: Any) -> int:
         terminal = _outcome(run, reporter, resume_from)
         ended.set()
         pulse.join()
+        with contextlib.suppress(OSError):  # a full disk; what matters more is the end
+            _tell_left_over(run, reporter)
         run.clear_requests()
         reporter.emit(terminal)
         reporter.close()
@@ -244,6 +251,15 @@ def _disk_full(place: Path) -> UserError:
         "Free some and start again; what was saved before is whole.",
         drive=drive_of(place),
     )
+
+
+def _tell_left_over(run: Run, reporter: Reporter) -> None:
+    """Say what was asked too late to be done."""
+    for what in run.requests.pending():
+        if what in _TOO_LATE:
+            reporter.warn(
+                "request_too_late", "The run ended before it could {what}.", what=_TOO_LATE[what]
+            )
 
 
 def _pulse(reporter: Reporter, ended: threading.Event) -> None:

@@ -28,6 +28,7 @@ _PHASES: dict[Phase, str] = {
     "tokenising": str(QT_TRANSLATE_NOOP("wording", "Preparing the data")),
     "measuring": str(QT_TRANSLATE_NOOP("wording", "Trying one step")),
     "training": str(QT_TRANSLATE_NOOP("wording", "Training")),
+    "paused": str(QT_TRANSLATE_NOOP("wording", "Paused")),
     "saving": str(QT_TRANSLATE_NOOP("wording", "Saving the result")),
     "merging": str(QT_TRANSLATE_NOOP("wording", "Merging the adapter into the model")),
     "verifying": str(QT_TRANSLATE_NOOP("wording", "Checking the files")),
