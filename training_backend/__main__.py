@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from training_backend import journal, preferences, preflight, runs
+from training_backend import journal, live_commands, preferences, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
 from training_backend.job import (
@@ -113,15 +113,6 @@ def resume(options: argparse.Namespace) -> int:
     if not options.json:
         print(run.folder)
     return _exit_code(terminal)
-
-
-def stop(options: argparse.Namespace) -> int:
-    run = runs.find(options.run)
-    if not run.is_alive():
-        raise UserError("not_running", "Run {run} is not running.", run=run.id)
-    run.request("stop")
-    _result(options, {"id": run.id, "requested": "stop"}, f"Asked {run.id} to save and stop.")
-    return 0
 
 
 def list_runs(options: argparse.Namespace) -> int:
@@ -411,8 +402,9 @@ def _report(options: argparse.Namespace) -> Report:
     return JsonReport() if options.json else ConsoleReport()
 
 
-def _result(options: argparse.Namespace, document: Any, text: str) -> None:
+def _result(options: argparse.Namespace, document: Any, text: str) -> int:
     print(json.dumps(document, indent=2, default=str) if options.json else text)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -435,7 +427,9 @@ def _parser() -> argparse.ArgumentParser:
     add("resume", resume, "go on from the newest whole checkpoint").add_argument(
         "run", metavar="RUN"
     )
-    add("stop", stop, "ask a live run to save and stop").add_argument("run", metavar="RUN")
+    live_commands.register(
+        lambda name, ask, help: add(name, lambda options: _result(options, *ask(options)), help)
+    )
     command = add("preview", preview, "what the model sees: tokens, text, loss mask")
     command.add_argument("job", type=Path, metavar="JOB.json")
     command.add_argument("--rows", type=_positive, default=5, metavar="N", help="5 by default")
