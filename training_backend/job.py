@@ -180,8 +180,27 @@ def load_job(path: Path) -> Job:
 
     Raises `UserError` when the file cannot be read and `JobError` for its content.
     """
+    job = parse_job(read_document(path), str(path))
+    return anchored(job, path.resolve().parent) if isinstance(job, TrainingJob) else job
+
+
+def read_document(path: Path, most_bytes: int = -1) -> Any:
+    """The JSON in a file, whatever it says. Raises `UserError`.
+
+    Args:
+        most_bytes: a larger file is refused.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1 if most_bytes >= 0 else -1)
+        if 0 <= most_bytes < len(data):
+            raise UserError(
+                "job_too_large",
+                "{path} is too large for a job file.",
+                "Choose the file with the settings, not the data.",
+                path=path,
+            )
+        return json.loads(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError("job_missing", "There is no job file {path}.", path=path) from None
     except IsADirectoryError:
@@ -192,14 +211,20 @@ def load_job(path: Path) -> Job:
             "{path} is not valid JSON: {reason} in line {line}, column {column}.",
             path=path, reason=error.msg, line=error.lineno, column=error.colno,
         ) from None  # fmt: skip
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, 5,000 digits, too deep
+    except UnicodeDecodeError:
+        raise UserError(
+            "job_not_text",
+            "{path} is not text in UTF-8, so it is no job file.",
+            "Choose a job file, or save this one anew as UTF-8.",
+            path=path,
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:  # 5,000 digits, too deep
         raise UserError(
             "job_unreadable", "{path} cannot be read: {reason}.", path=path, reason=error
         ) from None
-    return _anchored(parse_job(data, str(path)), path.resolve().parent)
 
 
-def _anchored(job: Job, folder: Path) -> Job:
+def anchored(job: TrainingJob, folder: Path) -> TrainingJob:
     """Make paths that exist beside the job file absolute, so that the run outlives the cwd."""
 
     def absolute(text: str) -> str:
@@ -212,8 +237,6 @@ def _anchored(job: Job, folder: Path) -> Job:
                 return str(Path(candidate))
         return text
 
-    if not isinstance(job, TrainingJob):
-        return job
     paths = {"id": absolute(job.model.id)}
     if job.model.adapter is not None:
         paths["adapter"] = absolute(job.model.adapter)

@@ -385,8 +385,8 @@ def test_bad_json_is_told_with_line_and_column(tmp_path: Path) -> None:
     ("content", "code"),
     [
         (b"", "job_not_json"),
-        (b'{"name": "\xe9"}', "job_unreadable"),
-        ('{"name": "ü"}'.encode("utf-16"), "job_unreadable"),
+        (b'{"name": "\xe9"}', "job_not_text"),
+        ('{"name": "ü"}'.encode("utf-16"), "job_not_text"),
         (b'{"seed": ' + b"1" * 5000 + b"}", "job_unreadable"),
         (b"[" * 100_000, "job_unreadable"),
         (b"\x00" * 100, "job_not_json"),
