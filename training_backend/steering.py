@@ -41,7 +41,6 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         self._reports = reports
         self._passed_over: set[Path] = set()  # done, but their files cannot be removed
         self._pausing = False
-        self.stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         with self._not_counted():
@@ -57,7 +56,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
             control.should_save = self._pausing = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self._pausing or self.stopped:
+        if not self._pausing or self._reports.stopped:
             return
         self._pausing = False
         with self._not_counted():
@@ -122,7 +121,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         self._reporter.emit(SampleGenerated(step=step, prompt=prompt, answer=text))
 
     def _stop(self, control: Any) -> None:
-        self.stopped = control.should_training_stop = True
+        self._reports.stopped = control.should_training_stop = True
 
     def _enter(self, phase: Phase) -> None:
         # Not `Reporter.phase`: to raise here would end the training without saving.

@@ -86,8 +86,9 @@ def _run(
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
     reports = TrainerReports(job, reporter, staging)
     trainer.add_callback(reports)
-    steering = Steering(job, reporter, reports)
-    trainer.add_callback(steering)  # the last one: a pause begins when all else is done
+    trainer.add_callback(
+        Steering(job, reporter, reports)
+    )  # the last one: a pause begins when all else is done
     first = lora.first_weights(job, trainer.model)
 
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
@@ -110,7 +111,7 @@ def _run(
         trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
         step, told = trainer.state.global_step, _losses(trainer.state.log_history)
     _warn_of_rise(told, job, reporter)
-    if steering.stopped:
+    if reports.stopped:
         newest = checkpoints.finished(reporter.run.checkpoints)[-1]
         return RunStopped(step=step, checkpoint=str(newest.folder))
     # Done: a request to stop no longer takes the result away, nor does a failing answer.

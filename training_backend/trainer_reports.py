@@ -24,6 +24,7 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         self._job = job
         self._reporter = reporter
         self._staging = staging
+        self.stopped = False  # on request; see `Steering`
         self._tokens = 0.0
         self._logged_at = self._began_at = time.monotonic()
         self._first_step = 0
