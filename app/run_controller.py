@@ -83,7 +83,9 @@ class RunController(QObject):
         self._follow_in_thread(opening)
 
     def resume(self, run: Run) -> None:
-        """Go on with an ended run from its newest checkpoint, or follow a live one. As `start`."""
+        """Begin with a run that waits, go on with an ended one from its newest checkpoint, or
+        follow a live one. As `start`.
+        """
 
         def opening() -> tuple[Run, Iterator[Event | None]]:
             if run.is_alive():  # another window, or the terminal, was faster
@@ -107,6 +109,10 @@ class RunController(QObject):
     def end(self) -> None:
         """End the run as it is; what it learned since its newest checkpoint is lost."""
         self._kill()
+
+    def stop_was_asked(self) -> bool:
+        """Whether the person stopped the newest run, which may have ended since."""
+        return self._stop_asked
 
     def active(self) -> Run | None:
         """The run being followed."""
