@@ -19,6 +19,7 @@ from app.i18n import integer, size
 from app.memory_estimator import MemoryEstimator
 from app.pages.model import ModelPage
 from app.probe_controller import ProbeController
+from app.queue_controller import QueueController
 from app.run_controller import RunController
 from app.run_desk import RunDesk, page_of
 from app.settings import Settings
@@ -56,6 +57,7 @@ class MainWindow(QMainWindow):
         self.draft = JobDraft(self.settings.draft(), self)
         self.training = RunController(self)
         self.exports = RunController(self)
+        self.queue = QueueController(self.training, self)
         self.probe = ProbeController(self.training, self)
         self.helper = HelperClient(self)
         self._smoothing_boxes: list[SmoothingBox] = []
@@ -148,12 +150,14 @@ class MainWindow(QMainWindow):
 
         page = TrainPage()
         page.start_requested.connect(self.desk.start)
+        page.queue_requested.connect(self.desk.add_to_queue)
         page.stop_requested.connect(self.training.stop)
         page.end_requested.connect(self.training.end)
         page.resume_requested.connect(self.desk.resume)
         page.export_requested.connect(self.desk.export)
         page.measure_requested.connect(self._measure)
         page.back_to_current_requested.connect(self.desk.back_to_current)
+        page.set_waiting(len(self.queue.state.entries))
         self.training.event_arrived.connect(page.apply)
         self.training.run_ended.connect(page.finish)
         self._share_smoothing(page.charts.loss.smoothing)
@@ -186,8 +190,12 @@ class MainWindow(QMainWindow):
 
     def _build_runs(self) -> QWidget:
         from app.pages.runs import RunsPage
+        from app.widgets.queue_card import QueueCard
 
         page = RunsPage()
+        page.add_above(QueueCard(self.queue))
+        page.refreshing.connect(self.queue.refresh)
+        page.again_requested.connect(self.desk.run_again)
         self._share_smoothing(page.comparison.smoothing)
         page.open_requested.connect(self.desk.open_run)
         page.train_requested.connect(lambda: self.go_to("navTrain"))
@@ -348,6 +356,7 @@ class MainWindow(QMainWindow):
         self.settings.set_draft(self.draft.document())
         self.settings.flush()
         cast("ModelPage", self.page("navModel")).shutdown()
+        self.queue.shutdown()
         self.training.shutdown()
         self.exports.shutdown()
         self.probe.shutdown()

@@ -208,9 +208,7 @@ class QueueController(QObject):
 
     # --------------------------------------------------------------------------- in the background
 
-    def _ask(
-        self, change: Callable[[], Any], then: Callable[[Any], None] | None = None
-    ) -> None:
+    def _ask(self, change: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """As `_do`, for what the person asks: what could not be done before is past."""
         self.problem.emit("")
         self._do(change, then)

@@ -47,14 +47,19 @@ class RunDesk(QObject):
         super().__init__(window)
         self._window = window
         self._training = window.training
+        self._queue = window.queue
         self._exports = window.exports
+        self._newest: Run | None = None
+        self._progress = self.tr("not started")
         self._may_close = False
         self._close_when_ended = False
         self._training.event_arrived.connect(self._on_event)
-        self._training.run_opened.connect(self.open_run)
+        self._training.run_opened.connect(self._on_opened)
         self._training.run_ended.connect(self._on_run_ended)
         self._training.refused.connect(self._on_refused)
         self._exports.refused.connect(self._on_export_refused)
+        self._queue.beginning.connect(window.probe.cancel)
+        self._queue.changed.connect(self._show_waiting)
 
     # --------------------------------------------------------------------------- what is asked for
 
@@ -79,6 +84,30 @@ class RunDesk(QObject):
             self._training.start(self._window.draft.job())
         except JobError as error:
             self._on_refused(error)
+
+    def add_to_queue(self) -> None:
+        """Let what the draft asks for wait for its turn."""
+        try:
+            self._queue.add([self._window.draft.job()])
+        except JobError as error:
+            self._on_refused(error)
+
+    def run_again(self, run: Run) -> None:
+        """Do a run's job once more, as a run of its own: at once, or in its turn.
+
+        Others that wait are not overtaken.
+        """
+        try:
+            job = run.training_job()
+        except UserError as error:
+            self._on_refused(error)
+            return
+        if self._training.is_busy() or self._queue.state.entries:
+            self._queue.add([job])
+        else:
+            self._window.go_to("navTrain")
+            self._window.probe.cancel()
+            self._training.start(job)
 
     def resume(self, run: Run) -> None:
         """Go on with an ended run."""
@@ -126,14 +155,39 @@ class RunDesk(QObject):
 
     # ---------------------------------------------------------------------------- what comes of it
 
+    def _on_opened(self, run: Run) -> None:
+        """Show a run that was asked for; one from the queue does not take a page away."""
+        page = cast("TrainPage", self._window.page("navTrain"))
+        before, self._newest = self._newest, run
+        if not self._queue.is_own(run):
+            self.open_run(run)
+        elif page.run() in (None, before):
+            page.open_run(run, live=True)
+        else:  # the person looks at another one
+            page.set_current(run)
+
+    def _show_waiting(self) -> None:
+        waiting = len(self._queue.state.entries)
+        if self._window.is_built("navTrain"):
+            cast("TrainPage", self._window.page("navTrain")).set_waiting(waiting)
+        self._show_progress(self._progress)
+
+    def _show_progress(self, text: str) -> None:
+        """How training goes, in the sidebar, and how many wait."""
+        self._progress = text
+        waiting = len(self._queue.state.entries)
+        more = self.tr("{count} waiting").format(count=integer(waiting)) if waiting else ""
+        shown = ", ".join(part for part in (text, more) if part)
+        self._window.sidebar.set_detail("navTrain", shown)
+
     def _on_event(self, event: Event) -> None:
         match event:
             case MetricsLogged(step=step, total_steps=total):
                 text = self.tr("step {step} of {total}")
                 text = text.format(step=integer(step), total=integer(total))
-                self._window.sidebar.set_detail("navTrain", text)
+                self._show_progress(text)
             case PhaseChanged(phase=phase):
-                self._window.sidebar.set_detail("navTrain", wording.phase_title(phase).lower())
+                self._show_progress(wording.phase_title(phase).lower())
 
     def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
         states = {
@@ -142,7 +196,7 @@ class RunDesk(QObject):
             "RunFailed": self.tr("failed"),
             "RunInterrupted": self.tr("interrupted"),
         }
-        self._window.sidebar.set_detail("navTrain", states[terminal.type] if terminal else "")
+        self._show_progress(states[terminal.type] if terminal else "")
         if self._close_when_ended:
             self._close_now()
             return

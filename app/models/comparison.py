@@ -98,10 +98,9 @@ def _add(compared: ComparedRun, part: JournalPart, before: float) -> None:
 
 def _flat(job: TrainingJob) -> dict[str, tuple[str, Any]]:
     """Every setting by `section.key`, with its title; what a run is called is none."""
-    data = " + ".join(wording.data_name(each.path) for each in job.dataset.resolved_sources())
     flat: dict[str, tuple[str, Any]] = {
         "model.id": (_tr("Model"), wording.model_name(job.model.id)),
-        "dataset.path": (_tr("Data"), data),
+        "dataset.path": (_tr("Data"), wording.data_names(job)),
     }
     for name in TrainingJob.model_fields:
         section = getattr(job, name)

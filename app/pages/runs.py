@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QMessageBox,
     QPushButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -19,6 +20,7 @@ from app.models.comparison import MOST_RUNS
 from app.widgets import figures
 from app.widgets.actions import open_folder
 from app.widgets.card import (
+    CARD_GAP,
     Card,
     ErrorLabel,
     PageHeader,
@@ -28,6 +30,7 @@ from app.widgets.card import (
     secondary_label,
 )
 from app.widgets.comparison import Comparison
+from app.widgets.menu_button import MenuButton
 from app.widgets.runs_table import RunsTable
 from training_backend import runs
 from training_backend.errors import UserError
@@ -42,7 +45,9 @@ class RunsPage(QWidget):
     open_requested = Signal(object)
     resume_requested = Signal(object)
     export_requested = Signal(object)
+    again_requested = Signal(object)
     train_requested = Signal()
+    refreshing = Signal()  # the list is read again, and what stands above it should be
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -55,9 +60,14 @@ class RunsPage(QWidget):
 
     def refresh(self) -> None:
         """Read the run store again."""
+        self.refreshing.emit()
         run_in_background(
             runs.list_runs, self._show_runs, lambda error: self._errors.show_error(str(error)), self
         )
+
+    def add_above(self, card: QWidget) -> None:
+        """Show a card above the list; it hides itself while it has nothing to say."""
+        self._above.addWidget(card)
 
     def selected(self) -> RunSummary | None:
         """The run that is selected alone."""
@@ -89,10 +99,11 @@ class RunsPage(QWidget):
         comparing = self._comparing
         self.header.title.setText(self.tr("Compare runs") if comparing else self.tr("Runs"))
         self.header.subtitle.setText("" if comparing else self._subtitle)
+        self._listing.setVisible(not comparing)
         self.comparison.setVisible(comparing)
         self.comparison.controls.setVisible(comparing)
-        self._card.setVisible(self._any and not comparing)
-        self._empty.setVisible(not self._any and not comparing)
+        self._card.setVisible(self._any)
+        self._empty.setVisible(not self._any)
         for button in self._buttons:
             button.setVisible(self._any and not comparing)
         self.back_button.setVisible(comparing)
@@ -103,7 +114,7 @@ class RunsPage(QWidget):
         ended = summary is not None and summary.state not in ("running", "queued")
         saved = summary is not None and _has_checkpoint(summary.run)
         self.open_button.setEnabled(summary is not None)
-        self.folder_button.setEnabled(summary is not None)
+        self.more.setEnabled(summary is not None)
         chosen = self.table.selected()
         self.compare_button.setEnabled(2 <= len(chosen) <= MOST_RUNS)
         self.delete_button.setEnabled(
@@ -125,6 +136,10 @@ class RunsPage(QWidget):
     def _resume(self) -> None:
         if (summary := self.selected()) is not None:
             self.resume_requested.emit(summary.run)
+
+    def _run_again(self) -> None:
+        if (summary := self.selected()) is not None:
+            self.again_requested.emit(summary.run)
 
     def _export(self) -> None:
         if (summary := self.selected()) is not None:
@@ -189,9 +204,10 @@ class RunsPage(QWidget):
         self.header = PageHeader(self.tr("Runs"))
         layout.addWidget(self.header)
         self.delete_button = self._button("deleteRunButton", self.tr("Delete"), self._ask_to_delete)
-        self.folder_button = self._button(
-            "openRunFolderButton", self.tr("Show folder"), self._show_folder
-        )
+        self.more = MenuButton(self.tr("More"))
+        self.more.setObjectName("runsMenu")
+        self.more.add("runAgain", self.tr("Run again"), self._run_again)
+        self.more.add("openRunFolder", self.tr("Show folder"), self._show_folder)
         self.export_button = self._button("exportRunButton", self.tr("Export"), self._export)
         self.resume_button = self._button("resumeRunButton", self.tr("Resume"), self._resume)
         self.compare_button = self._button("compareRunsButton", self.tr("Compare"), self._compare)
@@ -203,7 +219,7 @@ class RunsPage(QWidget):
         self.open_button.setObjectName("openRunButton")
         self.open_button.clicked.connect(self._open)
         self._buttons: tuple[QPushButton, ...] = (
-            self.delete_button, self.folder_button, self.compare_button, self.export_button,
+            self.delete_button, self.more, self.compare_button, self.export_button,
             self.resume_button, self.open_button,
         )  # fmt: skip
         self.comparison = Comparison()
@@ -211,14 +227,22 @@ class RunsPage(QWidget):
             self.header.add_button(button)
         self._errors = ErrorLabel("runsProblem")
         layout.addWidget(self._errors)
+        self._listing = QWidget()
+        listing = QVBoxLayout(self._listing)
+        listing.setContentsMargins(0, 0, 0, 0)
+        listing.setSpacing(CARD_GAP)
+        self._above = QVBoxLayout()
+        self._above.setSpacing(CARD_GAP)
+        listing.addLayout(self._above)
+        layout.addWidget(self._listing, 1)
         self._card = Card()
         self._card.setContentsMargins(-15, -4, -15, -8)  # the table reaches the card's edge
         self.table = self._table()
         self._card.body.addWidget(self.table)
-        layout.addWidget(self._card, 1)
-        layout.addWidget(self.comparison, 1)
+        listing.addWidget(self._card, 1)
         self._empty = self._empty_state()
-        layout.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)
+        listing.addWidget(self._empty, 1, Qt.AlignmentFlag.AlignTop)
+        layout.addWidget(self.comparison, 1)
 
     def _button(self, name: str, text: str, act: object) -> SecondaryButton:
         button = SecondaryButton(text)

@@ -60,6 +60,7 @@ class TrainPage(QWidget):
     """One run from Start to its end, and every run of the past."""
 
     start_requested = Signal()
+    queue_requested = Signal()
     stop_requested = Signal()
     end_requested = Signal()
     resume_requested = Signal(object)
@@ -100,6 +101,16 @@ class TrainPage(QWidget):
             ),
         }
         self._draft = replace(self._draft, hint=texts[reason])
+        self._render_soon()
+
+    def set_waiting(self, count: int) -> None:
+        """How many runs are in the queue."""
+        self.buttons.waiting = count
+        self._render_soon()
+
+    def set_current(self, run: Run) -> None:
+        """This run is live; the page stays with the one that it shows."""
+        self._current = run
         self._render_soon()
 
     def open_run(self, run: Run, live: bool) -> None:
@@ -389,6 +400,7 @@ class TrainPage(QWidget):
     def _build_buttons(self) -> None:
         self.buttons = RunButtons()
         self.buttons.start_requested.connect(self._start)
+        self.buttons.queue_requested.connect(self.queue_requested)
         self.buttons.measure_requested.connect(self.measure_requested)
         self.buttons.stop_requested.connect(self._stop)
         self.buttons.end_requested.connect(self._end_now)

@@ -8,8 +8,9 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
 from app.models.shown_run import ShownRun
+from app.widgets import figures
 from app.widgets.actions import set_primary
-from app.widgets.card import SecondaryButton
+from app.widgets.card import SecondaryButton, plain_tool_tip
 from training_backend.protocol import RunCompleted
 
 STOP_IS_SLOW_MILLISECONDS = 30_000
@@ -33,6 +34,7 @@ class RunButtons(QWidget):
     """Start, Stop and save, Resume and what else there is, as the run allows."""
 
     start_requested = Signal()
+    queue_requested = Signal()
     measure_requested = Signal()
     stop_requested = Signal()
     end_requested = Signal()
@@ -42,6 +44,7 @@ class RunButtons(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.stopping = False
+        self.waiting = 0  # runs in the queue
         self._row = QHBoxLayout(self)
         self._row.setContentsMargins(0, 0, 0, 0)
         self._row.setSpacing(16)
@@ -51,6 +54,8 @@ class RunButtons(QWidget):
         self.measure.clicked.connect(self.measure_requested)
         self.start = self._button("startButton", self.tr("Start"))
         self.start.clicked.connect(self.start_requested)
+        self.queue = self._button("queueButton", self.tr("Add to queue"))
+        self.queue.clicked.connect(self.queue_requested)
         self.resume = self._button("resumeButton", self.tr("Resume"))
         set_primary(self.resume, True)
         self.resume.clicked.connect(self.resume_requested)
@@ -76,6 +81,7 @@ class RunButtons(QWidget):
         self.start.setEnabled(draft.ready and not checking)
         self.start.setToolTip(draft.why_not)
         set_primary(self.start, not resumable and not isinstance(shown.terminal, RunCompleted))
+        self._show_queue(draft, live=running or elsewhere)
         self.stop.setVisible(running)
         if not self.stopping:
             self.stop.setText(self.tr("Stop and save"))
@@ -85,6 +91,19 @@ class RunButtons(QWidget):
         self.back.setVisible(elsewhere)
         idle = shown.run is None and draft.ready and not checking
         self.measure.setVisible(idle and bool(draft.hint))
+
+    def _show_queue(self, draft: Draft, *, live: bool) -> None:
+        """What would be started waits instead while a run is live, or behind others that wait."""
+        count = figures.count(self.waiting)
+        text = self.tr("Add to queue ({count} waiting)").format(count=count)
+        self.queue.setText(text if self.waiting else self.tr("Add to queue"))
+        self.queue.setAccessibleName(self.queue.text())
+        self.queue.setVisible(live or self.waiting > 0)
+        self.queue.setEnabled(draft.ready)
+        adds = self.tr("Adds “{name}”: {summary}")
+        adds = adds.format(name=draft.title, summary=draft.subtitle)
+        self.queue.setToolTip(plain_tool_tip(adds if draft.ready else draft.why_not))
+        set_primary(self.queue, live)
 
     def show_stopping(self) -> None:
         """The live run has been asked to save and stop."""

@@ -64,12 +64,19 @@ def data_name(path: str) -> str:
 
 def describe(job: TrainingJob) -> str:
     """One line: what is trained on what, and how."""
-    return _tr("{model} on {data}, {method} r {rank}").format(
-        model=model_name(job.model.id),
-        data=" + ".join(data_name(source.path) for source in job.dataset.resolved_sources()),
-        method="QLoRA" if job.quantization.load_in_4bit else "LoRA",
-        rank=job.lora.r,
+    return _tr("{model} on {data}, {method}").format(
+        model=model_name(job.model.id), data=data_names(job), method=method(job)
     )
+
+
+def data_names(job: TrainingJob) -> str:
+    return " + ".join(data_name(source.path) for source in job.dataset.resolved_sources())
+
+
+def method(job: TrainingJob) -> str:
+    if job.training.method == "full":
+        return _tr("all weights")
+    return f"{'QLoRA' if job.quantization.load_in_4bit else 'LoRA'} r {job.lora.r}"
 
 
 def epoch_of(job: TrainingJob, epoch: float) -> str:

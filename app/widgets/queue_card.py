@@ -1,0 +1,188 @@
+"""The card of the queue: what waits, in which order, and whether it starts by itself."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QKeySequence, QShortcut
+from PySide6.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QWidget
+
+from app.models.queue_model import DATA, METHOD, MODEL, NAME, PLACE, QueueModel
+from app.queue_controller import QueueController
+from app.widgets import figures
+from app.widgets.card import Card, ErrorLabel, QuietButton, SecondaryButton, secondary_label
+from app.widgets.list_table import ROW_HEIGHT, ListTable
+
+MOST_ROWS = 5  # beyond that the table scrolls
+_WIDTHS = {PLACE: 36, MODEL: 200, DATA: 180, METHOD: 130}
+
+
+class QueueCard(Card):
+    """Follows `queue`; there only while something waits, or a removal can be undone."""
+
+    def __init__(self, queue: QueueController, parent: QWidget | None = None) -> None:
+        super().__init__(parent=parent)
+        self.set_title(self.tr("Queue"))
+        self.setObjectName("queueCard")
+        self._queue = queue
+        self._selected = ""
+        self._status = secondary_label(wrap=True)
+        self._errors = ErrorLabel("queueProblem")
+        self.table = self._table()
+        self.go_button = SecondaryButton("")
+        self.go_button.setObjectName("queueGoButton")
+        self.go_button.clicked.connect(self._go_or_pause)
+        self.undo_button = QuietButton("")
+        self.undo_button.setObjectName("queueUndoButton")
+        self.undo_button.clicked.connect(queue.undo)
+        self.dismiss_button = QuietButton(self.tr("Dismiss"))
+        self.dismiss_button.clicked.connect(queue.dismiss_notice)
+        for widget in (self.undo_button, self.dismiss_button, self.go_button):
+            self.add_right(widget)
+        self.body.addWidget(self._status)
+        self.body.addWidget(self._errors)
+        self.body.addWidget(self.table)
+        self._foot = self._buttons()
+        self.body.addWidget(self._foot)
+        queue.changed.connect(self._show)
+        queue.problem.connect(self._errors.show_error)
+        self._show()
+
+    # ----------------------------------------------------------------------- what is shown
+
+    def _show(self) -> None:
+        state, going = self._queue.state, self._queue.is_going()
+        waiting = len(state.entries)
+        self.setVisible(bool(waiting or self._queue.undo_word() or state.notice))
+        self._status.setText(self._status_text())
+        self.go_button.setText(self.tr("Pause after this run") if going else self.tr("Start queue"))
+        self.go_button.setAccessibleName(self.go_button.text())
+        self.go_button.setVisible(bool(waiting) and not state.elsewhere)
+        self.undo_button.setText(self._queue.undo_word())
+        self.undo_button.setAccessibleName(self.undo_button.text())
+        self.undo_button.setVisible(bool(self._queue.undo_word()))
+        self.dismiss_button.setVisible(bool(state.notice))
+        scrolled = self.table.verticalScrollBar().value()
+        self.rows.show_entries(state.entries)
+        self.table.setVisible(bool(waiting))
+        self._foot.setVisible(bool(waiting))
+        self.table.setFixedHeight((min(waiting, MOST_ROWS) + 1) * ROW_HEIGHT + 6)
+        self.table.verticalScrollBar().setValue(scrolled)
+        self._select_again()
+
+    def _status_text(self) -> str:
+        state = self._queue.state
+        if state.notice:
+            return state.notice
+        count = len(state.entries)
+        if count == 0:
+            return self.tr("Nothing waits.")
+        waiting = (
+            self.tr("1 run waits.")
+            if count == 1
+            else self.tr("{count} runs wait.").format(count=figures.count(count))
+        )
+        if state.elsewhere:
+            more = self.tr("Another program works through the queue.")
+        elif self._queue.is_going():
+            more = self.tr("Each starts by itself when the one before it has ended or failed.")
+        elif self._queue.was_stopped_by_hand():
+            more = self.tr("The queue is paused, because a run was stopped.")
+        elif state.paused:
+            more = self.tr("The queue is paused.")
+        else:
+            more = self.tr("Nothing starts until you say so.")
+        return f"{waiting} {more}"
+
+    def _select_again(self) -> None:
+        """The run that was selected, wherever it is now; else the one in its place."""
+        count = self.rows.rowCount()
+        row = self.rows.row_of(self._selected)
+        if row < 0:
+            row = min(max(0, self._row), count - 1)
+        if count:
+            self.table.selectRow(row)
+        self._update_buttons()
+
+    def _update_buttons(self) -> None:
+        row, count = self._current(), self.rows.rowCount()
+        self.up_button.setEnabled(row > 0)
+        self.down_button.setEnabled(0 <= row < count - 1)
+        self.remove_button.setEnabled(row >= 0)
+
+    # ----------------------------------------------------------------------- what is asked
+
+    def _current(self) -> int:
+        """The selected row; -1 when there is none."""
+        rows = self.table.selectionModel().selectedRows()
+        return rows[0].row() if rows else -1
+
+    def _on_selected(self) -> None:
+        row = self._current()
+        if row >= 0:
+            self._row, self._selected = row, self.rows.id_at(row)
+        self._update_buttons()
+
+    def _go_or_pause(self) -> None:
+        if self._queue.is_going():
+            self._queue.pause()
+        else:
+            self._queue.start()
+
+    def _move(self, by: int) -> None:
+        row = self._current()
+        if row >= 0 and 0 <= row + by < self.rows.rowCount():
+            self._queue.move(self.rows.id_at(row), row + by)
+
+    def _remove(self) -> None:
+        row = self._current()
+        if row >= 0:
+            self._queue.remove(self.rows.id_at(row))
+
+    # ----------------------------------------------------------------------- the widgets
+
+    def _table(self) -> ListTable:
+        self._row = 0
+        self.rows = QueueModel()
+        self.rows.moved.connect(self._queue.move)
+        table = ListTable()
+        table.setObjectName("queueTable")
+        table.setAccessibleName(self.tr("Runs that wait"))
+        table.setModel(self.rows)
+        table.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
+        table.setDragDropOverwriteMode(False)
+        table.setDropIndicatorShown(True)
+        for column, width in _WIDTHS.items():
+            table.setColumnWidth(column, width)
+        table.horizontalHeader().setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        table.selectionModel().selectionChanged.connect(lambda: self._on_selected())
+        for keys, act in (
+            (QKeySequence("Alt+Up"), lambda: self._move(-1)),
+            (QKeySequence("Alt+Down"), lambda: self._move(1)),
+            (QKeySequence(QKeySequence.StandardKey.Delete), self._remove),
+        ):
+            shortcut = QShortcut(keys, table)
+            shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+            shortcut.activated.connect(act)
+        return table
+
+    def _buttons(self) -> QWidget:
+        self.up_button = self._button("queueUpButton", self.tr("Move up"), "Alt+Up")
+        self.up_button.clicked.connect(lambda: self._move(-1))
+        self.down_button = self._button("queueDownButton", self.tr("Move down"), "Alt+Down")
+        self.down_button.clicked.connect(lambda: self._move(1))
+        self.remove_button = self._button("queueRemoveButton", self.tr("Remove"), "Del")
+        self.remove_button.clicked.connect(self._remove)
+        foot = QWidget()
+        self.foot = QHBoxLayout(foot)
+        self.foot.setContentsMargins(0, 0, 0, 0)
+        self.foot.setSpacing(16)
+        for button in (self.up_button, self.down_button, self.remove_button):
+            self.foot.addWidget(button)
+        self.foot.addStretch(1)
+        return foot
+
+    def _button(self, name: str, text: str, keys: str) -> SecondaryButton:
+        button = SecondaryButton(text)
+        button.setObjectName(name)
+        button.setToolTip(QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText))
+        return button
