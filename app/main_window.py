@@ -195,6 +195,7 @@ class MainWindow(QMainWindow):
         page = RunsPage()
         page.add_above(QueueCard(self.queue))
         page.refreshing.connect(self.queue.refresh)
+        self.queue.changed.connect(page.refresh_if_seen)
         page.again_requested.connect(self.desk.run_again)
         self._share_smoothing(page.comparison.smoothing)
         page.open_requested.connect(self.desk.open_run)
@@ -273,6 +274,7 @@ class MainWindow(QMainWindow):
 
     def _on_first_paint(self) -> None:
         QTimer.singleShot(0, self, self.build_all)
+        self.queue.refresh(self.desk.offer_queue)
         run_in_background(runs.list_runs, self.desk.take_over, lambda _: None, self)
         run_in_background(runs.clear_probes, lambda _: None, lambda _: None, self)
         self.warm_up_soon()

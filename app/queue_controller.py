@@ -70,9 +70,11 @@ class QueueController(QObject):
 
     # ------------------------------------------------------------------ what the person does
 
-    def refresh(self) -> None:
+    def refresh(self, then: Callable[[], None] | None = None) -> None:
         """Read the queue again; a terminal may have changed it."""
-        if not self._asked:
+        if then is not None:
+            self._do(_nothing, lambda _: then())
+        elif not self._asked:
             self._do(_nothing)
 
     def add(self, jobs: Sequence[TrainingJob], sweep: str = "") -> None:

@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject
 from app.background import run_in_background
 from app.close_dialog import ask_about_training
 from app.i18n import explain, integer
-from app.start_dialog import ask_about_memory
+from app.start_dialog import ask_about_memory, ask_about_queue
 from app.widgets import memory_words, wording
 from training_backend import journal
 from training_backend.errors import JobError, Problem, UserError
@@ -50,7 +50,7 @@ class RunDesk(QObject):
         self._queue = window.queue
         self._exports = window.exports
         self._newest: Run | None = None
-        self._progress = self.tr("not started")
+        self._progress = ""
         self._may_close = False
         self._close_when_ended = False
         self._training.event_arrived.connect(self._on_event)
@@ -59,7 +59,7 @@ class RunDesk(QObject):
         self._training.refused.connect(self._on_refused)
         self._exports.refused.connect(self._on_export_refused)
         self._queue.beginning.connect(window.probe.cancel)
-        self._queue.changed.connect(self._show_waiting)
+        self._queue.changed.connect(self._on_queue_changed)
 
     # --------------------------------------------------------------------------- what is asked for
 
@@ -166,7 +166,7 @@ class RunDesk(QObject):
         else:  # the person looks at another one
             page.set_current(run)
 
-    def _show_waiting(self) -> None:
+    def _on_queue_changed(self) -> None:
         waiting = len(self._queue.state.entries)
         if self._window.is_built("navTrain"):
             cast("TrainPage", self._window.page("navTrain")).set_waiting(waiting)
@@ -178,7 +178,7 @@ class RunDesk(QObject):
         waiting = len(self._queue.state.entries)
         more = self.tr("{count} waiting").format(count=integer(waiting)) if waiting else ""
         shown = ", ".join(part for part in (text, more) if part)
-        self._window.sidebar.set_detail("navTrain", shown)
+        self._window.sidebar.set_detail("navTrain", shown or self.tr("not started"))
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -226,6 +226,12 @@ class RunDesk(QObject):
             page = cast("ModelPage | DatasetPage | SettingsPage", self._window.page(name))
             page.show_problem(problem.field, problem.message)
 
+    def offer_queue(self) -> None:
+        """What an earlier window left waiting is never started without asking."""
+        state = self._queue.state
+        if state.entries and not state.elsewhere and not self._queue.is_going():
+            ask_about_queue(self._window, len(state.entries), self._queue.start)
+
     def _load_answers(self, run: Run) -> None:
         run_in_background(
             lambda: samples_of(run),
@@ -240,7 +246,8 @@ class RunDesk(QObject):
         """Whether the window may close now; asks what is to become of a run under way."""
         if self._training.active() is None or self._may_close:
             return True
-        ask_about_training(self._window, self._stop_and_close, self._close_now)
+        waiting = len(self._queue.state.entries)
+        ask_about_training(self._window, waiting, self._stop_and_close, self._close_now)
         return False
 
     def _stop_and_close(self) -> None:

@@ -1,4 +1,4 @@
-"""What to do when Start was pressed for a job that does not seem to fit."""
+"""What is asked before a start: of a job that seems too large, of runs left in the queue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QWidget
 
+from app.i18n import integer
 from app.question import Role, ask
 
 
@@ -14,21 +15,38 @@ def ask_about_memory(
     parent: QWidget, verdict: str, on_fit: Callable[[], None], on_start: Callable[[], None]
 ) -> None:
     """Ask, without blocking; cancelling calls neither."""
-
-    def tr(text: str) -> str:
-        return QCoreApplication.translate("StartDialog", text)
-
     ask(
         parent,
         "startDialog",
-        tr("The memory will probably not suffice"),
-        tr(
+        _tr("The memory will probably not suffice"),
+        _tr(
             "{verdict}. The run would end with an error when the memory is full, or the computer "
             "become very slow."
         ).format(verdict=verdict),
         [
-            (tr("Make it fit"), Role.AcceptRole, on_fit),
-            (tr("Start anyway"), Role.DestructiveRole, on_start),
+            (_tr("Make it fit"), Role.AcceptRole, on_fit),
+            (_tr("Start anyway"), Role.DestructiveRole, on_start),
         ],
-        tr("Cancel"),
+        _tr("Cancel"),
     )
+
+
+def ask_about_queue(parent: QWidget, waiting: int, on_start: Callable[[], None]) -> None:
+    """Ask, without blocking, whether runs that an earlier window left are to be done now."""
+    text = (
+        _tr("1 run waits in the queue")
+        if waiting == 1
+        else _tr("{count} runs wait in the queue").format(count=integer(waiting))
+    )
+    ask(
+        parent,
+        "queueDialog",
+        text,
+        _tr("They can be started now, one after the other, or wait on the Runs page."),
+        [(_tr("Start queue"), Role.AcceptRole, on_start)],
+        _tr("Not now"),
+    )
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("StartDialog", text)

@@ -65,6 +65,11 @@ class RunsPage(QWidget):
             runs.list_runs, self._show_runs, lambda error: self._errors.show_error(str(error)), self
         )
 
+    def refresh_if_seen(self) -> None:
+        """The store has changed; whoever comes to the page later reads it then."""
+        if self.isVisible():
+            self.refresh()
+
     def add_above(self, card: QWidget) -> None:
         """Show a card above the list; it hides itself while it has nothing to say."""
         self._above.addWidget(card)

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QWidg
 from app.models.queue_model import DATA, METHOD, MODEL, NAME, PLACE, QueueModel
 from app.queue_controller import QueueController
 from app.widgets import figures
-from app.widgets.card import Card, ErrorLabel, QuietButton, SecondaryButton, secondary_label
+from app.widgets.card import Card, ElidedLabel, ErrorLabel, QuietButton, SecondaryButton
 from app.widgets.list_table import ROW_HEIGHT, ListTable
 
 MOST_ROWS = 5  # beyond that the table scrolls
@@ -25,7 +25,8 @@ class QueueCard(Card):
         self.setObjectName("queueCard")
         self._queue = queue
         self._selected = ""
-        self._status = secondary_label(wrap=True)
+        self._status = ElidedLabel()
+        self._status.setProperty("role", "secondary")
         self._errors = ErrorLabel("queueProblem")
         self.table = self._table()
         self.go_button = SecondaryButton("")
@@ -38,7 +39,7 @@ class QueueCard(Card):
         self.dismiss_button.clicked.connect(queue.dismiss_notice)
         for widget in (self.undo_button, self.dismiss_button, self.go_button):
             self.add_right(widget)
-        self.body.addWidget(self._status)
+        self.add_legend(self._status)
         self.body.addWidget(self._errors)
         self.body.addWidget(self.table)
         self._foot = self._buttons()
@@ -57,7 +58,7 @@ class QueueCard(Card):
         self.go_button.setText(self.tr("Pause after this run") if going else self.tr("Start queue"))
         self.go_button.setAccessibleName(self.go_button.text())
         self.go_button.setVisible(bool(waiting) and not state.elsewhere)
-        self.undo_button.setText(self._queue.undo_word())
+        self.undo_button.setText(self._queue.undo_word() or self.tr("Undo"))
         self.undo_button.setAccessibleName(self.undo_button.text())
         self.undo_button.setVisible(bool(self._queue.undo_word()))
         self.dismiss_button.setVisible(bool(state.notice))
