@@ -95,7 +95,9 @@ def add(jobs: Sequence[TrainingJob], sweep: str = "") -> list[Run]:
         write_json_atomic(run.folder / MARK, mark.model_dump())
         made.append(run)
     with _changing() as stored:
-        stored.order += [run.id for run in made if run.id not in stored.order]
+        # What waits without being in the order, after a crash, comes before what is new.
+        earlier = [run.id for run in _waiting(stored) if run not in made]
+        _set_order(stored, [*earlier, *(run.id for run in made)])
     return made
 
 
@@ -283,6 +285,16 @@ def read_mark(run: Run) -> Mark | None:
         return None
     except (OSError, ValidationError):  # it waits all the same
         return Mark(added=0.0)
+
+
+def queued_by(sweep: str) -> list[Run]:
+    """All runs of a sweep, begun or not, in the order in which they were added."""
+    found = []
+    for folder in paths.runs_dir().iterdir():
+        mark = read_mark(Run(folder))
+        if mark is not None and mark.sweep == sweep:
+            found.append((mark.added, folder))
+    return [Run(folder) for _, folder in sorted(found)]
 
 
 def _waiting(stored: _Stored, with_taken: bool = False) -> list[Run]:
