@@ -50,6 +50,12 @@ def read_model_config(folder: Path, *, alone: bool = False) -> dict[str, Any]:
     return config
 
 
+def dtype_name(config: dict[str, Any]) -> str:
+    """The type of numbers that a model's files hold, by torch's name for it."""
+    name = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+    return name if name in ("float64", "float32", "float16") else "bfloat16"
+
+
 def check_model_folder(folder: Path) -> None:
     """Makes sure that config and weights are there, whole and of a kind that can be trained.
 

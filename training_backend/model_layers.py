@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -19,6 +21,21 @@ def layers_of(job: TrainingJob) -> list[Layer]:
     Raises:
         UserError: the model is not known, not reachable, or of no known kind.
     """
+    try:
+        config = configuration(job)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _unknown(job) from error
+    return lora.linear_layers(model)
+
+
+def configuration(job: TrainingJob) -> Any:
+    """transformers' configuration of a job's model, fetched from the Hub where it is not here.
+
+    Raises:
+        UserError: as `layers_of`.
+    """
     config = config_of(job)
     if config is None:
         name, revision = job.model.id.strip(), job.model.revision
@@ -26,15 +43,16 @@ def layers_of(job: TrainingJob) -> list[Layer]:
         remember_config(name, revision, config)
     settings = without_code({k: v for k, v in config.items() if k != "quantization_config"})
     try:
-        known = CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(known, trust_remote_code=False)
+        return CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(
-            "layers_unknown",
-            "The layers of {model} cannot be told from its config.",
-            "Choose another model, or leave the layers as they are.",
-            field="model.id",
-            model=job.model.id,
-        ) from error
-    return lora.linear_layers(model)
+        raise _unknown(job) from error
+
+
+def _unknown(job: TrainingJob) -> UserError:
+    return UserError(
+        "layers_unknown",
+        "The layers of {model} cannot be told from its config.",
+        "Choose another model, or leave the layers as they are.",
+        field="model.id",
+        model=job.model.id,
+    )

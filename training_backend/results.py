@@ -14,7 +14,7 @@ from training_backend import lora
 from training_backend.adapters import CONFIG, WEIGHTS, name_base
 from training_backend.checkpoints import Checkpoint
 from training_backend.files import fsync_tree, replace
-from training_backend.model_folder import read_model_config
+from training_backend.model_folder import dtype_name, read_model_config
 
 
 def restore(trainer: Any, checkpoint: Checkpoint) -> None:
@@ -46,9 +46,7 @@ def save_model(trainer: Any, tokenizer: Any, base: Path, staged: Path, target: P
 
     The model in memory is of that type afterwards.
     """
-    known = read_model_config(base)
-    name = str(known.get("dtype") or known.get("torch_dtype") or "bfloat16")
-    trainer.model.to(getattr(torch, name.removeprefix("torch."), torch.bfloat16))
+    trainer.model.to(getattr(torch, dtype_name(read_model_config(base))))
     trainer.model.save_pretrained(staged, safe_serialization=True)
     _move(tokenizer, staged, target)
 
