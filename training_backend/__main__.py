@@ -10,13 +10,15 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from training_backend import journal, live_commands, preferences, preflight, runs
+from training_backend import adapters, journal, live_commands, preferences, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
 from training_backend.job import (
@@ -165,14 +167,12 @@ def lint(options: argparse.Namespace) -> int:
     job = _training_job(options)
     tokenizer = _tokenizer(job)
     with _report(options) as report:
-
-        def tell(rows: int) -> None:
-            if isinstance(report, ConsoleReport):
-                report.bar(f"{rows:,} rows", 0, None)
-            elif rows % 50_000 == 0:
-                report.say(f"{rows} rows")
-
-        found = examined(job, tokenizer, near_duplicates=options.near_duplicates, on_progress=tell)
+        found = examined(
+            job,
+            tokenizer,
+            near_duplicates=options.near_duplicates,
+            on_progress=_rows_told(report),
+        )
     numbers = found.numbers
     lines = [
         f"{numbers.rows:,} rows, {numbers.tokens:,} tokens, "
@@ -182,6 +182,16 @@ def lint(options: argparse.Namespace) -> int:
     ]
     _result(options, found.document(job), "\n".join(lines))
     return 0
+
+
+def _rows_told(report: Report) -> Callable[[int], None]:
+    def tell(rows: int) -> None:
+        if isinstance(report, ConsoleReport):
+            report.bar(f"{rows:,} rows", 0, None)
+        elif rows % 50_000 == 0:
+            report.say(f"{rows} rows")
+
+    return tell
 
 
 def _places(finding: Finding) -> str:
@@ -276,6 +286,24 @@ def export(options: argparse.Namespace) -> int:
     if not options.json and isinstance(terminal, RunCompleted):
         print(terminal.folder)
     return _exit_code(terminal)
+
+
+def script(options: argparse.Namespace) -> int:
+    """Write a job, or what a run did, as a script that needs nothing of this program."""
+    is_file = os.path.isfile(options.job) or options.job.endswith(".json")
+    if is_file:
+        job = _training_job(argparse.Namespace(job=Path(options.job)))
+    else:
+        job = adapters.job_of(runs.find(options.job))
+    preflight.check_empty(options.out)
+    from training_backend.script import folder
+
+    tokenizer = _tokenizer(job)
+    with _report(options) as report:
+        written = folder.write(job, tokenizer, options.out, _rows_told(report))
+    out = options.out.expanduser().absolute()
+    _result(options, {"folder": str(out), "files": written}, str(out))
+    return 0
 
 
 def probe(options: argparse.Namespace) -> int:
@@ -455,6 +483,11 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="D", help="a new or empty folder"
     )
     command.add_argument("--checkpoint", metavar="NAME", help="such as checkpoint-40")
+    command = add("script", script, "write a job or a run as a script of plain TRL and PEFT")
+    command.add_argument("job", metavar="JOB.json|RUN", help="a job file, or a run's id or folder")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="a new or empty folder"
+    )
     command = add("doctor", doctor, "hardware, versions, what would work here")
     command.add_argument(
         "--ask-hub", action="store_true", help="also see whether the Hugging Face Hub answers"

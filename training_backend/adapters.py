@@ -111,6 +111,15 @@ def beyond_known_lora(config: dict[str, Any]) -> str:
     return "" if start in _PLAIN_STARTS else f"{start} as its beginning"
 
 
+def job_of(run: Run) -> TrainingJob:
+    """The job of a run, with the version of the base model that it was trained on."""
+    job = run.training_job()
+    if job.model.revision or not (run.adapter / WEIGHTS).is_file():
+        return job
+    revision = read_adapter(run.adapter, run).config.get("revision")
+    return job.model_copy(update={"model": job.model.model_copy(update={"revision": revision})})
+
+
 def name_base(folder: Path) -> None:
     """In a saved adapter, name a base model from the Hub by owner/name and commit.
 

@@ -27,6 +27,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training_backend import preferences
@@ -329,6 +330,24 @@ def _layers(request: Request, tokenizers: Tokenizers) -> Answer:
         return {"layers": [asdict(layer) for layer in layers_of(request.job())]}
 
 
+def _script(request: Request, tokenizers: Tokenizers) -> Answer:
+    """The job as a script; with "out", a folder, also its files. Needs torch."""
+    from training_backend.script import folder
+
+    job, out = request.job(), request.document.get("out")
+    if out is None:
+        with _loading:
+            return {"text": folder.show(job)}
+    written = folder.write(
+        job,
+        tokenizers.of(job),
+        Path(out),
+        lambda rows: request.progress({"rows": rows}),
+        request.cancelled.is_set,
+    )
+    return {"files": written}
+
+
 HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "preview": _preview,
     "lengths": _lengths,
@@ -343,8 +362,9 @@ HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "check_token": _check_token,
     "trace": _trace,
     "layers": _layers,
+    "script": _script,
 }
-NEED_TORCH = frozenset({"prepare_demo", "trace", "layers"})
+NEED_TORCH = frozenset({"prepare_demo", "trace", "layers", "script"})
 
 
 def _local_tokenizer(job: TrainingJob) -> Any:

@@ -3,17 +3,21 @@ this program."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.test_preference import PAIRS
+from training_backend import runs
+from training_backend.job import parse_job
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -194,3 +198,94 @@ def test_the_script_goes_on_from_the_same_adapter(
     text = (out / "train.py").read_text()
     assert str(first.run.folder) not in text and str(first.run.adapter) not in text
     assert [path.name for path in (out / "start").iterdir()] == ["adapter_model.safetensors"]
+
+
+def script_texts(jobs: list[dict[str, Any]], name: str, start: dict[str, Any]) -> list[str]:
+    """Scripts of a model of this name; where the job goes on from an adapter, from this one."""
+    from pathlib import Path
+
+    from training_backend.adapters import Adapter
+    from training_backend.job import parse_job
+    from training_backend.script.base import Base
+    from training_backend.script.text import script_text
+
+    texts = []
+    for number, document in enumerate(jobs):
+        job = parse_job(document)
+        adapter = Adapter(Path("x"), name, start, None) if job.model.adapter else None
+        base = Base(name, name, "sdpa", [name] * 6, "float32", adapter)
+        texts.append(script_text(job, base, evaluates=bool(number % 2)))
+    return texts
+
+
+def test_scripts_are_tidy_and_whatever_a_name_holds_stays_a_text(
+    backend: Any, job_document: Any, tmp_path: Path
+) -> None:
+    hostile = 'x"""\n"); import os; os.system("touch me")  # \\" \'\'\' {HERE}'
+    start = {"r": 4, "lora_alpha": 8, "target_modules": [hostile], "rank_pattern": {hostile: 2}}
+    more = [
+        {"model": {"adapter": "somewhere"}},
+        {"lora": {"init_lora_weights": "olora", "use_rslora": True}, **IN_16_BIT},
+        {"lora": {"layers_to_transform": list(range(4, 30)), "modules_to_save": [hostile] * 3}},
+        {"training": {"objective": "dpo", "torch_compile": True}},
+    ]
+    jobs = [
+        {**job_document(**sections), "name": hostile}
+        for sections in [*JOBS.values(), *more]
+        for _ in range(2)
+    ]
+    texts = backend(script_texts, jobs, hostile, start)
+    for number, text in enumerate(texts):
+        (tmp_path / f"script_{number}.py").write_text(text, encoding="utf-8")
+        tree = ast.parse(text)
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not called & {"os.system", "exec", "eval"} and "trainer.train" in called
+        texts_in_it = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        assert hostile in texts_in_it
+    ruff = [sys.executable, "-m", "ruff"]
+    rules = ["--isolated", "--line-length=100", "--no-cache"]
+    check = ["check", "--select=E4,E7,E9,F,I,B,UP,C4,SIM"]
+    subprocess.run([*ruff, *check, *rules, str(tmp_path)], check=True)
+    subprocess.run([*ruff, "format", "--check", *rules, str(tmp_path)], check=True)
+
+
+def test_the_command_writes_a_folder_without_secrets_or_paths_of_this_computer(
+    command_line: Any, job_document: Any, tmp_path: Path, tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HF_TOKEN", "hf_canaryCanaryCanary")
+    held_out = {"evaluation": {"held_out_fraction": 0.2}}
+    job = job_document(**held_out, lora={"target_modules": "attention"})
+    run = runs.create(parse_job({**job, "name": 'A"""\nimport os\n"""'}))
+    out = tmp_path / "a script"
+    answer = command_line("script", run.id, "--out", out, "--json")
+    assert answer.returncode == 0, answer.stderr
+    told = json.loads(answer.stdout)
+    assert told["folder"] == str(out)
+    assert told["files"] == sorted(
+        path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()
+    )
+    assert {"data/train.parquet", "data/held_out.parquet", "tokenizer/tokenizer.json"} <= set(
+        told["files"]
+    )
+
+    for name in told["files"]:
+        content = (out / name).read_bytes().decode("utf-8", "replace")
+        assert "lorasmith" not in content.lower() and "canary" not in content, name
+        assert content.count(str(tmp_path.parents[1])) == (name == "train.py"), name
+    assert f'MODEL = "{tiny_model}"' in (out / "train.py").read_text()
+    requirements = (out / "requirements.txt").read_text()
+    for package in ("torch", "transformers", "trl", "peft", "datasets", "bitsandbytes"):
+        version = metadata.version(package).partition("+")[0]
+        assert f"\n{package}=={version}\n" in requirements
+
+    # Again: never into a folder that holds something.
+    refused = command_line("script", run.id, "--out", out)
+    assert refused.returncode == 1 and "is not empty" in refused.stderr
+
+
+def test_a_script_of_what_is_not_there_is_refused(command_line: Any, tmp_path: Path) -> None:
+    for name, words in (("none.json", "no job file"), ("no-such-run", "no run")):
+        answer = command_line("script", name, "--out", tmp_path / "out")
+        assert answer.returncode == 1 and words in answer.stderr
+    assert not (tmp_path / "out").exists()

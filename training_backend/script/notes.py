@@ -6,9 +6,12 @@ import platform
 import re
 import time
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from training_backend.job import TrainingJob
-from training_backend.script.base import Base
+
+if TYPE_CHECKING:
+    from training_backend.script.base import Base
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors")
 _OF_4_BIT = re.compile(r"\bbnb\.|8bit|paged_")

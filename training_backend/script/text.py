@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training_backend import start_adapter
 from training_backend.job import TrainingJob
-from training_backend.script.base import Base
 from training_backend.script.python import Source, call, literal
 from training_backend.trainer_settings import trainer_settings
+
+if TYPE_CHECKING:
+    from training_backend.script.base import Base
 
 # Arguments that are worth reading also where they are what the trainer takes by itself.
 _ALWAYS_SAID = {
@@ -327,9 +329,8 @@ def _before_step_one(job: TrainingJob, base: Base) -> list[str]:
         parts.append(
             "# Go on from this adapter.\n"
             'start = load_file(HERE / "start" / "adapter_model.safetensors")\n'
-            "set_peft_model_state_dict(\n"
-            "    trainer.model, {name: value.float() for name, value in start.items()}\n"
-            ")"
+            "start = {name: value.float() for name, value in start.items()}\n"
+            "set_peft_model_state_dict(trainer.model, start)"
         )
     if _changes_base(job):
         parts.append(
