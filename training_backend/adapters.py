@@ -83,9 +83,12 @@ def _of_run(job: ExportJob, run: Run, finished: Path, proof: str) -> Path:
                 checkpoint=job.checkpoint,
             )
         return chosen
-    if (finished / proof).is_file():
+    done = (finished / proof).is_file()
+    if done and not _being_extended(run):
         return finished
     newest = checkpoints.newest_verified(run.checkpoints)
+    if newest is None and done:
+        return finished
     if newest is None:
         raise UserError(
             "nothing_to_export",
@@ -95,6 +98,11 @@ def _of_run(job: ExportJob, run: Run, finished: Path, proof: str) -> Path:
             run=run.id,
         )
     return newest.folder
+
+
+def _being_extended(run: Run) -> bool:
+    """Whether what it finished with is of an earlier attempt, which a longer one followed."""
+    return run.revisions() > 0 and run.state() != "completed"
 
 
 def beyond_known_lora(config: dict[str, Any]) -> str:

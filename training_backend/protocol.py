@@ -45,13 +45,17 @@ class _Event(BaseModel):
 
 
 class RunStarted(_Event):
-    """An attempt began. `attempt` counts from 1; a resumed one says from which step."""
+    """An attempt began. `attempt` counts from 1; a resumed one says from which step.
+
+    `extended`: the job asks for more steps than it did in the attempt before.
+    """
 
     type: Literal["RunStarted"] = "RunStarted"
     run_id: str
     folder: str
     attempt: int = 1
     resumed_from_step: int | None = None
+    extended: bool = False
     pid: int
     app_version: str = ""
 

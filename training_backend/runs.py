@@ -1,7 +1,7 @@
 """The run store: one folder a run, made before it starts and kept for good.
 
     <run id>/
-      job.json          what was asked for
+      job.json          what was asked for; before the run was extended: job.1.json, job.2.json ...
       queued.json       that it waits for its turn, or did (see run_queue.py)
       events.jsonl      what happened (see journal.py); the truth about the run
       worker.log        the worker's own output, tracebacks included
@@ -90,6 +90,10 @@ class Run:
     def job(self) -> Job:
         """Raises `UserError` when the file is missing or damaged."""
         return load_job(self.folder / "job.json")
+
+    def revisions(self) -> int:
+        """How often the job was revised, which is to say the run extended."""
+        return sum(1 for _ in self.folder.glob("job.*.json"))
 
     def training_job(self) -> TrainingJob:
         job = self.job()
@@ -200,6 +204,30 @@ def create(job: Job) -> Run:
     write_text_atomic(folder / "job.json", job.model_dump_json(indent=2) + "\n")
     fsync_folder(parent)
     return Run(folder)
+
+
+def revise(run: Run, job: Job) -> None:
+    """Let an ended run ask for something else when it goes on; what it asked before is kept.
+
+    Raises `UserError` while a worker has the run.
+    """
+    lock = run.worker_lock()
+    try:
+        lock.acquire(timeout=PROBE_SECONDS)
+    except Timeout:
+        raise UserError(
+            "run_is_taken", "Another process is working on run {run}.", "Wait until it ends.",
+            run=run.id,
+        ) from None  # fmt: skip
+    try:
+        path = run.folder / "job.json"
+        made = path.stat()
+        earlier = run.folder / f"job.{run.revisions() + 1}.json"
+        write_text_atomic(earlier, path.read_text(encoding="utf-8"))
+        write_text_atomic(path, job.model_dump_json(indent=2) + "\n")
+        os.utime(path, ns=(made.st_atime_ns, made.st_mtime_ns))  # it says when the run was made
+    finally:
+        lock.release()
 
 
 def _parent(job: Job) -> Path:
@@ -337,6 +365,11 @@ def _state(run: Run, last: Event | None) -> State:
 def attempts(events: list[Event]) -> int:
     """How many attempts a journal holds."""
     return sum(isinstance(event, RunStarted) for event in events)
+
+
+def extensions(events: list[Event]) -> int:
+    """How many attempts of a journal began with a longer job."""
+    return sum(isinstance(event, RunStarted) and event.extended for event in events)
 
 
 def _slug(name: str) -> str:

@@ -45,7 +45,7 @@ from training_backend.protocol import (
 )
 from training_backend.steering import Steering
 from training_backend.tokenizer import load_tokenizer
-from training_backend.trainer_habits import TrainerHabits
+from training_backend.trainer_habits import ScheduleOfTheJob, TrainerHabits
 from training_backend.trainer_reports import TrainerReports
 from training_backend.trainer_settings import trainer_settings
 from training_backend.vram import optimizer_name
@@ -86,9 +86,9 @@ def _run(
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
     reports = TrainerReports(job, reporter, staging)
     trainer.add_callback(reports)
-    trainer.add_callback(
-        Steering(job, reporter, reports)
-    )  # the last one: a pause begins when all else is done
+    trainer.add_callback(ScheduleOfTheJob())
+    # The last one: a pause begins when all else is done.
+    trainer.add_callback(Steering(job, reporter, reports))
     first = lora.first_weights(job, trainer.model)
 
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from peft.optimizers import create_loraplus_optimizer
+from transformers import TrainerCallback
 
 from training_backend import sampling
 
@@ -46,3 +47,22 @@ class TrainerHabits:
         trainer: Any = super()
         with sampling.random_state_kept(self.model.device):
             return trainer.evaluate(*args, **kwargs)
+
+
+class ScheduleOfTheJob(TrainerCallback):  # type: ignore[misc]
+    """Has a resumed run take its very first step at the rate of its own job's schedule.
+
+    The optimizer's saved state holds the rate of the job as it was then. For an extended run that
+    is the end of the shorter schedule, which may be 0; for any other it is the same number.
+    """
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any, lr_scheduler: Any, **_: Any
+    ) -> None:
+        rates = [
+            base * share(lr_scheduler.last_epoch)
+            for base, share in zip(lr_scheduler.base_lrs, lr_scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        lr_scheduler._last_lr = rates

@@ -159,12 +159,14 @@ def _work(run: Run, feed: Any) -> int:
         run.claim()
         reporter = Reporter(run, feed)
         resume_from = checkpoints.newest_verified(run.checkpoints)
+        known = run.events()
         reporter.emit(
             RunStarted(
                 run_id=run.id,
                 folder=str(run.folder),
-                attempt=1 + runs.attempts(run.events()),
+                attempt=1 + runs.attempts(known),
                 resumed_from_step=resume_from.step if resume_from else None,
+                extended=run.revisions() > runs.extensions(known),
                 pid=os.getpid(),
                 app_version=__version__,
             )
