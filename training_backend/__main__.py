@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from training_backend import adapters, journal, live_commands, preferences, preflight, runs
+from training_backend import adapters, extend, journal, live_commands, preferences, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
 from training_backend.job import (
@@ -111,6 +112,17 @@ def resume(options: argparse.Namespace) -> int:
             state=state,
         )
     runs.settle(run)
+    terminal = _follow(run, _report(options))
+    if not options.json:
+        print(run.folder)
+    return _exit_code(terminal)
+
+
+def extend_run(options: argparse.Namespace) -> int:
+    run = runs.find(options.run)
+    longer = extend.longer(extend.reached(run), epochs=options.epochs, steps=options.steps)
+    preflight.check(longer)
+    runs.revise(run, longer)
     terminal = _follow(run, _report(options))
     if not options.json:
         print(run.folder)
@@ -455,6 +467,11 @@ def _parser() -> argparse.ArgumentParser:
     add("resume", resume, "go on from the newest whole checkpoint").add_argument(
         "run", metavar="RUN"
     )
+    command = add("extend", extend_run, "train an ended run for longer, in the same run")
+    command.add_argument("run", metavar="RUN")
+    by = command.add_mutually_exclusive_group(required=True)
+    by.add_argument("--epochs", type=_positive_share, metavar="N", help="such as 1 or 0.5")
+    by.add_argument("--steps", type=_positive, metavar="N")
     live_commands.register(
         lambda name, ask, help: add(name, lambda options: _result(options, *ask(options)), help)
     )
@@ -493,6 +510,13 @@ def _parser() -> argparse.ArgumentParser:
         "--ask-hub", action="store_true", help="also see whether the Hugging Face Hub answers"
     )
     return parser
+
+
+def _positive_share(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number
 
 
 def _positive(text: str) -> int:

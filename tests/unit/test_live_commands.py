@@ -75,3 +75,14 @@ def test_an_export_cannot_be_paused(
     with export.worker_lock().acquire():
         assert "is not a training run" in refusal(capsys, "pause", str(export.folder))
         assert main(["stop", str(export.folder)]) == 0
+
+
+def test_an_extension_says_by_how_much(capsys: pytest.CaptureFixture[str], run: Run) -> None:
+    for wrong in ([], ["--epochs", "0"], ["--epochs", "nan"], ["--steps", "-1"],
+                  ["--epochs", "1", "--steps", "1"]):  # fmt: skip
+        with pytest.raises(SystemExit, match="2"):
+            main(["extend", run.id, *wrong])
+    capsys.readouterr()
+    told = refusal(capsys, "extend", run.id, "--epochs", "1")
+    assert f"Run {run.id} is queued; only a run that has completed or was stopped" in told
+    assert run.revisions() == 0
