@@ -84,7 +84,7 @@ def answer(
             output = model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
-                stopping_criteria=[_Limits(check_stop)],
+                stopping_criteria=[Limits(check_stop)],
                 do_sample=False,
                 temperature=None,
                 top_p=None,
@@ -98,12 +98,12 @@ def answer(
     return text.strip()
 
 
-class _Limits(StoppingCriteria):  # type: ignore[misc]
+class Limits(StoppingCriteria):  # type: ignore[misc]
     """Ends an answer that takes too long; what it asks may raise."""
 
-    def __init__(self, check_stop: Callable[[], None]) -> None:
+    def __init__(self, check_stop: Callable[[], None], seconds: float = ANSWER_SECONDS) -> None:
         self._check_stop = check_stop
-        self._until = time.monotonic() + ANSWER_SECONDS
+        self._until = time.monotonic() + seconds
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         self._check_stop()

@@ -28,6 +28,7 @@ from training_backend import (
     losses,
     results,
     sampling,
+    scoring,
     start_adapter,
 )
 from training_backend.adapters import Adapter, read_adapter
@@ -123,6 +124,7 @@ def _run(
         results.save_adapter(trainer, tokenizer, first, staging / target.name, target)
     with contextlib.suppress(StopRequested):
         sampling.answer_prompts(job, trainer, tokenizer, step, reporter)
+        scoring.score_answers(job, trainer.model, tokenizer, data.questions, first, step, reporter)
     return RunCompleted(folder=str(target), step=step, loss=losses.recent(told))
 
 

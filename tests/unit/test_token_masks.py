@@ -73,6 +73,37 @@ def test_masks_fit_tokenizers_that_put_spaces_first(
     assert learned == [f"In Italy, café 🙂 ok{end}", f"Yes.{last}"]
 
 
+@pytest.mark.parametrize("loss_on", ["assistant", "last_answer", "everything"])
+@pytest.mark.parametrize("family", ["mistral", "chatml", "phi"])
+def test_the_last_question_and_its_answer_are_found_whatever_is_learned(
+    family: str, loss_on: Any
+) -> None:
+    tokenizer = sentencepiece_like("never", family)
+    encoded = encode(Formatter(tokenizer, 1000, loss_on, exchanges=True), CHAT)
+    assert encoded.exchange is not None
+    (asked, asked_end), (answer, end) = encoded.exchange
+    ids = encoded.input_ids
+    assert tokenizer.decode(ids[asked:asked_end]) == "Sure?"
+    assert tokenizer.decode(ids[answer:end], skip_special_tokens=True).strip() == "Yes."
+    assert ids[end - 1] in Formatter(tokenizer, 1000).special_ids
+    # What stands before is what the template gives to a model that is to answer.
+    prompt = tokenizer.apply_chat_template(
+        CHAT.messages[:-1], add_generation_prompt=True, tokenize=False
+    )
+    assert tokenizer.decode(ids[:answer]) == prompt
+
+
+def test_an_answer_that_is_cut_and_a_plain_text_are_no_exchange() -> None:
+    whole = encode(Formatter(byte_tokenizer(), 1000, exchanges=True), CHAT)
+    assert whole.exchange is not None
+    end = whole.exchange[1][1]
+    assert encode(Formatter(byte_tokenizer(), end, exchanges=True), CHAT).exchange is not None
+    assert encode(Formatter(byte_tokenizer(), end - 1, exchanges=True), CHAT).exchange is None
+    text = to_conversation({"text": "Plain."}, "text")
+    assert encode(Formatter(byte_tokenizer(), 1000, exchanges=True), text).exchange is None
+    assert encode(Formatter(byte_tokenizer(), 1000), CHAT).exchange is None
+
+
 def test_labels_repeat_the_learned_tokens_only() -> None:
     encoded = encode(Formatter(byte_tokenizer(), 1000), CHAT)
     assert len(encoded.labels) == len(encoded.input_ids) == encoded.n_full

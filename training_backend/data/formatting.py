@@ -39,6 +39,8 @@ class Encoded:
         first: where in the tokens of `text` this sequence begins (not 0 for later pieces of
             a long plain text).
         ends: whether every answer that is learned closes with a token that ends it.
+        exchange: where the formatter is to find it and it was not cut: the tokens of the last
+            answer, after those of the text that it replies to.
     """
 
     text: str
@@ -48,6 +50,7 @@ class Encoded:
     is_chat: bool = True
     first: int = 0
     ends: bool = True
+    exchange: tuple[Span, Span] | None = None
 
     @property
     def labels(self) -> list[int]:
@@ -78,6 +81,7 @@ class Formatter:
         max_length: tokens kept of a row; the rest is cut at the end.
         loss_on: what is learned.
         chunk_length: tokens in each piece of a plain text; by default `max_length`.
+        exchanges: whether to find each conversation's last question and answer.
 
     Raises `UserError` for a tokenizer or a template that cannot be used.
     """
@@ -89,6 +93,7 @@ class Formatter:
         loss_on: LossOn = "assistant",
         chat_template: str | None = None,
         chunk_length: int | None = None,
+        exchanges: bool = False,
     ) -> None:
         if not tokenizer.is_fast:
             raise UserError(
@@ -101,6 +106,7 @@ class Formatter:
         self.max_length = max_length
         self.chunk_length = min(chunk_length or max_length, max_length)
         self.loss_on = loss_on
+        self.exchanges = exchanges
         self.used_fallback = not tokenizer.chat_template and chat_template is None
         if chat_template or self.used_fallback:
             tokenizer.chat_template = standard_template(chat_template or PLAIN)
@@ -226,7 +232,18 @@ class Formatter:
         if not trained:
             return RowProblem(f"has no answer within the first {limit} tokens", "nothing_trained")
         ends = all(ids[end - 1] in self.special_ids for _, end in ranges)
-        return [Encoded(layout.text, ids[:limit], trained, len(ids), ends=ends)]
+        exchange = self._exchange(layout, encoding.offsets) if self.exchanges else None
+        return [Encoded(layout.text, ids[:limit], trained, len(ids), ends=ends, exchange=exchange)]
+
+    def _exchange(self, layout: Layout, offsets: Sequence[Span]) -> tuple[Span, Span] | None:
+        """The tokens of the last answer, after those of the text that it replies to."""
+        index, answer = layout.answers[-1]
+        texts = [span for span in layout.texts[:index] if span and span[0] < span[1] <= answer[0]]
+        asked = texts[-1] if texts else (0, answer[0])
+        places = _token_ranges([asked, answer], offsets, layout.text)
+        if len(places) < 2 or places[1][1] > self.max_length:
+            return None
+        return places[0], places[1]
 
     def _learned(self, layout: Layout) -> list[Span]:
         """The characters to learn from."""

@@ -77,6 +77,7 @@ class Preparation:
             "last_answer" if self.in_pairs else dataset.loss_on,
             dataset.chat_template,
             dataset.chunk_length,
+            exchanges=job.evaluation.task_metric_rows > 0,
         )
         special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
         self.fixes = Fixes(dataset.fixes, special)

@@ -5,6 +5,7 @@ Needs pyarrow and datasets, so it is for the worker alone.
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections import Counter
 from collections.abc import Callable
@@ -21,8 +22,23 @@ from training_backend.job import TrainingJob
 
 _EXAMPLES = 5
 _MANY_REPEATS = 4
+_NOWHERE = (-1, -1)
 
 Warned = tuple[str, str, dict[str, Any]]  # code, template and its values
+
+
+@dataclass(frozen=True)
+class Question:
+    """The last exchange of a held-out row, in tokens.
+
+    `prompt` is all that stands before the answer, as the chat template writes it; `asked` the
+    text in it that the answer replies to, and `reference` the answer of the data, its end token
+    included.
+    """
+
+    prompt: list[int]
+    asked: list[int]
+    reference: list[int]
 
 
 @dataclass
@@ -30,13 +46,15 @@ class TrainingRows:
     """What goes to the trainer: datasets of `input_ids` and `labels`, or of pairs.
 
     Pairs are `prompt_ids`, `chosen_ids` and `rejected_ids`.
-    `trained_share` is the share of the tokens of `train` that are learned from.
+    `trained_share` is the share of the tokens of `train` that are learned from. `questions` are
+    the held-out rows to be answered at the end.
     """
 
     train: Any
     held_out: Any | None
     trained_share: float
     warnings: list[Warned] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
 
 
 def training_rows(
@@ -57,6 +75,7 @@ def training_rows(
     rows.require_some(preparation.sources[0].table.name, len(preparation.sources))
     warnings = rows.warnings(job)
     held_out: Any | None = None
+    questions: list[Question] = []
     if preparation.held_out is not None:
         test = _collect(preparation, True, on_progress, should_stop)
         test.require_some(preparation.held_out.table.name, 1, "dataset.held_out_path")
@@ -78,10 +97,12 @@ def training_rows(
                 field="dataset.held_out_path",
             )
         held_out = test.dataset(places)
+        questions = test.questions(places, job)
         held: list[int] = []
     else:
         held = _held_out(rows, job)
         held_out = rows.dataset(held) if held else None
+        questions = rows.questions(held, job)
     chosen = rows.epoch(set(held), job)
     most, there = job.dataset.max_rows, len(rows.keys) - len(held)
     if most is not None and there < most:
@@ -90,9 +111,16 @@ def training_rows(
              {"count": there, "most": most})
         )  # fmt: skip
     warnings += _repeats(rows, chosen, preparation)
+    if job.evaluation.task_metric_rows and not questions:
+        warnings.append(
+            ("nothing_to_compare",
+             "No held-out row has an answer that is whole, so no answers are compared.", {})
+        )  # fmt: skip
     # Known now that every row has been gone through; said first.
     warnings[:0] = [(notice.code, notice.message, notice.params) for notice in preparation.notices]
-    return TrainingRows(rows.dataset(chosen), held_out, rows.trained_share(chosen), warnings)
+    return TrainingRows(
+        rows.dataset(chosen), held_out, rows.trained_share(chosen), warnings, questions
+    )
 
 
 def _repeats(rows: _Rows, chosen: list[int], preparation: Preparation) -> list[Warned]:
@@ -134,6 +162,7 @@ class _Rows:
     labels: array[int] = field(default_factory=lambda: array("i"))
     ends: array[int] = field(default_factory=lambda: array("q", [0]))  # of each sequence
     sequences: array[int] = field(default_factory=lambda: array("q", [0]))  # of each row
+    exchanges: array[int] = field(default_factory=lambda: array("i"))  # four ends a row
     cut: int = 0
     problems: int = 0
     examples: list[str] = field(default_factory=list)
@@ -163,6 +192,8 @@ class _Rows:
             for sequence in row.sequences:
                 self._append(sequence.input_ids, sequence.labels)
         self.sequences.append(len(self.ends) - 1)
+        for span in row.sequences[0].exchange or (_NOWHERE, _NOWHERE):
+            self.exchanges.extend(span)
         self.cut += any(sequence.truncated for sequence in row.sequences)
 
     def _append(self, tokens: list[int], labels: list[int]) -> None:
@@ -208,6 +239,20 @@ class _Rows:
         for place in free:
             places[self.sources[place]].append(place)
         return split.mix(places, [source.weight for source in sources], job.training.seed)
+
+    def questions(self, places: list[int], job: TrainingJob) -> list[Question]:
+        """As many of these rows as the job wants answered, by its seed, in order."""
+        answered = [place for place in places if self.exchanges[4 * place] >= 0]
+        wanted = min(job.evaluation.task_metric_rows, len(answered))
+        chosen = random.Random(job.training.seed).sample(answered, wanted)
+        return [self._question(place) for place in sorted(chosen)]
+
+    def _question(self, place: int) -> Question:
+        # A pair's prompt and chosen answer follow one another as the conversation does.
+        first = self.ends[self.sequences[place]]
+        asked, asked_end, answer, end = self.exchanges[4 * place : 4 * place + 4]
+        tokens = self.tokens[first : first + end].tolist()
+        return Question(tokens[:answer], tokens[asked:asked_end], tokens[answer:])
 
     def dataset(self, places: list[int]) -> Any:
         import numpy
