@@ -12,34 +12,26 @@ import dataclasses
 import json
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from training_backend import adapters, extend, journal, live_commands, preferences, preflight, runs
+from training_backend import adapters, extend, live_commands, preferences, preflight, runs
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
+from training_backend.following import exit_code as _exit_code
+from training_backend.following import follow as _follow
 from training_backend.job import (
     ExportFormat,
     ExportJob,
     ProbeJob,
     TrainingJob,
-    load_job,
+    load_training_job,
     parse_job,
 )
-from training_backend.launch import Worker, kill
-from training_backend.protocol import (
-    TERMINAL_TYPES,
-    Event,
-    MemoryMeasured,
-    RunCompleted,
-    RunStopped,
-    SampleGenerated,
-)
-from training_backend.runs import Run
+from training_backend.protocol import MemoryMeasured, RunCompleted, SampleGenerated
 
 if TYPE_CHECKING:
     from training_backend.data.lint import Finding
@@ -260,10 +252,7 @@ def _estimated(job: TrainingJob, device: Device, options: argparse.Namespace) ->
 
 
 def _training_job(options: argparse.Namespace) -> TrainingJob:
-    job = load_job(options.job)
-    if not isinstance(job, TrainingJob):
-        raise UserError("not_a_training_job", "{path} is not a training job.", path=options.job)
-    return job
+    return load_training_job(options.job)
 
 
 def _tokenizer(job: TrainingJob) -> Any:
@@ -304,7 +293,7 @@ def script(options: argparse.Namespace) -> int:
     """Write a job, or what a run did, as a script that needs nothing of this program."""
     is_file = os.path.isfile(options.job) or options.job.endswith(".json")
     if is_file:
-        job = _training_job(argparse.Namespace(job=Path(options.job)))
+        job = load_training_job(Path(options.job))
     else:
         job = adapters.job_of(runs.find(options.job))
     preflight.check_empty(options.out)
@@ -388,54 +377,6 @@ def demo(options: argparse.Namespace) -> int:
             print(f"\nQuestion: {prompt}\n\n  Before: {before}\n\n  After:  {after}")
         print(f"\nThe run is in     {run.folder}\nThe new model is in {out}")
     return code
-
-
-def _follow(run: Run, shown_by: Report) -> Event:
-    """Run it in a worker and show what it says. Ctrl+C saves and stops; a second one kills."""
-    known = journal.last_event(run.folder)
-    shown = -1 if known is None else known.seq  # of a resumed run, what it said before
-    presses = obeyed = 0
-
-    def on_ctrl_c(*_: object) -> None:  # an exception could lose the event just being shown
-        nonlocal presses
-        presses += 1
-
-    terminal: Event | None = None
-    before = signal.signal(signal.SIGINT, on_ctrl_c)
-    try:
-        worker = Worker()
-        worker.start(run)
-        with shown_by as report:
-            for event in worker.follow(run):
-                if event is not None and event.seq > shown:
-                    shown = event.seq
-                    report.show(event)
-                    terminal = event if isinstance(event, TERMINAL_TYPES) else None
-                if presses > obeyed:
-                    if obeyed:
-                        kill(run)
-                    else:
-                        run.request("stop")
-                        report.say("Saving and stopping. Ctrl+C again ends it at once.")
-                    obeyed += 1
-        worker.process.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if terminal is None:
-        raise UserError(
-            "run_is_taken", "Another process is working on run {run}.",
-            "Wait until it ends, or ask it to stop.", run=run.id,
-        )  # fmt: skip
-    return terminal
-
-
-def _exit_code(terminal: Event | None) -> int:
-    match terminal:
-        case RunCompleted():
-            return 0
-        case RunStopped():
-            return 3
-    return 1
 
 
 def _report(options: argparse.Namespace) -> Report:

@@ -184,6 +184,14 @@ def load_job(path: Path) -> Job:
     return anchored(job, path.resolve().parent) if isinstance(job, TrainingJob) else job
 
 
+def load_training_job(path: Path) -> TrainingJob:
+    """As `load_job`, for a file that must hold a training."""
+    job = load_job(path)
+    if not isinstance(job, TrainingJob):
+        raise UserError("not_a_training_job", "{path} is not a training job.", path=path)
+    return job
+
+
 def read_document(path: Path, most_bytes: int = -1) -> Any:
     """The JSON in a file, whatever it says. Raises `UserError`.
 
