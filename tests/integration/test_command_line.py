@@ -121,7 +121,7 @@ def test_help_names_every_command(call: Call) -> None:
         (b"", ["is not valid JSON", "line 1, column 1"]),
         (b'{\n"a": }', ["line 2, column 6"]),
         (b"[]", ["a job is one JSON object"]),
-        (b"\xff\xfe", ["cannot be read"]),
+        (b"\xff\xfe", ["is not text in UTF-8"]),
         (b"[" * 100_000, ["cannot be read"]),
         (b'{"a": ' + b"9" * 5_000 + b"}", ["cannot be read"]),
         (b'{"kind": "export", "run": "a", "out": "b"}', ["is not a training job"]),
