@@ -16,7 +16,9 @@ from app.background import run_in_background
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.i18n import integer, size
+from app.keep_awake import KeepAwake
 from app.memory_estimator import MemoryEstimator
+from app.notifier import Notifier
 from app.pages.model import ModelPage
 from app.probe_controller import ProbeController
 from app.queue_controller import QueueController
@@ -58,6 +60,8 @@ class MainWindow(QMainWindow):
         self.training = RunController(self)
         self.exports = RunController(self)
         self.queue = QueueController(self.training, self)
+        self.awake = KeepAwake(self.training, self.queue, self)
+        self.notifier = Notifier(self, self.settings)
         self.probe = ProbeController(self.training, self)
         self.helper = HelperClient(self)
         self._smoothing_boxes: list[SmoothingBox] = []
@@ -193,10 +197,15 @@ class MainWindow(QMainWindow):
         from app.widgets.queue_card import QueueCard
 
         page = RunsPage()
-        page.add_above(QueueCard(self.queue))
+        page.add_above(QueueCard(self.queue, self.awake))
         page.refreshing.connect(self.queue.refresh)
         self.queue.changed.connect(page.refresh_if_seen)
         page.again_requested.connect(self.desk.run_again)
+        page.more.add_separator()
+        tell = page.more.add("notifyOfEnds", self.tr("Notify me when training ends"), lambda: None)
+        tell.setCheckable(True)
+        tell.setChecked(self.settings.notify())
+        tell.toggled.connect(self.settings.set_notify)
         self._share_smoothing(page.comparison.smoothing)
         page.open_requested.connect(self.desk.open_run)
         page.train_requested.connect(lambda: self.go_to("navTrain"))
@@ -359,6 +368,8 @@ class MainWindow(QMainWindow):
         self.settings.flush()
         cast("ModelPage", self.page("navModel")).shutdown()
         self.queue.shutdown()
+        self.awake.shutdown()
+        self.notifier.clear()
         self.training.shutdown()
         self.exports.shutdown()
         self.probe.shutdown()

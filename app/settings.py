@@ -51,6 +51,13 @@ class Settings:
     def set_smoothing(self, weight: float) -> None:
         self._store.setValue("smoothing", json.dumps(weight))
 
+    def notify(self) -> bool:
+        """Whether the desktop is told when training has ended; yes unless turned off."""
+        return self._json("notify") is not False
+
+    def set_notify(self, wanted: bool) -> None:
+        self._store.setValue("notify", json.dumps(wanted))
+
     def recent(self, kind: RecentKind) -> list[str]:
         value = self._json(f"recent/{kind}")
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -119,7 +119,8 @@ class RunsPage(QWidget):
         ended = summary is not None and summary.state not in ("running", "queued")
         saved = summary is not None and _has_checkpoint(summary.run)
         self.open_button.setEnabled(summary is not None)
-        self.more.setEnabled(summary is not None)
+        for action in self._for_one:
+            action.setEnabled(summary is not None)
         chosen = self.table.selected()
         self.compare_button.setEnabled(2 <= len(chosen) <= MOST_RUNS)
         self.delete_button.setEnabled(
@@ -211,8 +212,10 @@ class RunsPage(QWidget):
         self.delete_button = self._button("deleteRunButton", self.tr("Delete"), self._ask_to_delete)
         self.more = MenuButton(self.tr("More"))
         self.more.setObjectName("runsMenu")
-        self.more.add("runAgain", self.tr("Run again"), self._run_again)
-        self.more.add("openRunFolder", self.tr("Show folder"), self._show_folder)
+        self._for_one = (
+            self.more.add("runAgain", self.tr("Run again"), self._run_again),
+            self.more.add("openRunFolder", self.tr("Show folder"), self._show_folder),
+        )
         self.export_button = self._button("exportRunButton", self.tr("Export"), self._export)
         self.resume_button = self._button("resumeRunButton", self.tr("Resume"), self._resume)
         self.compare_button = self._button("compareRunsButton", self.tr("Compare"), self._compare)

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence, QShortcut
-from PySide6.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QWidget
+from PySide6.QtWidgets import QAbstractItemView, QCheckBox, QHBoxLayout, QHeaderView, QWidget
 
+from app.keep_awake import KeepAwake
 from app.models.queue_model import DATA, METHOD, MODEL, NAME, PLACE, QueueModel
 from app.queue_controller import QueueController
 from app.widgets import figures
-from app.widgets.card import Card, ElidedLabel, ErrorLabel, QuietButton, SecondaryButton
+from app.widgets.card import (
+    Card,
+    ElidedLabel,
+    ErrorLabel,
+    QuietButton,
+    SecondaryButton,
+    secondary_label,
+)
 from app.widgets.list_table import ROW_HEIGHT, ListTable
+from training_backend import preferences
 
 MOST_ROWS = 5  # beyond that the table scrolls
 _WIDTHS = {PLACE: 36, MODEL: 200, DATA: 180, METHOD: 130}
 
 
 class QueueCard(Card):
-    """Follows `queue`; there only while something waits, or a removal can be undone."""
+    """Follows `queue`; there while something waits, the next is to start, or one can be undone."""
 
-    def __init__(self, queue: QueueController, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, queue: QueueController, awake: KeepAwake, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent=parent)
         self.set_title(self.tr("Queue"))
         self.setObjectName("queueCard")
@@ -42,8 +53,10 @@ class QueueCard(Card):
         self.add_legend(self._status)
         self.body.addWidget(self._errors)
         self.body.addWidget(self.table)
-        self._foot = self._buttons()
-        self.body.addWidget(self._foot)
+        self.body.addLayout(self._foot(awake))
+        self._awake_note = secondary_label(wrap=True)
+        self.body.addWidget(self._awake_note)
+        awake.told.connect(self._on_awake_told)
         queue.changed.connect(self._show)
         queue.problem.connect(self._errors.show_error)
         self._show()
@@ -53,7 +66,7 @@ class QueueCard(Card):
     def _show(self) -> None:
         state, going = self._queue.state, self._queue.is_going()
         waiting = len(state.entries)
-        self.setVisible(bool(waiting or self._queue.undo_word() or state.notice))
+        self.setVisible(bool(waiting or going or self._queue.undo_word() or state.notice))
         self._status.setText(self._status_text())
         self.go_button.setText(self.tr("Pause after this run") if going else self.tr("Start queue"))
         self.go_button.setAccessibleName(self.go_button.text())
@@ -65,10 +78,15 @@ class QueueCard(Card):
         scrolled = self.table.verticalScrollBar().value()
         self.rows.show_entries(state.entries)
         self.table.setVisible(bool(waiting))
-        self._foot.setVisible(bool(waiting))
+        for button in (self.up_button, self.down_button, self.remove_button):
+            button.setVisible(bool(waiting))
         self.table.setFixedHeight((min(waiting, MOST_ROWS) + 1) * ROW_HEIGHT + 6)
         self.table.verticalScrollBar().setValue(scrolled)
         self._select_again()
+
+    def _on_awake_told(self, why: str) -> None:
+        self._awake_note.setText(why)
+        self._awake_note.setVisible(bool(why))
 
     def _status_text(self) -> str:
         state = self._queue.state
@@ -76,7 +94,8 @@ class QueueCard(Card):
             return state.notice
         count = len(state.entries)
         if count == 0:
-            return self.tr("Nothing waits.")
+            last = self.tr("Nothing waits: the last run is under way.")
+            return last if self._queue.is_going() else self.tr("Nothing waits.")
         waiting = (
             self.tr("1 run waits.")
             if count == 1
@@ -166,20 +185,24 @@ class QueueCard(Card):
             shortcut.activated.connect(act)
         return table
 
-    def _buttons(self) -> QWidget:
+    def _foot(self, awake: KeepAwake) -> QHBoxLayout:
         self.up_button = self._button("queueUpButton", self.tr("Move up"), "Alt+Up")
         self.up_button.clicked.connect(lambda: self._move(-1))
         self.down_button = self._button("queueDownButton", self.tr("Move down"), "Alt+Down")
         self.down_button.clicked.connect(lambda: self._move(1))
         self.remove_button = self._button("queueRemoveButton", self.tr("Remove"), "Del")
         self.remove_button.clicked.connect(self._remove)
-        foot = QWidget()
-        self.foot = QHBoxLayout(foot)
-        self.foot.setContentsMargins(0, 0, 0, 0)
-        self.foot.setSpacing(16)
+        self.awake = QCheckBox(self.tr("Keep the computer awake while runs remain"))
+        self.awake.setObjectName("keepAwake")
+        self.awake.setAccessibleName(self.awake.text())
+        self.awake.setChecked(preferences.load().keep_awake)
+        self.awake.toggled.connect(awake.choose)
+        foot = QHBoxLayout()
+        foot.setSpacing(16)
         for button in (self.up_button, self.down_button, self.remove_button):
-            self.foot.addWidget(button)
-        self.foot.addStretch(1)
+            foot.addWidget(button)
+        foot.addStretch(1)
+        foot.addWidget(self.awake)
         return foot
 
     def _button(self, name: str, text: str, keys: str) -> SecondaryButton:

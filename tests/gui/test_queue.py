@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -12,21 +14,24 @@ from PySide6.QtWidgets import QAbstractButton, QLabel, QMessageBox
 from pytestqt.qtbot import QtBot
 
 from app import background
+from app.keep_awake import KeepAwake
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
 from app.queue_controller import QueueController
 from app.run_controller import RunController
 from app.widgets.queue_card import QueueCard
-from training_backend import run_queue, runs
+from training_backend import preferences, run_queue, runs
 from training_backend.job import TrainingJob, parse_job
 from training_backend.journal import JournalWriter
 from training_backend.protocol import RunCompleted, RunFailed, RunStarted, RunStopped, Terminal
 from training_backend.runs import Run
+from training_backend.stay_awake import StayAwake, _cannot
 
 
 class StandIn(QObject):
     """A `RunController` that trains nothing: a run ends when the test says so."""
 
+    run_opened = Signal(object)
     run_ended = Signal(object, object)
     refused = Signal(object)
 
@@ -86,20 +91,28 @@ def training() -> StandIn:
 
 
 @pytest.fixture
-def queue(qtbot: QtBot, training: StandIn, monkeypatch: pytest.MonkeyPatch) -> QueueController:
+def queue(
+    qtbot: QtBot, training: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[QueueController]:
     monkeypatch.setattr(run_queue.preflight, "check", lambda job: None)  # no real model here
     made = QueueController(cast(RunController, training))
-    yield made  # type: ignore[misc]
+    yield made
     made.shutdown()
     background.shutdown()
 
 
 @pytest.fixture
-def card(qtbot: QtBot, queue: QueueController) -> QueueCard:
-    made = QueueCard(queue)
+def card(qtbot: QtBot, queue: QueueController, training: StandIn) -> Iterator[QueueCard]:
+    awake = KeepAwake(cast(RunController, training), queue)
+    made = QueueCard(queue, awake)
     qtbot.addWidget(made)
     made.resize(900, 300)
-    return made
+    yield made
+    awake.shutdown()
+    qtbot.waitUntil(  # one that is importing takes a moment to see it
+        lambda: not any(thread.name == "stay-awake" for thread in threading.enumerate()),
+        timeout=20_000,
+    )
 
 
 def _names(queue: QueueController) -> list[str]:
@@ -262,6 +275,20 @@ def test_a_damaged_order_is_told_and_loses_no_run(
     assert _names(queue) == ["one"]
     card.dismiss_button.click()
     qtbot.waitUntil(lambda: "1 run waits" in card._status.text(), timeout=5_000)
+
+
+def test_a_computer_that_cannot_be_kept_awake_is_told_where_the_wish_is_made(
+    qtbot: QtBot, queue: QueueController, training: StandIn, card: QueueCard, model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(StayAwake, "_hold", lambda self, over: self._tell(_cannot()))
+    assert card.awake.isChecked()
+    _add(qtbot, queue, model, "one")
+    queue.start()
+    qtbot.waitUntil(lambda: "could not be told" in card._awake_note.text(), timeout=5_000)
+    card.awake.click()
+    qtbot.waitUntil(lambda: not preferences.load().keep_awake, timeout=5_000)
+    qtbot.waitUntil(lambda: card._awake_note.isHidden(), timeout=5_000)
 
 
 # ------------------------------------------------------------------------- the whole window

@@ -1,0 +1,95 @@
+"""Tells the desktop that training has ended, while the person works in another window.
+
+On Linux through the desktop's own notifications (org.freedesktop.Notifications), elsewhere
+through a tray icon that is there only meanwhile. Where neither is to be had the taskbar entry
+asks for attention, as it does in any case.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer
+from PySide6.QtWidgets import QApplication, QStyle, QSystemTrayIcon, QWidget
+
+from app.background import run_in_background
+from app.one_window import bring_to_front
+from app.settings import Settings
+
+SHOWN_MILLISECONDS = 15_000
+ANSWER_SECONDS = 3.0
+
+
+class Notifier(QObject):
+    """Speaks for `window`, and only while none of the program's windows is the active one."""
+
+    def __init__(self, window: QWidget, settings: Settings) -> None:
+        super().__init__(window)
+        self._window = window
+        self._settings = settings
+        self._tray: QSystemTrayIcon | None = None
+        self._over = QTimer(self, singleShot=True, interval=SHOWN_MILLISECONDS)
+        self._over.timeout.connect(self.clear)
+
+    def tell(self, title: str, text: str) -> None:
+        """Show a short notice in plain text, if it is wanted and the person is elsewhere."""
+        if QApplication.activeWindow() is not None or not self._settings.notify():
+            return
+        QApplication.alert(self._window)
+        if sys.platform == "linux":
+            run_in_background(
+                lambda: send_to_desktop(title, text), lambda _: None, lambda _: None, self
+            )
+        elif QSystemTrayIcon.isSystemTrayAvailable():
+            self._show_in_tray(title, text)
+
+    def clear(self) -> None:
+        """Take the tray icon away, if there is one."""
+        self._over.stop()
+        if self._tray is not None:
+            self._tray.hide()
+            self._tray.deleteLater()
+            self._tray = None
+
+    def _show_in_tray(self, title: str, text: str) -> None:
+        self.clear()
+        style = QApplication.style()
+        sign = self._window.windowIcon()
+        if sign.isNull():
+            sign = style.standardIcon(QStyle.StandardPixmap.SP_MessageBoxInformation)
+        self._tray = QSystemTrayIcon(sign, self)
+        self._tray.messageClicked.connect(lambda: bring_to_front(self._window))
+        self._tray.show()
+        self._tray.showMessage(
+            title, text, QSystemTrayIcon.MessageIcon.Information, SHOWN_MILLISECONDS
+        )
+        self._over.start()
+
+
+def send_to_desktop(title: str, text: str) -> None:
+    """Ask a Linux desktop to show a notice; see the Desktop Notifications Specification, 1.2.
+
+    For a thread. Raises when nobody there shows notices. QtDBus is of no use for this: from
+    Python it cannot send the unsigned number that the call begins with.
+    """
+    # It comes with wakepy on Linux, which talks to the same bus.
+    from jeepney import DBusAddress, Message, new_method_call
+    from jeepney.io.blocking import open_dbus_connection
+    from jeepney.wrappers import unwrap_msg
+
+    desktop = DBusAddress(
+        "/org/freedesktop/Notifications",
+        bus_name="org.freedesktop.Notifications",
+        interface="org.freedesktop.Notifications",
+    )
+    with open_dbus_connection(bus="SESSION") as bus:
+
+        def ask(question: Message) -> Any:
+            return unwrap_msg(bus.send_and_get_reply(question, timeout=ANSWER_SECONDS))
+
+        (able,) = ask(new_method_call(desktop, "GetCapabilities"))
+        body = html.escape(text, quote=False) if "body-markup" in able else text
+        values: tuple[Any, ...] = ("Lorasmith", 0, "", title, body, [], {}, SHOWN_MILLISECONDS)
+        ask(new_method_call(desktop, "Notify", "susssasa{sv}i", values))
