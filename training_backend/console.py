@@ -32,6 +32,7 @@ from training_backend.protocol import (
 )
 
 PHASES = {
+    "no_room": "Waiting for room:",
     "waiting": "Waiting for the card:",
     "loading": "Loading",
     "quantising": "Quantising",

@@ -6,6 +6,7 @@ whole lines only, so that a line being written is never read by half.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from training_backend.files import is_disk_full
 from training_backend.protocol import (
     TERMINAL_TYPES,
     CheckpointSaved,
@@ -25,6 +27,8 @@ from training_backend.protocol import (
 )
 
 FILE_NAME = "events.jsonl"
+RESERVE_NAME = "events.reserve"
+RESERVE_BYTES = 2**20
 TAIL_BYTES = 65_536
 PIECE_BYTES = 32 * 2**10
 _DURABLE = (RunStarted, PhaseChanged, CheckpointSaved, *TERMINAL_TYPES)
@@ -36,11 +40,13 @@ class JournalWriter:
     """Appends events and numbers them; safe to use from several threads.
 
     A line that a killed predecessor left unfinished is closed first, so that the next
-    event starts on a line of its own.
+    event starts on a line of its own. A megabyte is kept in reserve: it is given back when the
+    disk is full, so that the run can still say so.
     """
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE_NAME
+        self._reserve = folder / RESERVE_NAME
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._file = path.open("ab", buffering=0)
@@ -48,11 +54,21 @@ class JournalWriter:
             self._write(b"\n")
         last = last_event(folder)
         self._next_seq = 0 if last is None else last.seq + 1
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Put the reserve by, where the disk has room for it."""
+        with contextlib.suppress(OSError):
+            if not self._reserve.exists():
+                self._reserve.write_bytes(bytes(RESERVE_BYTES))
+
+    def has_reserve(self) -> bool:
+        return self._reserve.exists()
 
     def append(self, event: Event) -> str:
         """Writes the event with `seq`, `time` and `elapsed` filled in; returns its line.
 
-        Raises `OSError` when the disk is full.
+        Raises `OSError` when the disk is full and the reserve used up.
         """
         with self._lock:
             stamped = event.model_copy(
@@ -63,7 +79,13 @@ class JournalWriter:
                 }
             )
             line = stamped.model_dump_json()
-            self._write(line.encode() + b"\n")
+            try:
+                self._write(line.encode() + b"\n")
+            except OSError as error:
+                if not is_disk_full(error) or not self._reserve.exists():
+                    raise
+                self._reserve.unlink(missing_ok=True)
+                self._write(line.encode() + b"\n")
             self._next_seq += 1
             if isinstance(event, _DURABLE):
                 os.fsync(self._file.fileno())
@@ -71,6 +93,8 @@ class JournalWriter:
 
     def close(self) -> None:
         self._file.close()
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
         """All of it or, on a full disk, nothing: half a line would spoil the next one."""

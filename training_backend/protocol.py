@@ -26,6 +26,7 @@ Phase = Literal[
     "sampling",
     "training",
     "paused",
+    "no_room",
     "saving",
     "merging",
     "verifying",

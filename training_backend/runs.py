@@ -4,6 +4,7 @@
       job.json          what was asked for; before the run was extended: job.1.json, job.2.json ...
       queued.json       that it waits for its turn, or did (see run_queue.py)
       events.jsonl      what happened (see journal.py); the truth about the run
+      events.reserve    room for its last words, while a worker lives
       worker.log        the worker's own output, tracebacks included
       worker.json       pid of the worker that runs it, or ran it last
       worker.lock       held by that worker while it lives; the system frees it
@@ -55,6 +56,9 @@ State = Literal["queued", "running", "completed", "stopped", "failed", "interrup
 logger = logging.getLogger(__name__)
 
 LOG_TAIL_BYTES = 4_000
+# A crash's report names every loaded library at its end, which says nothing.
+_CRASH = "Fatal Python error"
+_CRASH_BYTES = 32_000
 # Whoever asks whether a run lives holds its lock for an instant; that is not a worker.
 PROBE_SECONDS = 0.5
 ENDING_SECONDS = 5.0
@@ -162,14 +166,16 @@ class Run:
         return None
 
     def log_tail(self) -> str:
-        """The end of the worker's own output."""
+        """The end of the worker's own output; of a crash the beginning of its report."""
         try:
             with self.log_path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - LOG_TAIL_BYTES))
-                return file.read().decode(errors="replace")
+                file.seek(max(0, size - _CRASH_BYTES))
+                text = file.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
+        crash = text.rfind(_CRASH)
+        return text[crash:][:LOG_TAIL_BYTES] if crash >= 0 else text[-LOG_TAIL_BYTES:]
 
 
 @dataclass(frozen=True)

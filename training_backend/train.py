@@ -7,6 +7,7 @@ where they are met; tests pin each of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import json
@@ -47,7 +48,7 @@ from training_backend.protocol import (
 from training_backend.steering import Steering
 from training_backend.tokenizer import load_tokenizer
 from training_backend.trainer_habits import ScheduleOfTheJob, TrainerHabits
-from training_backend.trainer_reports import TrainerReports
+from training_backend.trainer_reports import TrainerReports, save_bytes
 from training_backend.trainer_settings import trainer_settings
 from training_backend.vram import optimizer_name
 from training_backend.worker import Reporter
@@ -90,6 +91,10 @@ def _run(
     trainer.add_callback(ScheduleOfTheJob())
     # The last one: a pause begins when all else is done.
     trainer.add_callback(Steering(job, reporter, reports))
+    tidy = functools.partial(shutil.rmtree, staging, ignore_errors=True)
+    trainer.save_when_there_is_room = lambda save: reports.room.keep(
+        save_bytes(trainer.model), save, tidy
+    )
     first = lora.first_weights(job, trainer.model)
 
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
@@ -118,10 +123,14 @@ def _run(
     # Done: a request to stop no longer takes the result away, nor does a failing answer.
     target = reporter.run.model if job.training.method == "full" else reporter.run.adapter
     reporter.emit(PhaseChanged(phase="saving", detail=f"the {target.name}"))
-    if job.training.method == "full":
-        results.save_model(trainer, tokenizer, base, staging / target.name, target)
-    else:
-        results.save_adapter(trainer, tokenizer, first, staging / target.name, target)
+
+    def save() -> None:
+        if job.training.method == "full":
+            results.save_model(trainer, tokenizer, base, staging / target.name, target)
+        else:
+            results.save_adapter(trainer, tokenizer, first, staging / target.name, target)
+
+    reports.room.keep(save_bytes(trainer.model), save, tidy)
     with contextlib.suppress(StopRequested):
         sampling.answer_prompts(job, trainer, tokenizer, step, reporter)
         scoring.score_answers(job, trainer.model, tokenizer, data.questions, first, step, reporter)

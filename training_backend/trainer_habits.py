@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from peft.optimizers import create_loraplus_optimizer
@@ -13,7 +14,8 @@ from training_backend import sampling
 class TrainerHabits:
     """Goes before a trainer of TRL in a class's bases.
 
-    Evaluations leave the random numbers of the training alone.
+    Evaluations leave the random numbers of the training alone, and a save waits for room on the
+    disk where `save_when_there_is_room` is set.
 
     Args:
         loraplus_lr_ratio: learning rate of the adapter's B matrices against the others'; 1 is
@@ -23,6 +25,7 @@ class TrainerHabits:
     model: Any
     args: Any
     optimizer: Any
+    save_when_there_is_room: Callable[[Callable[[], None]], None] | None = None
 
     def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
         self._loraplus_lr_ratio = loraplus_lr_ratio
@@ -42,6 +45,13 @@ class TrainerHabits:
             **settings,
         )
         return self.optimizer
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = super()
+        if self.save_when_there_is_room is None:
+            trainer._save_checkpoint(model, trial)
+        else:
+            self.save_when_there_is_room(lambda: trainer._save_checkpoint(model, trial))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         trainer: Any = super()

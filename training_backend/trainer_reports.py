@@ -11,10 +11,13 @@ from transformers import TrainerCallback
 
 from training_backend import checkpoints
 from training_backend.adapters import name_base
+from training_backend.disk_room import DiskRoom
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import CheckpointSaved, EvaluationLogged, MetricsLogged
 from training_backend.worker import Reporter
+
+SMALL_FILES_BYTES = 6 * 10**6  # the tokenizer above all
 
 
 class TrainerReports(TrainerCallback):  # type: ignore[misc]
@@ -28,10 +31,22 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         self._tokens = 0.0
         self._logged_at = self._began_at = time.monotonic()
         self._first_step = 0
+        self.room = DiskRoom(reporter, self.leave_out)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._first_step = state.global_step
         self._logged_at = self._began_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not (self._reporter.run.folder / "job.json").exists():  # or a save would make it anew
+            raise UserError(
+                "run_folder_gone",
+                "The folder of the run, {folder}, is gone.",
+                "Somebody moved or deleted it, or its drive was taken out. Put it back and resume.",
+                folder=self._reporter.run.folder,
+            )
+        if self._reporter.is_short_of_room():
+            self.room.wait_for(0)
 
     def leave_out(self, seconds: float) -> None:
         """So long the training stood still; that says nothing about its speed."""
@@ -101,10 +116,20 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
             (staged / useless).unlink(missing_ok=True)
         if self._job.training.method == "lora":
             name_base(staged)
-        saved = checkpoints.commit(staged, self._reporter.run.checkpoints)
+        saved = self.room.keep(
+            0,  # it is written already, but for a few hashes
+            lambda: checkpoints.commit(staged, self._reporter.run.checkpoints),
+            lambda: None,
+        )
         checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
         size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())
         self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
+
+
+def save_bytes(model: Any) -> int:
+    """About what a checkpoint takes: 32-bit weights, twice as much of the optimizer, the rest."""
+    trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    return 3 * 4 * trained + SMALL_FILES_BYTES
 
 
 def _loss_not_finite(step: int) -> UserError:

@@ -98,6 +98,14 @@ class Reporter:
     def warn(self, code: str, template: str, **params: Any) -> None:
         self.emit(WarningRaised(code=code, message=template.format(**params), params=params))
 
+    def make_room(self) -> None:
+        """There is room again on a disk that was full."""
+        self._journal.make_room()
+
+    def is_short_of_room(self) -> bool:
+        """Whether the journal is written at the cost of its reserve."""
+        return not self._journal.has_reserve()
+
     def log(self, message: str) -> None:
         self.emit(LogLine(message=message))
 
@@ -212,7 +220,8 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
 
                 return folder.run(job, reporter)
     except StopRequested:
-        return RunStopped(checkpoint=str(resume_from.folder) if resume_from else None)
+        newest = checkpoints.finished(run.checkpoints)
+        return RunStopped(checkpoint=str(newest[-1].folder) if newest else None)
     except UserError as error:
         return RunFailed.of(error)
     except MemoryError:

@@ -21,6 +21,7 @@ _STATES: dict[State, tuple[str, str]] = {
     "interrupted": (str(QT_TRANSLATE_NOOP("wording", "interrupted")), "bad"),
 }
 _PHASES: dict[Phase, str] = {
+    "no_room": str(QT_TRANSLATE_NOOP("wording", "Waiting for room on the disk")),
     "waiting": str(QT_TRANSLATE_NOOP("wording", "Waiting for the card")),
     "loading": str(QT_TRANSLATE_NOOP("wording", "Getting the model ready")),
     "quantising": str(QT_TRANSLATE_NOOP("wording", "Packing the model into 4 bits")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -181,3 +182,27 @@ def test_a_writer_shows_each_line_at_once(tmp_path: Path) -> None:
         writer.append(event)
         assert [type(found) for found in reader.read()] == [type(event)]
     writer.close()
+
+
+def test_a_full_disk_is_told_at_the_cost_of_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JournalWriter(tmp_path)
+    assert writer.has_reserve()
+    write = JournalWriter._write
+
+    def full(self: JournalWriter, data: bytes) -> None:
+        if self.has_reserve():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(JournalWriter, "_write", full)
+    writer.append(LogLine(message="the disk is full"))
+    assert not writer.has_reserve()
+    assert [e.message for e in JournalReader(tmp_path).read() if isinstance(e, LogLine)] == [
+        "the disk is full"
+    ]
+    writer.make_room()
+    assert writer.has_reserve()
+    writer.close()
+    assert not writer.has_reserve()

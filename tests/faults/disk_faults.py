@@ -1,0 +1,362 @@
+"""Disks that are full, that fail, that lose what was not yet written, or that go away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.faults.lab import Attempt, Lab, expect, newest_sound, sentence
+from training_backend import checkpoints
+from training_backend.protocol import (
+    Event,
+    PhaseChanged,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunStopped,
+)
+from training_backend.runs import Run
+
+MOST_CALLS = 80
+
+
+class NotHere(Exception):
+    """What this fault needs is missing on this machine."""
+
+
+def killed_at_every_fsync(lab: Lab) -> str:
+    return _at_every_call(lab, "fsync", "signal=KILL")
+
+
+def disk_full_at_every_fsync(lab: Lab) -> str:
+    return _at_every_call(lab, "fsync", "error=ENOSPC")
+
+
+def disk_error_at_every_fsync(lab: Lab) -> str:
+    return _at_every_call(lab, "fsync", "error=EIO")
+
+
+def disk_error_at_every_rename(lab: Lab) -> str:
+    return _at_every_call(lab, "rename,renameat,renameat2", "error=EIO")
+
+
+def killed_at_every_rename(lab: Lab) -> str:
+    return _at_every_call(lab, "rename,renameat,renameat2", "signal=KILL")
+
+
+def _at_every_call(lab: Lab, calls: str, what: str) -> str:
+    """The first, second, … call of a short run with two saves fails, until none is left."""
+    told = ""
+    for number in range(1, MOST_CALLS):
+        run = lab.create(training={"max_steps": 4, "save_steps": 2})
+        with _injected(lab, f"inject={calls}:{what}:when={number}", calls):
+            end = lab.start(run).wait()
+        if isinstance(end, RunCompleted):
+            lab.equals_undisturbed(run)
+            if _calls_reached(lab) < number:
+                return f"{told} ({number - 1} places)"
+        else:
+            expect(isinstance(end, RunFailed | RunInterrupted), f"ended as {end}")
+            told = sentence(end)
+            lab.nothing_lost(run)
+    raise AssertionError("there is no end to it")
+
+
+@contextlib.contextmanager
+def _injected(lab: Lab, injection: str, calls: str) -> Iterator[None]:
+    """strace on the zygote: what it forks is traced, and its n-th call fails."""
+    if shutil.which("strace") is None:
+        raise NotHere("strace is not installed")
+    log = lab.folder / "strace.log"
+    log.unlink(missing_ok=True)
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", log, "-e", f"trace={calls}", "-e", injection,
+         "-p", str(lab.pid)],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while _tracer_of(lab.pid) != tracer.pid:
+        if tracer.poll() is not None:
+            raise NotHere(f"strace may not attach: {tracer.communicate()[1].strip()}")
+    try:
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.communicate()
+
+
+def _tracer_of(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("TracerPid"))
+
+
+def _calls_reached(lab: Lab) -> int:
+    """The most calls that one process made."""
+    counts: dict[str, int] = {}
+    for line in (lab.folder / "strace.log").read_text().splitlines():
+        if "(" in line:
+            pid = line.split()[0]
+            counts[pid] = counts.get(pid, 0) + 1
+    return max(counts.values(), default=0)
+
+
+# ------------------------------------------------------------------------------- full disks
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system in memory of so many bytes."""
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if mounted.returncode:
+        raise NotHere(f"no right to mount: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+def disk_full_at_a_checkpoint(lab: Lab) -> str:
+    """The run waits, says how much is missing, and goes on by itself when there is room."""
+    with small_disk(lab.folder / "small", "1400k") as disk:
+        run = _moved(lab.create(), disk)
+        attempt = lab.start(run)
+        words = _waits_for_room(attempt)
+        subprocess.run(["mount", "-o", "remount,size=50M", disk], check=True)
+        end = attempt.wait()
+        expect(isinstance(end, RunCompleted), f"ended as {end}")
+        lab.equals_undisturbed(run)
+    return words
+
+
+def disk_full_and_given_up(lab: Lab) -> str:
+    """It had saved once; the person stops it while it waits, and later goes on."""
+    with small_disk(lab.folder / "small", "50M") as disk:
+        run = _moved(lab.create(), disk)
+        attempt = lab.start(run)
+        attempt.until_step(4)
+        attempt.signal(signal.SIGSTOP)
+        filler = disk / "filler"
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(60 * 2**20))
+        attempt.signal(signal.SIGCONT)
+        words = _waits_for_room(attempt)
+        run.request("stop")
+        end = attempt.wait()
+        expect(isinstance(end, RunStopped) and end.checkpoint is not None, f"ended as {end}")
+        filler.unlink()
+        lab.nothing_lost(run)
+    return f"{words}. {sentence(end)}"
+
+
+def _waits_for_room(attempt: Attempt) -> str:
+    attempt.until(lambda e: isinstance(e, PhaseChanged) and e.phase == "no_room")
+    phases = [e for e in attempt.run.events() if isinstance(e, PhaseChanged)]
+    words = phases[-1].detail
+    expect("GB missing" in words, f"it says {words!r}")
+    return f"Waiting for room on the disk: {words}"
+
+
+def disk_full_while_merging(lab: Lab) -> str:
+    run, _ = lab.train()
+    with small_disk(lab.folder / "small", "3M") as disk:
+        out = disk / "merged"
+        source = f"""
+from training_backend import runs
+from training_backend.job import ExportJob
+import training_backend.paths as paths
+paths.require_free = lambda *a: None
+job = runs.create(ExportJob(run={str(run.folder)!r}, out={str(out)!r}))
+open({str(lab.folder / "export-run")!r}, "w").write(str(job.folder))
+"""
+        lab.do(source)
+        export = Run(Path((lab.folder / "export-run").read_text()))
+        end = lab.start(export).wait()
+        expect(isinstance(end, RunFailed), f"ended as {end}")
+        expect(not out.exists() and not list(disk.iterdir()), "half an export was left")
+    lab.equals_undisturbed(run)
+    return sentence(end)
+
+
+def file_size_limit(lab: Lab) -> str:
+    """The system lets no file grow beyond 100 kB."""
+    setup = (
+        "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"
+    )
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunFailed), f"ended as {end}")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def read_only_folder(lab: Lab) -> str:
+    """The disk turns read-only in the midst, as after an error of the disk."""
+    with small_disk(lab.folder / "readonly", "50M") as disk:
+        run = _moved(lab.create(), disk)
+        attempt = lab.start(run)
+        attempt.until_step(4)
+        attempt.signal(signal.SIGSTOP)
+        _remount(disk, "ro")
+        attempt.signal(signal.SIGCONT)
+        end = attempt.wait()
+        _remount(disk, "rw")
+        lab.nothing_lost(run)
+    return sentence(end)
+
+
+def _remount(disk: Path, how: str) -> None:
+    done = subprocess.run(["mount", "-o", f"remount,{how}", disk], capture_output=True, text=True)
+    if done.returncode:  # the journal is open for writing: then all below it turns read-only
+        raise NotHere(f"the disk cannot be turned: {done.stderr.strip()}")
+
+
+def vanished_folder(lab: Lab) -> str:
+    """Somebody deletes the run's folder while it trains: the worker ends, and holds nothing."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(4)
+    shutil.rmtree(run.folder, ignore_errors=True)
+    shutil.rmtree(run.folder, ignore_errors=True)
+    code = lab.ask({"wait": attempt.pid})["exit"]
+    expect(code != 0, "it says that all went well")
+    expect(not run.folder.exists(), "half of the folder was made anew")
+    return f"(the run is gone from the list; its worker ended with {code})"
+
+
+# ------------------------------------------------------------------------ what is on the disk
+
+
+def one_flipped_byte_in_each_file(lab: Lab) -> str:
+    def flip(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    return _each_file(lab, flip)
+
+
+def each_file_missing(lab: Lab) -> str:
+    return _each_file(lab, Path.unlink)
+
+
+def each_file_cut_short(lab: Lab) -> str:
+    def cut(path: Path) -> None:
+        os.truncate(path, path.stat().st_size // 2)
+
+    return _each_file(lab, cut)
+
+
+def _each_file(lab: Lab, damage: Callable[[Path], None]) -> str:
+    """Damage each file of the newest checkpoint in turn: the one before is gone on from."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until(lambda e: e.type == "CheckpointSaved" and getattr(e, "step", 0) >= 6)
+    attempt.signal(signal.SIGKILL)
+    attempt.wait()
+    whole = shutil.copytree(run.folder, lab.folder / "whole", dirs_exist_ok=True)
+    newest = checkpoints.finished(run.checkpoints)[-1].folder
+    names = [p.relative_to(newest) for p in sorted(newest.rglob("*")) if p.is_file()]
+    for name in names:
+        shutil.rmtree(run.folder)
+        shutil.copytree(whole, run.folder)
+        damage(newest / name)
+        expect(newest_sound(run) < 6, f"{name} is not looked at")
+        lab.nothing_lost(run)
+        expect((run.folder / "damaged").is_dir(), "the damaged checkpoint is not set aside")
+    shutil.rmtree(whole)
+    return f"(it goes on from the checkpoint before; {len(names)} files)"
+
+
+def power_cut(lab: Lab) -> str:
+    """At a random moment; of every file only what had been fsynced is left. Simulated."""
+    log = lab.folder / "synced.jsonl"
+    setup = f"""
+import json, os
+_fsync = os.fsync
+def fsync(handle):
+    _fsync(handle)
+    known = os.fstat(handle)
+    with open({str(log)!r}, "a") as file:
+        file.write(json.dumps([known.st_ino, known.st_size]) + "\\n")
+os.fsync = fsync
+"""
+    told = ""
+    for step in (2, 3, 5, 6, 7, 9, 11):
+        log.write_text("")
+        run = lab.create()
+        attempt = lab.start(run, setup)
+        attempt.until_step(step)
+        attempt.signal(signal.SIGKILL)
+        lab.ask({"wait": attempt.pid})
+        synced = dict(json.loads(line) for line in log.read_text().splitlines())
+        (run.folder / "job.json").touch()
+        for path in run.folder.rglob("*"):
+            if path.is_file() and path.name != "job.json":
+                os.truncate(path, min(synced.get(path.stat().st_ino, 0), path.stat().st_size))
+        told = sentence(_settled(run))
+        lab.nothing_lost(run)
+    return told
+
+
+def _settled(run: Run) -> Event:
+    from training_backend import runs
+
+    runs.settle(run)
+    return run.events()[-1]
+
+
+def torn_journal(lab: Lab) -> str:
+    """Cut at every byte of its last kilobyte, the history can be read and gone on with."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(8)
+    attempt.signal(signal.SIGKILL)
+    attempt.wait()
+    journal = run.folder / "events.jsonl"
+    whole = journal.read_bytes()
+    for length in range(len(whole) - 1_000, len(whole)):
+        journal.write_bytes(whole[:length])
+        before = len(run.events())
+        _settled(run)
+        expect(run.state() == "interrupted", f"cut at {length} it is {run.state()}")
+        expect(before <= len(run.events()) <= before + 1, "events were lost")
+    journal.write_bytes(whole[:-20])
+    lab.nothing_lost(run)
+    return (
+        sentence(_settled(run))
+        if not isinstance(run.events()[-1], RunCompleted)
+        else ("(the history is read up to the cut)")
+    )
+
+
+def garbage_in_the_journal(lab: Lab) -> str:
+    """Events that are huge, of a wrong type or no text at all are passed over."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(5)
+    attempt.signal(signal.SIGKILL)
+    attempt.wait()
+    count = len(run.events())
+    with (run.folder / "events.jsonl").open("ab") as file:
+        file.write(b'{"type": "Nonsense"}\n[1, 2]\n\x00\xff\xfe\n')
+        file.write(b'{"type": "MetricsLogged", "step": "many"}\n')
+        file.write(b'{"type": "LogLine", "message": "' + b"x" * 5_000_000 + b'", "junk": 1}\n')
+        file.write(b"[" * 100_000 + b"\n")
+    expect(len(run.events()) == count, "garbage counts as events")
+    lab.nothing_lost(run)
+    return "(passed over)"
+
+
+def _moved(run: Run, disk: Path) -> Run:
+    target = disk / run.id
+    shutil.move(run.folder, target)
+    return Run(target)

@@ -1,0 +1,56 @@
+"""All faults, in the order of the table, and those quick enough for every run of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.faults import disk_faults, outside_faults, worker_faults
+from tests.faults.lab import Lab
+
+Fault = Callable[[Lab], str]
+
+ALL: tuple[Fault, ...] = (
+    worker_faults.killed_at_20_random_steps,
+    worker_faults.segmentation_fault,
+    worker_faults.ended_by_the_system_for_memory,
+    worker_faults.exit_in_the_midst,
+    worker_faults.hang,
+    worker_faults.loss_that_is_no_number,
+    worker_faults.card_out_of_memory,
+    worker_faults.computer_out_of_memory,
+    worker_faults.error_of_the_card,
+    worker_faults.stop_while_loading,
+    worker_faults.stop_while_tokenising,
+    worker_faults.stop_while_saving,
+    worker_faults.stop_while_testing,
+    worker_faults.clock_set_back,
+    worker_faults.two_workers_for_one_run,
+    worker_faults.two_runs_on_one_card,
+    disk_faults.killed_at_every_fsync,
+    disk_faults.killed_at_every_rename,
+    disk_faults.disk_full_at_every_fsync,
+    disk_faults.disk_error_at_every_fsync,
+    disk_faults.disk_error_at_every_rename,
+    disk_faults.disk_full_at_a_checkpoint,
+    disk_faults.disk_full_and_given_up,
+    disk_faults.disk_full_while_merging,
+    disk_faults.file_size_limit,
+    disk_faults.read_only_folder,
+    disk_faults.vanished_folder,
+    disk_faults.one_flipped_byte_in_each_file,
+    disk_faults.each_file_missing,
+    disk_faults.each_file_cut_short,
+    disk_faults.power_cut,
+    disk_faults.torn_journal,
+    disk_faults.garbage_in_the_journal,
+    outside_faults.base_model_deleted,
+    outside_faults.data_deleted,
+    outside_faults.spaces_and_emoji_in_paths,
+    outside_faults.decimal_comma,
+    outside_faults.no_home_to_write_to,
+)
+
+
+def title(fault: Fault) -> str:
+    """Its name in words."""
+    return fault.__name__.replace("_", " ")

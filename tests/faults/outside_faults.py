@@ -1,0 +1,107 @@
+"""What lies outside of a run: its model, its data, names, the computer's language."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+from tests.faults.disk_faults import NotHere
+from tests.faults.lab import Lab, expect, sentence
+from training_backend import runs
+from training_backend.job import parse_job
+from training_backend.protocol import RunCompleted, RunFailed
+from training_backend.runs import Run
+
+
+def _interrupted(lab: Lab) -> Run:
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(7)
+    attempt.signal(signal.SIGKILL)
+    attempt.wait()
+    return run
+
+
+def base_model_deleted(lab: Lab) -> str:
+    run = _interrupted(lab)
+    aside = lab.model.rename(lab.folder / "model aside")
+    try:
+        end = lab.start(run).wait()
+        expect(isinstance(end, RunFailed), f"ended as {end}")
+    finally:
+        aside.rename(lab.model)
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def data_deleted(lab: Lab) -> str:
+    run = _interrupted(lab)
+    aside = lab.data.rename(lab.folder / "rows aside.jsonl")
+    try:
+        end = lab.start(run).wait()
+        expect(isinstance(end, RunFailed), f"ended as {end}")
+    finally:
+        aside.rename(lab.data)
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def spaces_and_emoji_in_paths(lab: Lab) -> str:
+    """In the model's folder, the data's name and the run's own folder."""
+    folder = lab.folder / "Größe 🦙 & 'so' \"on\""
+    folder.mkdir()
+    shutil.copytree(lab.model, folder / "my model 1.0 🦙")
+    shutil.copyfile(lab.data, folder / "rows %20 #1.jsonl")
+    document = lab.job(
+        model={"id": str(folder / "my model 1.0 🦙")},
+        dataset={"path": str(folder / "rows %20 #1.jsonl")},
+    )
+    made = runs.create(parse_job(document))
+    run = Run(folder / "a run 🏃")
+    shutil.move(made.folder, run.folder)
+    attempt = lab.start(run)
+    attempt.until_step(5)
+    attempt.signal(signal.SIGKILL)
+    attempt.wait()
+    end = lab.start(run).wait()
+    expect(isinstance(end, RunCompleted), f"ended as {end}")
+    return sentence(end)
+
+
+def decimal_comma(lab: Lab) -> str:
+    """The C library's own numbers are written with a comma."""
+    setup = """
+import locale
+for name in ("de_DE.UTF-8", "fr_FR.UTF-8", "de_DE", "fr_FR"):
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+        break
+    except locale.Error:
+        pass
+else:
+    import os
+    os._exit(77)
+"""
+    run = lab.create()
+    attempt = lab.start(run, setup)
+    code = lab.ask({"wait": attempt.pid})["exit"]
+    if code == 77:
+        raise NotHere("no such language is installed (Debian: locales-all)")
+    lab.equals_undisturbed(run)
+    return sentence(run.events()[-1])
+
+
+def no_home_to_write_to(lab: Lab) -> str:
+    """What is said when Lorasmith's own folder cannot be made."""
+    from training_backend.errors import UserError
+
+    before = os.environ["LORASMITH_HOME"]
+    os.environ["LORASMITH_HOME"] = str(lab.data / "below a file")
+    try:
+        runs.runs_dir()
+    except UserError as error:
+        return str(error)
+    finally:
+        os.environ["LORASMITH_HOME"] = before
+    raise AssertionError("it was made")

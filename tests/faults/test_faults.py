@@ -1,0 +1,46 @@
+"""The quick ones of the faults, in every run of the tests; `python -m tests.faults` tries all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import disk_faults, worker_faults
+from tests.faults.disk_faults import NotHere
+from tests.faults.faults import Fault
+from tests.faults.lab import Lab, lab
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="forks, signals and mounts"),
+    pytest.mark.timeout(300),
+]
+
+QUICK: tuple[Fault, ...] = (
+    worker_faults.segmentation_fault,
+    worker_faults.loss_that_is_no_number,
+    worker_faults.card_out_of_memory,
+    worker_faults.stop_while_saving,
+    worker_faults.two_runs_on_one_card,
+    disk_faults.disk_full_at_a_checkpoint,
+    disk_faults.disk_full_and_given_up,
+    disk_faults.vanished_folder,
+)
+
+
+@pytest.fixture(scope="module")
+def place(demo_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(tmp_path_factory.mktemp("faults"), demo_model_dir) as made:
+        yield made
+
+
+@pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.__name__)
+def test_nothing_is_lost(fault: Fault, place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORASMITH_HOME", str(place.home))
+    try:
+        sentence = fault(place)
+    except NotHere as reason:
+        pytest.skip(str(reason))
+    assert sentence and "Traceback" not in sentence

@@ -1,0 +1,212 @@
+"""A worker that is ended, breaks, hangs or is asked to stop at the wrong moment."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from tests.faults.lab import Lab, expect, newest_sound, sentence
+from training_backend import launch
+from training_backend.protocol import (
+    EvaluationLogged,
+    MetricsLogged,
+    PhaseChanged,
+    RunFailed,
+    RunInterrupted,
+    RunStopped,
+)
+
+
+def killed_at_20_random_steps(lab: Lab) -> str:
+    """One run of 80 steps, killed again and again until it has come to its end."""
+    draw = random.Random(22)
+    run = lab.create(training={"max_steps": 80, "save_steps": 2})
+    told = ""
+    for _ in range(20):
+        attempt = lab.start(run)
+        attempt.until_step(newest_sound(run) + draw.randint(2, 5))
+        time.sleep(draw.random() / 50)
+        attempt.signal(signal.SIGKILL)
+        end = attempt.wait()
+        if not isinstance(end, RunInterrupted):
+            break  # it was faster
+        told = sentence(end)
+    lab.nothing_lost(run)
+    return told
+
+
+def segmentation_fault(lab: Lab) -> str:
+    setup = lab.at_step(5, "import ctypes; ctypes.string_at(0)")
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunInterrupted) and "SIGSEGV" in end.detail, f"ended as {end}")
+    expect("Fatal Python error" in run.log_tail(), "no evidence in the log")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def ended_by_the_system_for_memory(lab: Lab) -> str:
+    """Simulated: the system's killer sends SIGKILL too."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(5)
+    attempt.signal(signal.SIGKILL)
+    end = attempt.wait()
+    expect("ran out of memory" in sentence(end), "memory is not named as a cause")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def exit_in_the_midst(lab: Lab) -> str:
+    run, end = lab.train(lab.at_step(5, "import os; os._exit(7)"))
+    expect(isinstance(end, RunInterrupted) and "7" in end.detail, f"ended as {end}")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def hang(lab: Lab) -> str:
+    """SIGSTOP: nothing runs any more. Whoever ends it by force keeps the checkpoints."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(5)
+    attempt.signal(signal.SIGSTOP)
+    expect(run.is_alive(), "a worker that hangs counts as gone")
+    launch.kill(run)
+    end = attempt.wait()
+    expect(isinstance(end, RunInterrupted), f"ended as {end}")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def loss_that_is_no_number(lab: Lab) -> str:
+    """A weight of the adapter becomes NaN: the checkpoint before is kept."""
+    plant = "next(p for p in model.parameters() if p.requires_grad).data[0, 0] = float('nan')"
+    run, end = lab.train(lab.at_step(5, plant))
+    expect(isinstance(end, RunFailed) and end.code == "loss_not_finite", f"ended as {end}")
+    expect(newest_sound(run) == 3, "the last finite checkpoint is not the newest")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def card_out_of_memory(lab: Lab) -> str:
+    """PyTorch's own error, raised in a real step."""
+    setup = lab.at_step(5, "import torch; raise torch.OutOfMemoryError('CUDA out of memory.')")
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunFailed) and end.code == "out_of_vram", f"ended as {end}")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def computer_out_of_memory(lab: Lab) -> str:
+    run, end = lab.train(lab.at_step(5, "raise MemoryError"))
+    expect(isinstance(end, RunFailed) and end.code == "out_of_ram", f"ended as {end}")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def error_of_the_card(lab: Lab) -> str:
+    setup = lab.at_step(5, "raise RuntimeError('CUDA error: an illegal memory access')")
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunFailed), f"ended as {end}")
+    expect("Traceback" not in sentence(end), "a traceback in front of the person")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def stop_while_loading(lab: Lab) -> str:
+    return _stopped_in(lab, "loading")
+
+
+def stop_while_tokenising(lab: Lab) -> str:
+    return _stopped_in(lab, "tokenising")
+
+
+def _stopped_in(lab: Lab, phase: str) -> str:
+    setup = f"""
+from training_backend.worker import Reporter
+_phase = Reporter.phase
+def phase(self, phase, *a, **k):
+    if phase == {phase!r}:
+        self.run.request("stop")
+    _phase(self, phase, *a, **k)
+Reporter.phase = phase
+"""
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunStopped), f"ended as {end}")
+    expect(not any(isinstance(e, MetricsLogged) for e in run.events()), "it trained all the same")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def stop_while_saving(lab: Lab) -> str:
+    setup = """
+from training_backend import checkpoints
+_commit = checkpoints.commit
+def commit(*a):
+    run.request("stop")
+    return _commit(*a)
+checkpoints.commit = commit
+"""
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunStopped) and end.checkpoint is not None, f"ended as {end}")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def stop_while_testing(lab: Lab) -> str:
+    setup = """
+from training_backend.trainer_habits import TrainerHabits
+_evaluate = TrainerHabits.evaluate
+def evaluate(self, *a, **k):
+    run.request("stop")
+    return _evaluate(self, *a, **k)
+TrainerHabits.evaluate = evaluate
+"""
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunStopped) and end.checkpoint is not None, f"ended as {end}")
+    expect(any(isinstance(e, EvaluationLogged) for e in run.events()), "the test was cut off")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def clock_set_back(lab: Lab) -> str:
+    """By a day, in the midst: durations are measured on another clock."""
+    setup = lab.at_step(5, "import time; _time = time.time; time.time = lambda: _time() - 86_400")
+    run, end = lab.train(setup)
+    events = run.events()
+    expect([e.seq for e in events] == list(range(len(events))), "events out of order")
+    elapsed = [e.elapsed for e in events]
+    expect(elapsed == sorted(elapsed), "durations run backwards")
+    left = [e.seconds_left for e in events if isinstance(e, MetricsLogged)]
+    expect(all(s is None or 0 <= s < 3600 for s in left), "an absurd time left")
+    expect(any(isinstance(e, PhaseChanged) for e in events), "no phases")
+    lab.equals_undisturbed(run)
+    return sentence(end)
+
+
+def two_workers_for_one_run(lab: Lab) -> str:
+    """The second one leaves it alone."""
+    run = lab.create()
+    first = lab.start(run)
+    first.until_step(2)
+    second = lab.start(run, "worker.LOCK_WAIT_SECONDS = 0.2")
+    code = lab.ask({"wait": second.pid})["exit"]
+    expect(code == 1, f"the second ended with {code}")
+    end = first.wait()
+    lab.equals_undisturbed(run)
+    return sentence(end)
+
+
+def two_runs_on_one_card(lab: Lab) -> str:
+    """The second waits until the first one's process is gone."""
+    first_run, second_run = lab.create(), lab.create()
+    first = lab.start(first_run)
+    first.until_step(2)
+    second = lab.start(second_run)
+    second.until(lambda e: isinstance(e, PhaseChanged) and e.phase == "waiting")
+    first.signal(signal.SIGKILL)
+    first.wait()
+    end = second.wait()
+    lab.equals_undisturbed(second_run)
+    lab.nothing_lost(first_run)
+    return sentence(end)
