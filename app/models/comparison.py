@@ -15,7 +15,7 @@ from app.widgets.series import Series
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.losses import RECENT
-from training_backend.protocol import EvaluationLogged, RunStarted
+from training_backend.protocol import AnswersScored, EvaluationLogged, RunStarted, ScoreName
 from training_backend.runs import Run, RunSummary
 
 MOST_RUNS = 8
@@ -33,6 +33,7 @@ class ComparedRun:
     held_out: Series = field(default_factory=Series)
     held_out_in_time: Series = field(default_factory=Series)
     speed: Series = field(default_factory=Series)
+    scores: dict[ScoreName, float] = field(default_factory=dict)
     peak_bytes: float | None = None
     seconds: float = 0.0  # of all attempts
 
@@ -89,6 +90,8 @@ def _add(compared: ComparedRun, part: JournalPart, before: float) -> None:
         if isinstance(event, EvaluationLogged):
             compared.held_out.append(event.step, event.loss)
             compared.held_out_in_time.append(before + event.elapsed, event.loss)
+        elif isinstance(event, AnswersScored):
+            compared.scores = {score.name: score.after for score in event.scores}
     if part.memory is not None:
         known = part.memory.process_bytes[np.isfinite(part.memory.process_bytes)]
         if len(known):

@@ -29,6 +29,7 @@ from app.widgets.outcome import OutcomeCard
 from app.widgets.progress_card import ProgressCard
 from app.widgets.run_buttons import Draft, RunButtons
 from app.widgets.run_charts import RunCharts
+from app.widgets.scores_card import ScoresCard
 from training_backend import runs
 from training_backend.errors import Problem, UserError
 from training_backend.protocol import (
@@ -128,6 +129,7 @@ class TrainPage(QWidget):
         self.charts.clear()
         self.log.clear()
         self.answers.set_questions(shown.job.evaluation.prompts if shown.job else ())
+        self.scores.clear()
         self._place_answers(first=False)
         self._scroll.verticalScrollBar().setValue(0)
 
@@ -255,7 +257,7 @@ class TrainPage(QWidget):
             case SampleGenerated():
                 self.answers.add(event)
             case AnswersScored():
-                pass
+                self.scores.show_scores(event)
             case CheckpointSaved():
                 shown.checkpoint = event
             case WarningRaised(code="loss_rose"):
@@ -382,11 +384,13 @@ class TrainPage(QWidget):
         self.charts = RunCharts()
         self.answers = AnswersCard()
         self.answers.setVisible(False)
+        self.scores = ScoresCard()
         self.log = LogCard()
         self._column.addWidget(self._errors)
         self._column.addWidget(self.outcome)
         self.progress = ProgressCard()
         self._column.addWidget(self.progress)
+        self._column.addWidget(self.scores)
         self._column.addWidget(self.charts)
         self._column.addWidget(self.answers)
         self._column.addWidget(self.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt
@@ -15,6 +16,7 @@ from app.widgets.card import plain_tool_tip
 from app.widgets.compare_chart import STYLES
 from app.widgets.legend import pen
 from app.widgets.list_table import ROW_HEIGHT, ListTable
+from training_backend.protocol import ScoreName
 
 SWATCH = (36, 14)
 NAME_WIDTH = 230
@@ -22,23 +24,34 @@ _Index = QModelIndex | QPersistentModelIndex
 
 
 class ComparisonModel(QAbstractTableModel):
-    """One row a run, in the order of the lines' styles. The lowest losses stand out."""
+    """One row a run, in the order of the lines' styles. The best losses and scores stand out."""
 
     def __init__(self) -> None:
         super().__init__()
         self._runs: list[ComparedRun] = []
         self._columns: list[tuple[str, list[str]]] = []
-        self._best: list[tuple[int, int]] = []
+        self._best: set[tuple[int, int]] = set()
 
     def show_runs(self, compared: list[ComparedRun]) -> None:
         self.beginResetModel()
         self._runs = compared
         losses = [run.final_loss for run in compared]
         held_out = [run.final_held_out for run in compared]
+        titles: dict[ScoreName, str] = {
+            "exact_match": self.tr("Exact match"),
+            "f1": self.tr("F1"),
+            "rouge_l": self.tr("ROUGE-L"),
+        }
+        scores = {name: [run.scores.get(name) for run in compared] for name in titles}
+        told = [name for name in titles if any(value is not None for value in scores[name])]
         self._columns = [
             (self.tr("Run"), [f"{at} {run.name}" for at, run in enumerate(compared, 1)]),
             (self.tr("Loss"), [_number(value, figures.loss) for value in losses]),
             (self.tr("Held-out"), [_number(value, figures.loss) for value in held_out]),
+            *(
+                (titles[name], [_number(value, figures.percent) for value in scores[name]])
+                for name in told
+            ),
             (
                 self.tr("Memory at most"),
                 [_number(run.peak_bytes, figures.gigabytes) for run in compared],
@@ -50,7 +63,9 @@ class ComparisonModel(QAbstractTableModel):
             ),
             *differing_settings(compared),
         ]
-        self._best = [*_lowest(losses, 1), *_lowest(held_out, 2)]
+        self._best = _best(losses, 1, min) | _best(held_out, 2, min)
+        for column, name in enumerate(told, 3):
+            self._best |= _best(scores[name], column, max)
         self.endResetModel()
 
     def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: B008
@@ -75,11 +90,8 @@ class ComparisonModel(QAbstractTableModel):
             case Qt.ItemDataRole.DisplayRole:
                 return text
             case Qt.ItemDataRole.ToolTipRole:
-                return (
-                    plain_tool_tip(self.tr("{value}, the lowest").format(value=text))
-                    if (best)
-                    else plain_tool_tip(text)
-                )
+                best_text = self.tr("{value}, the best of these").format(value=text)
+                return plain_tool_tip(best_text if best else text)
             case Qt.ItemDataRole.FontRole if index.column():
                 weight = QFont.Weight.DemiBold if best else QFont.Weight.Normal
                 return theme.font(13, weight, tabular=True)
@@ -125,11 +137,13 @@ def _swatch(row: int) -> QIcon:
     return icon
 
 
-def _lowest(values: list[float | None], column: int) -> list[tuple[int, int]]:
+def _best(
+    values: list[float | None], column: int, choose: Callable[[list[float]], float]
+) -> set[tuple[int, int]]:
     known = [value for value in values if value is not None]
     if len(known) < 2:
-        return []
-    return [(row, column) for row, value in enumerate(values) if value == min(known)]
+        return set()
+    return {(row, column) for row, value in enumerate(values) if value == choose(known)}
 
 
 def _number(value: float | None, write: Any) -> str:

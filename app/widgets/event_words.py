@@ -6,6 +6,7 @@ from PySide6.QtCore import QCoreApplication
 
 from app.widgets import figures
 from training_backend.protocol import (
+    AnswersScored,
     CheckpointSaved,
     EvaluationLogged,
     Event,
@@ -29,6 +30,11 @@ def log_line(event: Event) -> str:
         case CheckpointSaved():
             return _tr("Checkpoint at step {step} saved ({size})").format(
                 step=figures.count(event.step), size=figures.size(event.bytes)
+            )
+        case AnswersScored():
+            f1 = next(score.after for score in event.scores if score.name == "f1")
+            return _tr("Compared with the data's answers of {rows} held-out rows: F1 {f1}").format(
+                rows=figures.count(event.rows), f1=figures.percent(f1)
             )
         case WarningRaised():
             return _tr("Note: {message}").format(message=event.message)

@@ -58,6 +58,11 @@ def share(value: float) -> str:
     return _tr("{number} %").format(number=decimal(percent, 0 if percent >= 10 else 2))
 
 
+def percent(value: float) -> str:
+    """A mean over some dozens of rows as whole per cents: no decimals of it mean something."""
+    return _tr("{number} %").format(number=decimal(value * 100, 0))
+
+
 def millions(value: int) -> str:
     """A model's size: `4.9 million`, `8.0 billion`."""
     if value >= 10**9:

@@ -137,6 +137,9 @@ class ProgressCard(Card):
         if shown.phase.fraction is not None:
             percent = self.tr("{number} %").format(number=round(shown.phase.fraction * 100))
             right = f"{right}, {percent}" if right else percent
+        if shown.phase.seconds_left is not None:
+            left = figures.duration(shown.phase.seconds_left)
+            right += ", " + self.tr("about {time} left").format(time=left)
         return title, right
 
     def _time_left(self) -> str:

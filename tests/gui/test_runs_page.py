@@ -18,6 +18,7 @@ from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.journal import JournalWriter
 from training_backend.protocol import (
+    AnswersScored,
     EvaluationLogged,
     MemorySampled,
     MetricsLogged,
@@ -25,6 +26,7 @@ from training_backend.protocol import (
     RunFailed,
     RunStarted,
     RunStopped,
+    Score,
     Terminal,
 )
 from training_backend.runs import Run
@@ -204,7 +206,9 @@ def test_keeps_the_selection_when_a_run_comes_in(page: RunsPage, qtbot: QtBot) -
     assert selected.name == "one"
 
 
-def _learned(name: str, rank: int, losses: list[float], held_out: float | None) -> Run:
+def _learned(
+    name: str, rank: int, losses: list[float], held_out: float | None, f1: float | None = None
+) -> Run:
     document = {
         "version": 1,
         "name": name,
@@ -219,6 +223,9 @@ def _learned(name: str, rank: int, losses: list[float], held_out: float | None) 
         writer.append(MetricsLogged(step=step, total_steps=9, epoch=0.1, loss=loss))
     if held_out is not None:
         writer.append(EvaluationLogged(step=len(losses), epoch=0.5, loss=held_out))
+    if f1 is not None:
+        score = Score(name="f1", before=0.1, after=f1)
+        writer.append(AnswersScored(step=len(losses), rows=20, scores=(score,)))
     writer.append(
         MemorySampled(
             device="cpu", process_bytes=2**30, device_used_bytes=2**31, device_total_bytes=2**34
@@ -256,7 +263,21 @@ def test_compared_runs_stand_beside_the_settings_in_which_they_differ(
     assert "Alpha" not in said  # the same in both
     assert said["Loss"] == ["2.333", "2.000"]
     assert said["Held-out"] == ["2.500", "–"]
+    assert "F1" not in said  # neither was scored
     assert said["Memory at most"] == ["1.0 GB", "1.0 GB"]
+
+
+def test_the_highest_scores_of_compared_runs_stand_out(page: RunsPage, qtbot: QtBot) -> None:
+    _learned("one", 8, [3.0], None, f1=0.414)
+    _learned("three", 8, [3.0], None)
+    _learned("two", 8, [3.0], None, f1=0.52)
+    _show(page, qtbot, 3)
+    said = _compare(page, qtbot, 3)
+    assert said["F1"] == ["41 %", "–", "52 %"]
+    assert "ROUGE-L" not in said
+    model, column = page.comparison.table.model(), list(said).index("F1")
+    tips = [model.index(row, column).data(Qt.ItemDataRole.ToolTipRole) for row in range(3)]
+    assert ["best" in tip for tip in tips] == [False, False, True]
 
 
 def test_overlaid_lines_differ_in_dashes_not_in_colour_alone(page: RunsPage, qtbot: QtBot) -> None:
