@@ -158,6 +158,12 @@ class MainWindow(QMainWindow):
         page.stop_requested.connect(self.training.stop)
         page.end_requested.connect(self.training.end)
         page.resume_requested.connect(self.desk.resume)
+        steer = page.buttons.steer
+        steer.checkpoint_requested.connect(lambda: self.training.request("checkpoint"))
+        steer.pause_requested.connect(lambda: self.training.request("pause"))
+        steer.go_on_requested.connect(self.training.go_on)
+        steer.question_asked.connect(self.training.ask_model)
+        page.extend_requested.connect(self.desk.ask_to_extend)
         page.export_requested.connect(self.desk.export)
         page.measure_requested.connect(self._measure)
         page.back_to_current_requested.connect(self.desk.back_to_current)

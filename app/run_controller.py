@@ -17,8 +17,9 @@ from PySide6.QtCore import QObject, Qt, QTimer, Signal, SignalInstance, Slot
 
 from training_backend import journal, launch, preflight, runs
 from training_backend.errors import UserError
-from training_backend.job import Job
+from training_backend.job import Job, TrainingJob
 from training_backend.protocol import TERMINAL_TYPES, Event, Terminal
+from training_backend.run_requests import Request
 from training_backend.runs import Run
 
 # A step on a slow computer may take a minute, and saving comes on top.
@@ -94,6 +95,16 @@ class RunController(QObject):
 
         self._follow_in_thread(opening)
 
+    def extend(self, run: Run, longer: TrainingJob) -> None:
+        """Go on with an ended run, by a longer job. As `start`."""
+
+        def opening() -> tuple[Run, Iterator[Event | None]]:
+            preflight.check(longer)
+            runs.revise(run, longer)
+            return run, self._begin(run)
+
+        self._follow_in_thread(opening)
+
     def attach(self, run: Run) -> None:
         """Follow a live run that an earlier window started."""
         self._follow_in_thread(lambda: (run, launch.tail(run)))
@@ -105,6 +116,30 @@ class RunController(QObject):
         self._stop_asked = True
         self._run.request("stop")
         self._patience.start()
+
+    def request(self, what: Request) -> None:
+        """Ask the run for a checkpoint or a pause; it obeys at the end of its step."""
+        self._ask(lambda run: run.request(what))
+
+    def go_on(self) -> None:
+        """Let a paused run train again."""
+        self._ask(lambda run: run.requests.done("pause"))
+
+    def ask_model(self, prompt: str | None) -> None:
+        """Have the model in training answer this, or its job's own questions."""
+        self._ask(lambda run: run.requests.ask_question(prompt))
+
+    def _ask(self, leave: Callable[[Run], None]) -> None:
+        if self._run is None:
+            return
+        try:
+            leave(self._run)
+        except UserError as error:
+            self.refused.emit(error)
+        except OSError as error:
+            self.refused.emit(
+                UserError("system_error", "The system refused: {reason}.", reason=error)
+            )
 
     def end(self) -> None:
         """End the run as it is; what it learned since its newest checkpoint is lost."""

@@ -15,7 +15,7 @@ from app.close_dialog import ask_about_training
 from app.i18n import explain, integer
 from app.start_dialog import ask_about_memory, ask_about_queue
 from app.widgets import memory_words, wording
-from training_backend import journal
+from training_backend import extend, journal
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob
 from training_backend.protocol import (
@@ -114,6 +114,19 @@ class RunDesk(QObject):
         self._window.go_to("navTrain")
         self._training.resume(run)
 
+    def ask_to_extend(self, run: Run) -> None:
+        """Ask by how much an ended run is to go on, and let it."""
+        run_in_background(
+            lambda: extend.reached(run), partial(self._show_extension, run), self._on_error, self
+        )
+
+    def _show_extension(self, run: Run, reached: extend.Reached) -> None:
+        from app.widgets.extend_dialog import ExtendDialog
+
+        dialog = ExtendDialog(reached, self._window)
+        dialog.chosen.connect(lambda longer: self._training.extend(run, longer))
+        dialog.open()
+
     def open_run(self, run: Run) -> None:
         """Show a run on the Train page, from its file or live."""
         current = self._training.active()
@@ -208,6 +221,11 @@ class RunDesk(QObject):
             message = f"{terminal.message} {terminal.remedy}".rstrip()
             self._show_beside_field(Problem(terminal.field or "", message))
         self._window.warm_up_soon()
+
+    def _on_error(self, error: Exception) -> None:
+        if not isinstance(error, UserError):
+            error = UserError("unexpected", "{reason}", reason=error)
+        self._on_refused(error)
 
     def _on_refused(self, error: UserError) -> None:
         """Every mistake beside its field, and all of them where Start was pressed."""

@@ -17,6 +17,7 @@ from training_backend.protocol import (
     RunStopped,
     Terminal,
 )
+from training_backend.run_requests import Kind
 from training_backend.runs import Run
 
 
@@ -25,7 +26,8 @@ class ShownRun:
     """The newest event of each kind, and how far its history has been read.
 
     `early` holds live events that came before the history; `counts` is the phase that told
-    the numbers of steps, parameters and rows.
+    the numbers of steps, parameters and rows; `asked` is what the person has asked of the run and
+    what is not done yet, a pause for as long as it lasts.
     """
 
     run: Run | None = None
@@ -42,12 +44,38 @@ class ShownRun:
     terminal: Terminal | None = None
     seconds: float = 0.0  # of all attempts before this one
     elapsed: float = 0.0
+    asked: set[Kind] = field(default_factory=set)
+    paused_seconds: float = 0.0  # of all attempts
+    paused_at: float | None = None  # seconds into this attempt
     early: list[Event] = field(default_factory=list)
     caught_up: bool = False
     share_read: float = 0.0  # of the history
 
     def is_running(self) -> bool:
         return self.run is not None and self.live and self.terminal is None
+
+    def is_paused(self) -> bool:
+        return self.is_running() and self.paused_at is not None
+
+    def take_phase(self, event: PhaseChanged) -> None:
+        """Note a phase, and how long the run stood still in a pause."""
+        if self.phase is not None and self.phase.phase == "sampling" != event.phase:
+            self.asked.discard("question")
+        self.phase = event
+        if event.total_steps is not None:
+            self.counts = event
+        if event.phase == "paused" and self.paused_at is None:
+            self.paused_at = event.elapsed
+            self.asked.add("pause")
+        elif event.phase == "training":
+            self.end_pause(event.elapsed)
+
+    def end_pause(self, elapsed: float) -> None:
+        """The run goes on, or has ended, so many seconds into its attempt."""
+        if self.paused_at is not None:
+            self.paused_seconds += max(0.0, elapsed - self.paused_at)
+            self.asked.discard("pause")
+        self.paused_at = None
 
     def can_resume(self) -> bool:
         """Whether it has ended, before its last step, with something saved."""

@@ -68,6 +68,7 @@ class TrainPage(QWidget):
     export_requested = Signal(object)
     measure_requested = Signal()
     back_to_current_requested = Signal()
+    extend_requested = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -198,6 +199,8 @@ class TrainPage(QWidget):
         early, shown.early = shown.early, []
         for event in early:
             self._take(event)
+        if shown.live and shown.run is not None and shown.terminal is None:
+            self._take_over_requests(shown.run)
         self.render_now()
 
     def finish(self, run: Run | None, terminal: Terminal | None) -> None:
@@ -236,15 +239,14 @@ class TrainPage(QWidget):
             case RunStarted():
                 shown.terminal = None
                 shown.elapsed = 0.0
+                shown.paused_at = None
                 shown.metrics = shown.metrics if event.resumed_from_step else None
                 shown.warning = ""
                 self.charts.begin_attempt()
             case PhaseChanged():
                 if shown.phase is None or event.phase != shown.phase.phase:
                     self._log(event, wording.phase_title(event.phase))
-                shown.phase = event
-                if event.total_steps is not None:
-                    shown.counts = event
+                shown.take_phase(event)
             case MetricsLogged():
                 shown.metrics = event
                 shown.loss.add(event.step, event.loss)
@@ -256,10 +258,12 @@ class TrainPage(QWidget):
                 self.charts.add_evaluation(event)
             case SampleGenerated():
                 self.answers.add(event)
+                self.buttons.steer.show_answer(event)
             case AnswersScored():
                 self.scores.show_scores(event)
             case CheckpointSaved():
                 shown.checkpoint = event
+                shown.asked.discard("checkpoint")
             case WarningRaised(code="loss_rose"):
                 shown.warning = event.message
             case RunCompleted() | RunStopped() | RunFailed() | RunInterrupted():
@@ -275,16 +279,22 @@ class TrainPage(QWidget):
 
     def _end(self, event: Terminal, *, past: bool = False) -> None:
         shown = self._shown
-        shown.seconds += max(shown.elapsed, event.elapsed)
+        shown.elapsed = max(shown.elapsed, event.elapsed)
+        shown.end_pause(shown.elapsed)
+        shown.seconds += shown.elapsed
         if shown.run is not None:
             saved = shown.checkpoint.step if shown.checkpoint else None
-            self.outcome.show_outcome(shown.run, event, shown.seconds, saved, shown.warning)
+            self.outcome.show_outcome(
+                shown.run, event, shown.seconds, saved, shown.warning, shown.paused_seconds
+            )
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
+        shown.asked.clear()
         if past:
             return
         shown.terminal = event
         if shown.live:
             self._current = None
+        self.buttons.steer.end()
         self.buttons.forget_stopping()
         if isinstance(event, RunCompleted):
             self._place_answers(first=True)
@@ -350,6 +360,13 @@ class TrainPage(QWidget):
         self.render_now()
         self.end_requested.emit()
 
+    def _take_over_requests(self, run: Run) -> None:
+        """What was asked of the run before the page showed it, by another window perhaps."""
+        waiting = set(run.requests.pending())
+        self._shown.asked |= waiting - {"stop"}
+        if "stop" in waiting and not self.buttons.stopping:
+            self.buttons.show_stopping()
+
     def _resume(self) -> None:
         self._checking = True
         self.render_now()
@@ -381,6 +398,7 @@ class TrainPage(QWidget):
         self._errors = ErrorLabel("trainProblems")
         self.outcome = OutcomeCard()
         self.outcome.export_requested.connect(lambda: self.export_requested.emit(self._shown.run))
+        self.outcome.extend_requested.connect(lambda: self.extend_requested.emit(self._shown.run))
         self.charts = RunCharts()
         self.answers = AnswersCard()
         self.answers.setVisible(False)
@@ -411,6 +429,7 @@ class TrainPage(QWidget):
         self.buttons.resume_requested.connect(self._resume)
         self.buttons.back_requested.connect(self.back_to_current_requested)
         self.header.add_button(self.buttons)
+        self.buttons.steer.changed.connect(self.render_now)
 
     def _place_answers(self, *, first: bool) -> None:
         """After a training the answers are what counts: they move above the charts."""

@@ -19,6 +19,8 @@ from training_backend.protocol import (
 def log_line(event: Event) -> str:
     """The event as one line; "" for one that the log does not tell."""
     match event:
+        case RunStarted(extended=True, resumed_from_step=int(step)):
+            return _tr("Goes on for longer, from step {step}").format(step=figures.count(step))
         case RunStarted(resumed_from_step=None):
             return _tr("Started")
         case RunStarted(resumed_from_step=int(step)):

@@ -26,6 +26,7 @@ class OutcomeCard(Card):
     """Shown when a run has ended."""
 
     export_requested = Signal()
+    extend_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent=parent)
@@ -39,13 +40,16 @@ class OutcomeCard(Card):
         self._export = SecondaryButton(self.tr("Export the model"))
         set_primary(self._export, True)
         self._export.clicked.connect(self.export_requested)
+        self._extend = SecondaryButton(self.tr("Train longer…"))
+        self._extend.setObjectName("extendButton")
+        self._extend.clicked.connect(self.extend_requested)
         self._folder = SecondaryButton(self.tr("Open the run's folder"))
         self._folder.clicked.connect(self._open_folder)
         self._copy = SecondaryButton(self.tr("Copy the details"))
         self._copy.clicked.connect(self._copy_details)
         row = QHBoxLayout()
         row.setSpacing(8)
-        for button in (self._export, self._folder, self._copy):
+        for button in (self._export, self._extend, self._folder, self._copy):
             row.addWidget(button)
         row.addStretch(1)
         self.body.addLayout(row)
@@ -57,15 +61,20 @@ class OutcomeCard(Card):
         took_seconds: float,
         saved_step: int | None = None,
         warning: str = "",
+        paused_seconds: float = 0.0,
     ) -> None:
         """Say how it ended.
 
         Args:
             saved_step: the step of the newest checkpoint, None when there is none.
             warning: what the run itself said of its result.
+            paused_seconds: how long it stood still, which is not counted as training.
         """
         self._run = run
-        title, role, text, tail = self._words(event, took_seconds)
+        title, role, text, tail = self._words(event, took_seconds - paused_seconds)
+        if paused_seconds >= 1 and isinstance(event, RunCompleted):
+            paused = self.tr("It was paused for {time} besides.")
+            text = f"{text} {paused.format(time=figures.duration(paused_seconds))}"
         if saved_step is not None and isinstance(event, RunInterrupted):
             text = f"{text} {self._saved(saved_step)}"
         if warning:
@@ -80,6 +89,7 @@ class OutcomeCard(Card):
         stopped = isinstance(event, RunStopped) and event.checkpoint is not None
         self._export.setVisible(completed or stopped or saved_step is not None)
         set_primary(self._export, completed and not warning)  # else Resume, or another start
+        self._extend.setVisible(completed or stopped)
         trouble = isinstance(event, RunFailed | RunInterrupted)
         self._copy.setVisible(trouble)
         code = event.code if isinstance(event, RunFailed) else ""

@@ -15,6 +15,7 @@ from training_backend.losses import RECENT
 from training_backend.protocol import RunCompleted
 
 PROGRESS_PARTS = 1_000
+UNDER_WAY = ("training", "sampling", "paused")  # phases between the first step and the last
 
 
 class ProgressCard(Card):
@@ -94,7 +95,7 @@ class ProgressCard(Card):
             fraction = None
         elif isinstance(shown.terminal, RunCompleted):
             fraction = 1.0
-        elif shown.metrics is not None and (shown.phase is None or shown.phase.phase == "training"):
+        elif shown.metrics is not None and (shown.phase is None or shown.phase.phase in UNDER_WAY):
             fraction = shown.metrics.step / max(1, shown.metrics.total_steps)
         elif self._run.is_running():
             fraction = shown.phase.fraction if shown.phase else None
@@ -116,7 +117,11 @@ class ProgressCard(Card):
                 (self._memory or self.tr("Press Start to train.")) if ready else "",
             )
         if shown.terminal is not None:
-            took = self.tr("took {time}").format(time=figures.duration(shown.seconds))
+            worked = shown.seconds - shown.paused_seconds
+            took = self.tr("took {time}").format(time=figures.duration(worked))
+            if shown.paused_seconds >= 1:
+                paused = figures.duration(shown.paused_seconds)
+                took = self.tr("{took}, paused for {time}").format(took=took, time=paused)
             ended = (
                 isinstance(shown.terminal, RunCompleted)
                 or shown.phase is None
@@ -131,8 +136,10 @@ class ProgressCard(Card):
         if shown.phase is None:
             return self.tr("Starting"), self.tr("waking up the trainer, a few seconds")
         title = wording.phase_title(shown.phase.phase)
+        if shown.is_paused() and "pause" in shown.asked:
+            return title, self.tr("a checkpoint is saved; the model stays in memory")
         if shown.phase.phase == "training":
-            return title, self._time_left()
+            return title, self._asked_words() or self._time_left()
         right = shown.phase.detail
         if shown.phase.fraction is not None:
             percent = self.tr("{number} %").format(number=round(shown.phase.fraction * 100))
@@ -142,11 +149,25 @@ class ProgressCard(Card):
             right += ", " + self.tr("about {time} left").format(time=left)
         return title, right
 
+    def _asked_words(self) -> str:
+        """What the run does when its step is over, of what it was asked."""
+        asked = self._run.asked
+        if "pause" in asked:
+            return self.tr("saving and pausing after this step")
+        if "checkpoint" in asked:
+            return self.tr("saving a checkpoint after this step")
+        if "question" in asked:
+            return self.tr("answering after this step")
+        return ""
+
     def _time_left(self) -> str:
         metrics = self._run.metrics
         if metrics is None or metrics.seconds_left is None:
             return self.tr("working on the first step")
-        done_at = metrics.time + metrics.seconds_left
+        since = metrics.time
+        if self._run.phase is not None:  # a pause lay between
+            since = max(since, self._run.phase.time)
+        done_at = since + metrics.seconds_left
         return self.tr("about {time} left, done at {clock}").format(
             time=figures.duration(done_at - time.time()), clock=figures.clock(done_at)
         )

@@ -11,6 +11,7 @@ from app.models.shown_run import ShownRun
 from app.widgets import figures
 from app.widgets.actions import set_primary
 from app.widgets.card import SecondaryButton, plain_tool_tip
+from app.widgets.steer_buttons import SteerButtons
 from training_backend.protocol import RunCompleted
 
 STOP_IS_SLOW_MILLISECONDS = 30_000
@@ -59,6 +60,8 @@ class RunButtons(QWidget):
         self.resume = self._button("resumeButton", self.tr("Resume"))
         set_primary(self.resume, True)
         self.resume.clicked.connect(self.resume_requested)
+        self.steer = SteerButtons()
+        self._row.addWidget(self.steer)
         self.stop = self._button("stopButton", self.tr("Stop and save"))
         self.stop.clicked.connect(self._stop)
         self._patience = QTimer(self, singleShot=True, interval=STOP_IS_SLOW_MILLISECONDS)
@@ -81,8 +84,9 @@ class RunButtons(QWidget):
         self.start.setEnabled(draft.ready and not checking)
         self.start.setToolTip(draft.why_not)
         set_primary(self.start, not resumable and not isinstance(shown.terminal, RunCompleted))
-        self._show_queue(draft, live=running or elsewhere)
+        self._show_queue(draft, live=running or elsewhere, first=not shown.is_paused())
         self.stop.setVisible(running)
+        self.steer.show_run(shown, stopping=self.stopping)
         if not self.stopping:
             self.stop.setText(self.tr("Stop and save"))
             self.stop.setEnabled(True)
@@ -92,7 +96,7 @@ class RunButtons(QWidget):
         idle = shown.run is None and draft.ready and not checking
         self.measure.setVisible(idle and bool(draft.hint))
 
-    def _show_queue(self, draft: Draft, *, live: bool) -> None:
+    def _show_queue(self, draft: Draft, *, live: bool, first: bool) -> None:
         """What would be started waits instead while a run is live, or behind others that wait."""
         count = figures.count(self.waiting)
         text = self.tr("Add to queue ({count} waiting)").format(count=count)
@@ -103,7 +107,7 @@ class RunButtons(QWidget):
         adds = self.tr("Adds “{name}”: {summary}")
         adds = adds.format(name=draft.title, summary=draft.subtitle)
         self.queue.setToolTip(plain_tool_tip(adds if draft.ready else draft.why_not))
-        set_primary(self.queue, live)
+        set_primary(self.queue, live and first)
 
     def show_stopping(self) -> None:
         """The live run has been asked to save and stop."""
