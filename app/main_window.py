@@ -22,6 +22,7 @@ from app.notifier import Notifier
 from app.pages.model import ModelPage
 from app.probe_controller import ProbeController
 from app.queue_controller import QueueController
+from app.recipe_desk import RecipeDesk
 from app.run_controller import RunController
 from app.run_desk import RunDesk, page_of
 from app.settings import Settings
@@ -67,6 +68,8 @@ class MainWindow(QMainWindow):
         self._smoothing_boxes: list[SmoothingBox] = []
         self.estimator = MemoryEstimator(self.draft, self.helper, self)
         self.desk = RunDesk(self)
+        self.recipes = RecipeDesk(self.draft, self)
+        self.recipes.applied.connect(self._show_field)
         self._painted = False
         self._model_comes_first = ""  # what training downloads before it begins
 
@@ -147,6 +150,8 @@ class MainWindow(QMainWindow):
 
         page = SettingsPage(self.draft, self.estimator, self.probe)
         page.continue_requested.connect(lambda: self.go_to("navTrain"))
+        page.open_requested.connect(self.recipes.ask_for_file)
+        page.save_requested.connect(self.recipes.save)
         return page
 
     def _build_train(self) -> QWidget:
@@ -217,6 +222,7 @@ class MainWindow(QMainWindow):
         page.train_requested.connect(lambda: self.go_to("navTrain"))
         page.resume_requested.connect(self.desk.resume)
         page.export_requested.connect(self.desk.export)
+        page.use_settings_requested.connect(self.recipes.open_run)
         return page
 
     # -------------------------------------------------------------------------------- wiring
@@ -252,6 +258,8 @@ class MainWindow(QMainWindow):
         shortcuts: dict[str, Callable[[], object]] = {
             "Ctrl+Z": lambda: self._show_field(self.draft.undo()),
             "Ctrl+Shift+Z": lambda: self._show_field(self.draft.redo()),
+            "Ctrl+O": self.recipes.ask_for_file,
+            "Ctrl+S": self.recipes.save,
         }
         for number, name in enumerate(self._builders, start=1):
             shortcuts[f"Ctrl+{number}"] = partial(self.go_to, name)

@@ -1,14 +1,14 @@
 """Job files that pass between people: what one says and would change, what not to share. Light.
 
 A file speaks of three parts of a job: its model, its data, and the settings. A recipe may leave
-out model and data, which then stay as they are; settings that it leaves out have their defaults,
-as in any job file. A preset is a file with settings alone.
+out model and data, which then stay as they are, and so do name and questions to try; other settings
+that it leaves out have their defaults, as in any job file. A preset is a file with settings alone.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,15 @@ from training_backend import hub_cache
 from training_backend.data.reader import source_path
 from training_backend.errors import UserError
 from training_backend.files import write_json_atomic
-from training_backend.job import DEMO_MODEL_IDS, TrainingJob, anchored, parse_job, read_document
-from training_backend.job_data import ReadingSection
+from training_backend.job import (
+    DEMO_MODEL_IDS,
+    ModelSection,
+    TrainingJob,
+    anchored,
+    parse_job,
+    read_document,
+)
+from training_backend.job_data import DatasetSection, ReadingSection
 from training_backend.presets import parse_preset
 
 Part = Literal["model", "data", "settings"]
@@ -78,15 +85,15 @@ def read(path: Path) -> Recipe:
     if "values" in document:
         preset = parse_preset(document, path.name)
         return Recipe(preset.title, dict(preset.values), {})
-    job, said = _filled(document)
+    job, unsaid = _filled(document)
     parsed = parse_job(job, path.name)
     assert isinstance(parsed, TrainingJob)  # `_refuse_others` let no other kind pass
-    return _recipe(path.name, anchored(parsed, path.resolve().parent), said)
+    return _recipe(path.name, anchored(parsed, path.resolve().parent), unsaid)
 
 
 def of_job(title: str, job: TrainingJob) -> Recipe:
     """What a job says, all of it."""
-    return _recipe(title, job, {})
+    return _recipe(title, job, ())
 
 
 def changes(recipe: Recipe, value_of: Callable[[str], Any]) -> list[Change]:
@@ -165,26 +172,31 @@ def _refuse_others(document: Any, path: Path) -> None:
         )
 
 
-def _filled(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, set[str]]]:
-    """The document as a whole job, and of the sections that did not name theirs what they said."""
-    whole, said = dict(document), {}
+def _filled(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The document as a whole job, and the fields of it that the document does not speak of."""
+    whole, unsaid = dict(document), set[str]()
+    if "name" not in whole:
+        unsaid.add("name")
     if "model" not in whole:
         whole["model"] = {"id": "demo"}
-        said["model"] = set[str]()
+        unsaid |= {f"model.{key}" for key in ModelSection.model_fields}
     data = whole.get("dataset", {})
     if isinstance(data, Mapping) and not data.get("path") and not data.get("sources"):
         whole["dataset"] = {**data, "path": "demo"}
-        said["dataset"] = set(data) - {"path", "sources"}
-    return whole, said
+        said = data.keys() - {"path", "sources"}
+        unsaid |= {f"dataset.{key}" for key in DatasetSection.model_fields.keys() - said}
+    tests = whole.get("evaluation", {})
+    if isinstance(tests, Mapping) and "prompts" not in tests:
+        unsaid.add("evaluation.prompts")
+    return whole, unsaid
 
 
-def _recipe(title: str, job: TrainingJob, said: Mapping[str, set[str]]) -> Recipe:
+def _recipe(title: str, job: TrainingJob, unsaid: Container[str]) -> Recipe:
     values: dict[str, Any] = {"name": job.name}
     for section, content in job.model_dump(mode="json").items():
         if isinstance(content, dict):
-            for key, value in content.items():
-                if key in said.get(section, content):
-                    values[f"{section}.{key}"] = value
+            values |= {f"{section}.{key}": value for key, value in content.items()}
+    values = {field: value for field, value in values.items() if field not in unsaid}
     missing: dict[Part, tuple[str, ...]] = {}
     if "model.id" in values:
         missing["model"] = _absent(_own_model_paths(job))
@@ -226,7 +238,9 @@ def _without_own_data(job: TrainingJob, document: dict[str, Any]) -> list[tuple[
     if not local:
         return left_out
     if job.dataset.fixes:  # rows are counted over all sources
-        left_out.append(("dataset.fixes", str(len(job.dataset.fixes))))
+        left_out.append(
+            ("dataset.fixes", ", ".join(fix.code.replace("_", " ") for fix in job.dataset.fixes))
+        )
     data["fixes"] = []
     data["sources"] = [each for each in data["sources"] if each["path"] not in local]
     if not data["sources"]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 from pathlib import Path
 
 from PySide6.QtCore import QFile, QModelIndex, Qt, QTimer, Signal
-from PySide6.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
+from PySide6.QtGui import QGuiApplication, QHideEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QMessageBox,
@@ -27,6 +29,7 @@ from app.widgets.card import (
     PrimaryButton,
     SecondaryButton,
     page_layout,
+    plain_tool_tip,
     secondary_label,
 )
 from app.widgets.comparison import Comparison
@@ -35,6 +38,7 @@ from app.widgets.runs_table import RunsTable
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.runs import Run, RunSummary
+from training_backend.tensorboard_log import FOLDER as TENSORBOARD_FOLDER
 
 REFRESH_MILLISECONDS = 5_000
 
@@ -47,6 +51,7 @@ class RunsPage(QWidget):
     export_requested = Signal(object)
     again_requested = Signal(object)
     train_requested = Signal()
+    use_settings_requested = Signal(object)
     refreshing = Signal()  # the list is read again, and what stands above it should be
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -122,6 +127,11 @@ class RunsPage(QWidget):
         for action in self._for_one:
             action.setEnabled(summary is not None)
         chosen = self.table.selected()
+        line = tensorboard_line(summary.run) if summary is not None else ""
+        self._copy_tensorboard.setEnabled(bool(line))
+        self._copy_tensorboard.setToolTip(
+            plain_tool_tip(line or self.tr("This run wrote no TensorBoard logs."))
+        )
         self.compare_button.setEnabled(2 <= len(chosen) <= MOST_RUNS)
         self.delete_button.setEnabled(
             bool(chosen) and all(one.state != "running" for one in chosen)
@@ -150,6 +160,14 @@ class RunsPage(QWidget):
     def _export(self) -> None:
         if (summary := self.selected()) is not None:
             self.export_requested.emit(summary.run)
+
+    def _use_its_settings(self) -> None:
+        if (summary := self.selected()) is not None:
+            self.use_settings_requested.emit(summary.run)
+
+    def _copy_line(self) -> None:
+        if (summary := self.selected()) is not None:
+            QGuiApplication.clipboard().setText(tensorboard_line(summary.run))
 
     def _show_folder(self) -> None:
         if (summary := self.selected()) is not None:
@@ -214,7 +232,11 @@ class RunsPage(QWidget):
         self.more.setObjectName("runsMenu")
         self._for_one = (
             self.more.add("runAgain", self.tr("Run again"), self._run_again),
+            self.more.add("useSettings", self.tr("Use these settings…"), self._use_its_settings),
             self.more.add("openRunFolder", self.tr("Show folder"), self._show_folder),
+        )
+        self._copy_tensorboard = self.more.add(
+            "copyTensorboard", self.tr("Copy the line for TensorBoard"), self._copy_line
         )
         self.export_button = self._button("exportRunButton", self.tr("Export"), self._export)
         self.resume_button = self._button("resumeRunButton", self.tr("Resume"), self._resume)
@@ -295,6 +317,13 @@ class RunsPage(QWidget):
         row.addStretch(1)
         card.body.addLayout(row)
         return card
+
+
+def tensorboard_line(run: Run) -> str:
+    """What to type to see the run in TensorBoard; "" where it wrote nothing for it."""
+    folder = run.folder / TENSORBOARD_FOLDER
+    quoted = f'"{folder}"' if os.name == "nt" else shlex.quote(str(folder))
+    return f"tensorboard --logdir {quoted}" if folder.is_dir() else ""
 
 
 def _has_checkpoint(run: Run) -> bool:

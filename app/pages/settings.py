@@ -18,6 +18,7 @@ from app.forms import FieldSpec, Form, form_grid, heading, specs
 from app.i18n import integer
 from app.layer_count import LayerCount
 from app.memory_estimator import MemoryEstimator
+from app.own_presets import OwnPresets
 from app.probe_controller import ProbeController
 from app.widgets import setting_words
 from app.widgets.advisor_dialog import AdvisorDialog, Situation
@@ -50,6 +51,8 @@ class SettingsPage(QWidget):
     """
 
     continue_requested = Signal()
+    open_requested = Signal()
+    save_requested = Signal()
 
     def __init__(
         self,
@@ -100,6 +103,12 @@ class SettingsPage(QWidget):
         self._estimator.unknown.connect(self._allow_suggesting)
         self.more = MenuButton(self.tr("More"))
         self.more.setObjectName("settingsMenu")
+        self.more.add("openRecipe", self.tr("Open a job file…"), self.open_requested.emit, "Ctrl+O")
+        self.more.add("saveRecipe", self.tr("Save to a file…"), self.save_requested.emit, "Ctrl+S")
+        self.more.add_separator()
+        self._presets = PresetChoice(self._draft)
+        OwnPresets(self._draft, self._presets, self.more)
+        self.more.add_separator()
         self.more.add("resetSettings", self.tr("Reset to defaults"), self._reset)
         go_on = PrimaryButton(self.tr("Continue"))
         go_on.clicked.connect(self.continue_requested)
@@ -162,7 +171,7 @@ class SettingsPage(QWidget):
         row.addWidget(self._name, 1)
         row.addWidget(secondary_label(self.tr("How you will find it again under Runs.")), 1)
         row.addWidget(secondary_label(self.tr("Preset")))
-        row.addWidget(PresetChoice(self._draft))
+        row.addWidget(self._presets)
         card.body.addLayout(row)
         card.body.addWidget(self._name_error)
         return card

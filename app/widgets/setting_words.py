@@ -8,19 +8,23 @@ from typing import Any
 
 from PySide6.QtCore import QCoreApplication
 
-from app.forms import specs
-from app.widgets import figures
+from app.widgets import figures, wording
+from training_backend.job import TrainingJob
 
 MOST_LINES = 12  # of a tool tip
 
 
 @cache
 def _titles() -> dict[str, str]:
-    return {spec.field: spec.title for spec in specs()}
+    return {
+        f"{section}.{key}": field.title or key
+        for section, info in TrainingJob.model_fields.items()
+        for key, field in getattr(info.annotation, "model_fields", {}).items()
+    }
 
 
 def title(field: str) -> str:
-    """The form's name of a field, `section.key`."""
+    """The name of a field, `section.key`, as its form has it."""
     if field == "name":
         return _tr("Name of the run")
     return QCoreApplication.translate("job", _titles().get(field, field))
@@ -29,6 +33,8 @@ def title(field: str) -> str:
 def value(shown: object) -> str:
     """A setting's value as the form would show it."""
     match shown:
+        case None | "" | [] | ():
+            return "–"
         case bool():
             return _tr("on") if shown else _tr("off")
         case -1:
@@ -37,8 +43,15 @@ def value(shown: object) -> str:
             return figures.count(shown)
         case float():
             return f"{shown:g}"
+        case {"path": str(path)}:  # a source of data
+            return wording.data_name(path)
+        case {"code": str(code)}:  # a fix of data
+            return code.replace("_", " ")
+        case dict():
+            known = {key: inner for key, inner in shown.items() if inner not in (None, {}, [])}
+            return ", ".join(f"{key}: {value(inner)}" for key, inner in known.items())
         case list() | tuple():
-            return ", ".join(map(str, shown))
+            return ", ".join(map(value, shown))
     return str(shown)
 
 

@@ -73,8 +73,9 @@ def test_a_recipe_without_model_and_data_leaves_both_as_they_are(tmp_path: Path)
     recipe = read(tmp_path, {"lora": {"r": 8}})
     assert not recipe.names("model") and not recipe.names("data")
     assert {field.partition(".")[0] for field in recipe.values} == {
-        "name", "quantization", "lora", "training", "evaluation",
+        "quantization", "lora", "training", "evaluation",
     }  # fmt: skip
+    assert "evaluation.prompts" not in recipe.values and recipe.values["training.seed"] == 42
     partly = read(tmp_path, {"lora": {"r": 8}, "dataset": {"loss_on": "everything"}})
     assert not partly.names("data")
     assert [field for field in partly.values if field.startswith("dataset.")] == ["dataset.loss_on"]
@@ -199,7 +200,7 @@ def test_folders_of_this_computer_are_left_out_and_named(tmp_path: Path) -> None
         ("model.adapter", str(secret / "adapter")),
         ("dataset.path", str(secret / "rows.csv")),
         ("dataset.held_out_path", str(secret / "test.csv")),
-        ("dataset.fixes", "1"),
+        ("dataset.fixes", "drop rows"),
     ]
     recipe = read(tmp_path, document)
     assert not recipe.names("model") and not recipe.names("data")
@@ -247,8 +248,8 @@ def test_whatever_is_shared_names_nothing_of_this_computer_and_can_be_read_again
     document, left_out = recipes.shareable(job)
     assert "canary" not in json.dumps(document)
     assert ("canary" in repr(left_out)) == ("canary" in repr(job))
-    whole, said = recipes._filled(document)
-    kept = recipes._recipe("", made(whole), said)
+    whole, unsaid = recipes._filled(document)
+    kept = recipes._recipe("", made(whole), unsaid)
     assert kept.names("model") == ("canary" not in model)
     assert kept.names("data") == any("canary" not in path for path in sources)
     assert not kept.missing
