@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,14 +29,19 @@ class Checkpoint:
     step: int
 
 
-def commit(staged: Path, checkpoints: Path) -> Checkpoint:
-    """Turn a staged `checkpoint-<step>` folder into a finished one. Raises `OSError`."""
+def commit(staged: Path, checkpoints: Path, held_out_loss: float | None = None) -> Checkpoint:
+    """Turn a staged `checkpoint-<step>` folder into a finished one. Raises `OSError`.
+
+    Args:
+        held_out_loss: of the model in it, where it was tested.
+    """
     step = int(staged.name.removeprefix(PREFIX))
     fsync_tree(staged)
     hashes = {
         str(path.relative_to(staged).as_posix()): sha256_file(path) for path in _files(staged)
     }
-    write_json_atomic(staged / COMPLETE, {"step": step, "sha256": hashes})
+    tested = {} if held_out_loss is None else {"held_out_loss": held_out_loss}
+    write_json_atomic(staged / COMPLETE, {"step": step, **tested, "sha256": hashes})
     checkpoints.mkdir(exist_ok=True)
     target = checkpoints / staged.name
     if target.exists():
@@ -80,10 +86,28 @@ def newest_verified(checkpoints: Path) -> Checkpoint | None:
     return None
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Remove the oldest beyond `keep`."""
+def best_first(checkpoints: Path) -> list[tuple[Checkpoint, float]]:
+    """Those that were tested, with their held-out losses, the lowest first; not verified."""
+    tested = ((checkpoint, _held_out_loss(checkpoint)) for checkpoint in finished(checkpoints))
+    known = [(checkpoint, loss) for checkpoint, loss in tested if loss is not None]
+    return sorted(known, key=lambda each: each[1])
+
+
+def prune(checkpoints: Path, keep: int, keep_best: bool = False) -> None:
+    """Remove the oldest beyond `keep`; with `keep_best` the best tested one stays besides."""
+    spared = [checkpoint for checkpoint, _ in best_first(checkpoints)[:1]] if keep_best else []
     for checkpoint in finished(checkpoints)[:-keep]:
-        shutil.rmtree(checkpoint.folder)
+        if checkpoint not in spared:
+            shutil.rmtree(checkpoint.folder)
+
+
+def _held_out_loss(checkpoint: Checkpoint) -> float | None:
+    try:
+        told = json.loads((checkpoint.folder / COMPLETE).read_text(encoding="utf-8"))
+        loss = float(told["held_out_loss"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None  # not tested, or no checkpoint of ours
+    return loss if math.isfinite(loss) else None
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -124,18 +124,21 @@ class ConsoleReport:
                     event.total_steps,
                 )
             case EvaluationLogged():
-                self.say(f"Held-out loss after step {event.step}: {event.loss:.3f}")
+                perplexity = event.perplexity
+                beside = "" if perplexity is None else f" (perplexity {perplexity:.4g})"
+                self.say(f"Held-out loss after step {event.step}: {event.loss:.3f}{beside}")
             case CheckpointSaved():
                 self.say(f"Checkpoint saved at step {event.step}.")
             case SampleGenerated(step=step):
-                when = "Before training" if step == 0 else f"After step {step}"
+                before = "The base model" if event.base else "Before training"
+                when = before if step == 0 else f"After step {step}"
                 self.say(f"{when} - {event.prompt}\n  {event.answer}\n")
             case AnswersScored():
                 self.say(_scores(event))
             case WarningRaised():
                 self.say(f"Note: {event.message}")
             case RunCompleted():
-                self.say("Done.")
+                self.say(_how(event))
             case RunStopped():
                 self.say("Stopped and saved." if event.checkpoint else "Stopped.")
             case RunFailed():
@@ -157,6 +160,19 @@ def _scores(event: AnswersScored) -> str:
         margin = f", give or take {score.margin * 100:.1f} points" if score.margin else ""
         lines.append(f"  {name:12} {score.before:.1%} before, {score.after:.1%} after{margin}")
     return "\n".join(lines)
+
+
+def _how(event: RunCompleted) -> str:
+    said = "Done."
+    if event.early_stopped_after is not None:
+        said = (
+            f"Stopped early at step {event.step}: the held-out loss had not improved for "
+            f"{event.early_stopped_after} tests."
+        )
+    if event.best_step is not None and event.best_step != event.step:
+        said += f" What is kept is the model of step {event.best_step}"
+        said += f", with the lowest held-out loss ({event.best_loss:.3f})."
+    return said
 
 
 def _why(event: RunFailed | RunInterrupted) -> str:

@@ -1,14 +1,24 @@
-"""A run's loss as one number, and whether it went the wrong way. Light."""
+"""A run's losses: as one number, and whether they went the wrong way. Light."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 RECENT = 10  # reports; one batch alone says little
 FEWEST = 10  # reports from which on a course can be told
 RISEN = 1.5  # times the beginning is no longer chance
+WORSE_TESTS = 3  # after the best one, before held-out losses can be said to rise
+PARTED = 1.03  # times the best held-out losses is no longer chance
+PARTED_BY = 0.01  # nor is it rounding
+FALLEN = 0.95  # times the loss of the training before
 _KEPT = 1_000
+
+Course = Sequence[tuple[int, float]]  # steps with their loss
+Log = Sequence[dict[str, Any]]  # the `log_history` of the trainer and of its checkpoints
 
 
 class RecentLoss:
@@ -45,3 +55,67 @@ def rise(losses: Sequence[float]) -> tuple[float, float] | None:
     tenth = len(losses) // 10
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
     return (first, last) if last > RISEN * first else None
+
+
+def of_training(log: Log) -> list[tuple[int, float]]:
+    """The reports of the training, of all attempts."""
+    return [(int(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
+
+
+def of_tests(log: Log) -> list[tuple[int, float]]:
+    """The held-out losses, of all attempts; infinite where one was no number."""
+    found = [(int(e["step"]), float(e["eval_loss"])) for e in log if "eval_loss" in e]
+    return [(step, loss if math.isfinite(loss) else math.inf) for step, loss in found]
+
+
+def tests_since_best(losses: Sequence[float]) -> int:
+    """How many tests came after the one with the lowest held-out loss."""
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+def is_exhausted(losses: Sequence[float], patience: int) -> bool:
+    """Whether so many tests in a row brought no lower held-out loss that a run is to end.
+
+    One that went on all the same is given as many tests again. No patience (0) is never exhausted.
+    """
+    since = tests_since_best(losses)
+    return patience > 0 and since > 0 and since % patience == 0
+
+
+@dataclass(frozen=True)
+class Parting:
+    """The curves part: the held-out loss rose from `best` at `step` to `last`."""
+
+    step: int
+    best: float
+    last: float
+
+
+def parting(held_out: Course, train: Course) -> Parting | None:
+    """Whether the model learns its rows by heart: the held-out loss rises, that of training falls.
+
+    Each side is a mean, so that no single test decides: the last three tests, all of them after
+    the best one, against the best one and the lower of its neighbours; the reports since the best
+    test against those of as many steps before it.
+
+    Args:
+        held_out: the tests so far, in the order of their steps.
+        train: the reports of the training so far, likewise.
+    """
+    losses = [loss for _, loss in held_out]
+    if tests_since_best(losses) < WORSE_TESTS:
+        return None
+    place = losses.index(min(losses))
+    neighbours = losses[max(0, place - 1) : place] + losses[place + 1 : place + 2]
+    low = (losses[place] + min(neighbours)) / 2
+    last = sum(losses[-WORSE_TESTS:]) / WORSE_TESTS
+    if last < PARTED * low or last < low + PARTED_BY:
+        return None
+    best, now = held_out[place][0], held_out[-1][0]
+    before = [loss for step, loss in train if 2 * best - now < step <= best]
+    after = [loss for step, loss in train if best < step <= now]
+    if min(len(before), len(after)) < WORSE_TESTS:
+        return None
+    if sum(after) / len(after) > FALLEN * sum(before) / len(before):
+        return None
+    return Parting(best, losses[place], losses[-1])

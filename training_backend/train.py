@@ -38,6 +38,7 @@ from training_backend.checkpoints import Checkpoint
 from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.devices import Device
 from training_backend.errors import StopRequested, UserError
+from training_backend.held_out import Answers, HeldOut, ended_early
 from training_backend.job import TrainingJob
 from training_backend.preference import PreferenceTrainer
 from training_backend.protocol import (
@@ -45,6 +46,7 @@ from training_backend.protocol import (
     RunCompleted,
     RunStopped,
 )
+from training_backend.runs import Run
 from training_backend.steering import Steering
 from training_backend.tokenizer import load_tokenizer
 from training_backend.trainer_habits import ScheduleOfTheJob, TrainerHabits
@@ -87,10 +89,16 @@ def _run(
 
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
     reports = TrainerReports(job, reporter, staging)
-    trainer.add_callback(reports)
-    trainer.add_callback(ScheduleOfTheJob())
-    # The last one: a pause begins when all else is done.
-    trainer.add_callback(Steering(job, reporter, reports))
+    answers = Answers(job, trainer, tokenizer, reporter, reports)
+    # Steering is the last one: a pause begins when all else is done.
+    for callback in (
+        reports,
+        ScheduleOfTheJob(),
+        HeldOut(job, reporter),
+        answers,
+        Steering(job, reporter, reports),
+    ):
+        trainer.add_callback(callback)
     tidy = functools.partial(shutil.rmtree, staging, ignore_errors=True)
     trainer.save_when_there_is_room = lambda save: reports.room.keep(
         save_bytes(trainer.model), save, tidy
@@ -109,20 +117,25 @@ def _run(
         rows=len(data.train),
         trained_token_share=data.trained_share,
     )
-    if resume_from is not None and resume_from.step >= total_steps:
-        # Cut off between its last step and its adapter: the trainer would do a step too many.
+    if resume_from is not None and _is_done(job, resume_from, total_steps):
+        # Cut off between its last step and its result: the trainer would do a step too many.
         results.restore(trainer, resume_from)
-        step, told = resume_from.step, _losses(_log_history(resume_from))
+        step, log = resume_from.step, _state(resume_from)["log_history"]
+        answers.answer(step)
     else:
         trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
-        step, told = trainer.state.global_step, _losses(trainer.state.log_history)
+        step, log = trainer.state.global_step, trainer.state.log_history
+    told = [loss for _, loss in losses.of_training(log)]
     _warn_of_rise(told, job, reporter)
     if reports.stopped:
         newest = checkpoints.finished(reporter.run.checkpoints)[-1]
         return RunStopped(step=step, checkpoint=str(newest.folder))
-    # Done: a request to stop no longer takes the result away, nor does a failing answer.
+    # Done: a request to stop no longer takes the result away.
     target = reporter.run.model if job.training.method == "full" else reporter.run.adapter
     reporter.emit(PhaseChanged(phase="saving", detail=f"the {target.name}"))
+    best = _best(reporter.run) if job.evaluation.keep_best and data.held_out is not None else None
+    if best is not None and best[0].step != step:
+        results.restore(trainer, best[0])
 
     def save() -> None:
         if job.training.method == "full":
@@ -131,10 +144,38 @@ def _run(
             results.save_adapter(trainer, tokenizer, first, staging / target.name, target)
 
     reports.room.keep(save_bytes(trainer.model), save, tidy)
+    kept = best[0].step if best else step
     with contextlib.suppress(StopRequested):
-        sampling.answer_prompts(job, trainer, tokenizer, step, reporter)
-        scoring.score_answers(job, trainer.model, tokenizer, data.questions, first, step, reporter)
-    return RunCompleted(folder=str(target), step=step, loss=losses.recent(told))
+        scoring.score_answers(job, trainer.model, tokenizer, data.questions, first, kept, reporter)
+    early = step < total_steps and ended_early(job, log, step)
+    return RunCompleted(
+        folder=str(target),
+        step=step,
+        loss=losses.recent(told),
+        early_stopped_after=job.evaluation.early_stopping_patience if early else None,
+        best_step=best[0].step if best else None,
+        best_loss=best[1] if best else None,
+    )
+
+
+def _is_done(job: TrainingJob, checkpoint: Checkpoint, total_steps: int) -> bool:
+    """Whether there is no step left to do after this checkpoint.
+
+    An early end holds for as many steps as were asked for then, not for a run that was extended.
+    """
+    if checkpoint.step >= total_steps:
+        return True
+    state = _state(checkpoint)
+    asked_for = state["max_steps"] == total_steps
+    return asked_for and ended_early(job, state["log_history"], checkpoint.step)
+
+
+def _best(run: Run) -> tuple[Checkpoint, float] | None:
+    """The whole checkpoint with the lowest held-out loss, and that."""
+    for checkpoint, loss in checkpoints.best_first(run.checkpoints):
+        if checkpoints.is_whole(checkpoint.folder):
+            return checkpoint, loss
+    return None
 
 
 def start_of(
@@ -251,14 +292,10 @@ class _Trainer(TrainerHabits, SFTTrainer):  # type: ignore[misc]
     """Learns to give the answers of the data."""
 
 
-def _log_history(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+def _state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The trainer's own state, with the log of all attempts."""
     state = json.loads((checkpoint.folder / "trainer_state.json").read_text(encoding="utf-8"))
-    return list(state["log_history"])
-
-
-def _losses(log_history: list[dict[str, Any]]) -> list[float]:
-    """Those of all attempts, as the trainer and its checkpoints keep them."""
-    return [float(entry["loss"]) for entry in log_history if "loss" in entry]
+    return dict(state)
 
 
 def _warn_of_rise(told: list[float], job: TrainingJob, reporter: Reporter) -> None:

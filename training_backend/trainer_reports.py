@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from training_backend import checkpoints
+from training_backend import checkpoints, losses
 from training_backend.adapters import name_base
 from training_backend.disk_room import DiskRoom
 from training_backend.errors import UserError
@@ -48,10 +48,15 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         if self._reporter.is_short_of_room():
             self.room.wait_for(0)
 
-    def leave_out(self, seconds: float) -> None:
-        """So long the training stood still; that says nothing about its speed."""
+    def leave_out(self, seconds: float, *, comes_again: bool = False) -> None:
+        """So long the training stood still; that says nothing about its speed.
+
+        Args:
+            comes_again: as at every checkpoint, so that it counts for the time that is left.
+        """
         self._logged_at += seconds
-        self._began_at += seconds
+        if not comes_again:
+            self._began_at += seconds
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
@@ -116,12 +121,18 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
             (staged / useless).unlink(missing_ok=True)
         if self._job.training.method == "lora":
             name_base(staged)
+        step, held_out_loss = (losses.of_tests(state.log_history) or [(0, math.inf)])[-1]
+        tested = _finite(held_out_loss) if step == state.global_step else None
         saved = self.room.keep(
             0,  # it is written already, but for a few hashes
-            lambda: checkpoints.commit(staged, self._reporter.run.checkpoints),
+            lambda: checkpoints.commit(staged, self._reporter.run.checkpoints, tested),
             lambda: None,
         )
-        checkpoints.prune(self._reporter.run.checkpoints, self._job.training.save_total_limit)
+        checkpoints.prune(
+            self._reporter.run.checkpoints,
+            self._job.training.save_total_limit,
+            keep_best=self._job.evaluation.keep_best,
+        )
         size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())
         self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
 

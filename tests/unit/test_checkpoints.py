@@ -165,3 +165,38 @@ def test_pruning_keeps_the_newest(folder: Path, keep: int, left: list[int]) -> N
     assert all(checkpoints.is_whole(one.folder) for one in checkpoints.finished(folder))
     checkpoints.prune(folder, 5)
     assert len(checkpoints.finished(folder)) == len(left)
+
+
+def make_tested(folder: Path, losses: dict[int, float | None]) -> None:
+    for step, loss in losses.items():
+        checkpoints.commit(stage(folder, step), folder, loss)
+
+
+def test_tested_checkpoints_come_the_best_first_and_untested_ones_not_at_all(folder: Path) -> None:
+    make_tested(folder, {1: 2.5, 2: None, 3: 1.5, 4: 1.5, 5: 2.0})
+    found = [(checkpoint.step, loss) for checkpoint, loss in checkpoints.best_first(folder)]
+    assert found == [(3, 1.5), (4, 1.5), (5, 2.0), (1, 2.5)]
+    assert all(
+        checkpoints.is_whole(checkpoint.folder) for checkpoint in checkpoints.finished(folder)
+    )
+
+
+@pytest.mark.parametrize("told", ["", "[]", "{}", '{"held_out_loss": "low"}',
+                                  '{"held_out_loss": NaN}', '{"held_out_loss": null}'])  # fmt: skip
+def test_a_checkpoint_with_a_damaged_note_of_its_test_counts_as_untested(
+    folder: Path, told: str
+) -> None:
+    make_tested(folder, {1: 2.5, 2: 1.5})
+    (folder / "checkpoint-2" / COMPLETE).write_text(told)
+    assert [checkpoint.step for checkpoint, _ in checkpoints.best_first(folder)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "left"), [(True, [2, 5, 6]), (False, [5, 6])], ids=["keep best", "newest only"]
+)
+def test_the_best_checkpoint_stays_beside_the_newest_when_it_is_to_be_kept(
+    folder: Path, keep_best: bool, left: list[int]
+) -> None:
+    make_tested(folder, {1: 2.5, 2: 1.5, 3: None, 4: 2.0, 5: 1.6, 6: None})
+    checkpoints.prune(folder, 2, keep_best)
+    assert [checkpoint.step for checkpoint in checkpoints.finished(folder)] == left

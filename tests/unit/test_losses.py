@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+import math
+import random
+from typing import Any
 
-from training_backend.losses import RecentLoss, rise
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training_backend.losses import (
+    Parting,
+    RecentLoss,
+    is_exhausted,
+    of_tests,
+    of_training,
+    parting,
+    rise,
+)
 
 
 def test_the_loss_is_the_mean_of_the_newest_reports() -> None:
@@ -41,3 +55,117 @@ def test_a_later_attempt_supersedes_what_came_after_its_checkpoint() -> None:
 )
 def test_only_a_clear_rise_is_one(losses: list[float], found: tuple[float, float] | None) -> None:
     assert rise(losses) == found
+
+
+# --------------------------------------------------------------------- tests on held-out rows
+
+
+def test_the_trainers_log_tells_reports_and_tests_apart() -> None:
+    log: list[dict[str, Any]] = [
+        {"step": 1, "loss": 2.0, "grad_norm": 1.0},
+        {"step": 1, "eval_loss": 2.5},
+        {"step": 2, "loss": 1.5},
+        {"step": 2, "eval_loss": math.nan},
+        {"step": 2, "train_runtime": 3.0},
+    ]
+    assert of_training(log) == [(1, 2.0), (2, 1.5)]
+    assert of_tests(log) == [(1, 2.5), (2, math.inf)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "exhausted"),
+    [
+        ([], 1, False),
+        ([3.0], 1, False),
+        ([3.0, 2.0, 1.0], 1, False),
+        ([3.0, 2.0, 2.0], 1, True),  # as low is not lower
+        ([3.0, 2.0, 2.5, 2.4], 3, False),
+        ([3.0, 2.0, 2.5, 2.4, 2.3], 3, True),
+        ([3.0, 2.0, 2.5, 2.4, 2.3, 2.2], 3, False),  # it went on: as many again
+        ([3.0, 2.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.1], 3, True),
+        ([3.0, 2.0, 2.5, 2.4, 1.9], 3, False),
+        ([3.0, math.inf, math.inf], 2, True),
+        ([3.0] * 9, 0, False),
+    ],
+)
+def test_patience_ends_with_so_many_tests_that_brought_no_lower_loss(
+    losses: list[float], patience: int, exhausted: bool
+) -> None:
+    assert is_exhausted(losses, patience) is exhausted
+
+
+STEPS = range(1, 201)
+EVERY = 10  # steps between tests
+
+
+def falling(start: float, end: float, noise: float = 0.0) -> list[tuple[int, float]]:
+    """The loss of 200 steps, a straight line with noise of a share of it."""
+    chance = random.Random(0)
+    return [
+        (step, (start + (end - start) * step / 200) * (1 + noise * chance.uniform(-1, 1)))
+        for step in STEPS
+    ]
+
+
+def in_tests(losses: list[float]) -> list[tuple[int, float]]:
+    return [(EVERY * (place + 1), loss) for place, loss in enumerate(losses)]
+
+
+def first_told(held_out: list[tuple[int, float]], train: list[tuple[int, float]]) -> int | None:
+    """The step at which a run would first be told that its curves part."""
+    for count in range(1, len(held_out) + 1):
+        now = held_out[count - 1][0]
+        if parting(held_out[:count], [point for point in train if point[0] <= now]):
+            return now
+    return None
+
+
+def test_curves_that_part_are_told_with_the_best_step_as_soon_as_it_is_clear() -> None:
+    held_out = in_tests([2.0, 1.6, 1.4, 1.3, 1.32, 1.38, 1.45, 1.52])
+    train = falling(2.0, 0.2, noise=0.1)
+    assert first_told(held_out, train) == 70
+    assert parting(held_out, train) == Parting(step=40, best=1.3, last=1.52)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "train"),
+    [
+        pytest.param([2.0, 1.3, 1.9, 1.9], falling(2.0, 0.2), id="two worse tests"),
+        pytest.param([2.0, 1.3, 1.9, 1.31, 1.31, 1.32], falling(2.0, 0.2), id="one bad test"),
+        pytest.param([2.0, 1.3, 1.4, 1.5, 1.7, 2.0], falling(2.0, 2.1), id="both rise"),
+        pytest.param([2.0, 1.3, 1.4, 1.5, 1.7, 2.0], falling(1.0, 1.0, 0.1), id="train is level"),
+        pytest.param([2.0, 1.3, 1.4, 1.5, 1.7, 2.0], falling(2.0, 0.2)[::25], id="few reports"),
+        pytest.param([2.0, 1e-3, 2e-3, 3e-3, 4e-3], falling(2.0, 0.1), id="next to nothing"),
+        pytest.param([], falling(2.0, 0.2), id="no tests"),
+    ],
+)
+def test_curves_that_do_not_clearly_part_are_not_told(
+    held_out: list[float], train: list[tuple[int, float]]
+) -> None:
+    assert first_told(in_tests(held_out), train) is None
+
+
+@given(st.lists(st.floats(0.99, 1.01), max_size=20), st.floats(0.5, 5.0))
+def test_a_held_out_loss_that_only_trembles_is_never_told_to_rise(
+    trembling: list[float], level: float
+) -> None:
+    held_out = in_tests([level * share for share in trembling])
+    assert first_told(held_out, falling(2.0, 0.2, noise=0.2)) is None
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=20))
+def test_a_held_out_loss_that_never_rises_is_never_told_to(falls: list[float]) -> None:
+    losses = [10.0]
+    for fall in falls:
+        losses.append(losses[-1] * (1 - fall / 2))
+    assert first_told(in_tests(losses), falling(2.0, 0.2, noise=0.2)) is None
+
+
+@given(st.integers(1, 10), st.floats(0.05, 0.5))
+def test_a_held_out_loss_that_keeps_rising_by_a_twentieth_or_more_is_told_within_four_tests(
+    best: int, rising: float
+) -> None:
+    down = [3.0 * 0.9**place for place in range(best)]
+    up = [down[-1] * (1 + rising * place) for place in range(1, 5)]
+    told = first_told(in_tests(down + up), falling(4.0, 0.1))
+    assert told is not None and told > EVERY * best
