@@ -108,14 +108,17 @@ def test_pause_questions_and_a_checkpoint_leave_the_training_as_it_would_have_be
     assert numbers(steered.events) == numbers(plain.events)
     assert weights(run) == weights(plain.run)
     asked = [(e.step, e.prompt) for e in steered.of("SampleGenerated") if e.step in (1, 2, 3)]
-    assert asked[:3] == [(1, "Who are <b>you</b>?"), (1, "Hi"), (1, "And now?")]
+    of_the_checkpoint = (1, "Hi")
+    assert asked[:4] == [
+        (1, "Who are <b>you</b>?"), (1, "Hi"), of_the_checkpoint, (1, "And now?"),
+    ]  # fmt: skip
     assert run.requests.pending() == []
     assert {"checkpoint-1", "checkpoint-4"} <= {path.name for path in run.checkpoints.iterdir()}
     assert not warnings(steered.events)
     phases = [e.phase for e in steered.of("PhaseChanged")]
     first = phases.index("training") + 1
-    assert phases[first : first + 6] == [
-        "sampling", "training", "paused", "sampling", "paused", "training",
+    assert phases[first : first + 8] == [
+        "sampling", "training", "sampling", "training", "paused", "sampling", "paused", "training",
     ]  # fmt: skip
 
 
