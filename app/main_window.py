@@ -28,10 +28,11 @@ from app.run_desk import RunDesk, page_of
 from app.settings import Settings
 from app.widgets import memory_words
 from app.widgets.sidebar import Sidebar
-from training_backend import preferences, runs
+from training_backend import adapters, preferences, runs
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.devices import this_device
 from training_backend.errors import JobError
+from training_backend.runs import Run
 from training_backend.worth_measuring import reason_to_measure
 
 if TYPE_CHECKING:  # these are built, and their modules read, after the first paint
@@ -152,6 +153,7 @@ class MainWindow(QMainWindow):
         page.continue_requested.connect(lambda: self.go_to("navTrain"))
         page.open_requested.connect(self.recipes.ask_for_file)
         page.save_requested.connect(self.recipes.save)
+        page.more.add("showScript", self.tr("Show as script…"), self._show_script)
         return page
 
     def _build_train(self) -> QWidget:
@@ -223,6 +225,7 @@ class MainWindow(QMainWindow):
         page.resume_requested.connect(self.desk.resume)
         page.export_requested.connect(self.desk.export)
         page.use_settings_requested.connect(self.recipes.open_run)
+        page.script_requested.connect(self._show_script)
         return page
 
     # -------------------------------------------------------------------------------- wiring
@@ -276,6 +279,13 @@ class MainWindow(QMainWindow):
         dialog = HardwareDialog(self)
         dialog.card_chosen.connect(self._on_card_chosen)
         dialog.open()
+
+    def _show_script(self, run: Run | None = None) -> None:
+        """The draft, or what a run did, as a script."""
+        from app.script_dialog import ScriptDialog
+
+        find_job = partial(adapters.job_of, run) if run is not None else self.draft.job
+        ScriptDialog(self.helper, find_job, self).open()
 
     def _hold_estimate(self) -> None:
         """What our own work holds is free again when it has ended; a trial may end after Start."""

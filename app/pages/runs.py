@@ -50,6 +50,7 @@ class RunsPage(QWidget):
     resume_requested = Signal(object)
     export_requested = Signal(object)
     again_requested = Signal(object)
+    script_requested = Signal(object)
     train_requested = Signal()
     use_settings_requested = Signal(object)
     refreshing = Signal()  # the list is read again, and what stands above it should be
@@ -157,6 +158,10 @@ class RunsPage(QWidget):
         if (summary := self.selected()) is not None:
             self.again_requested.emit(summary.run)
 
+    def _show_script(self) -> None:
+        if (summary := self.selected()) is not None:
+            self.script_requested.emit(summary.run)
+
     def _export(self) -> None:
         if (summary := self.selected()) is not None:
             self.export_requested.emit(summary.run)
@@ -233,6 +238,7 @@ class RunsPage(QWidget):
         self._for_one = (
             self.more.add("runAgain", self.tr("Run again"), self._run_again),
             self.more.add("useSettings", self.tr("Use these settings…"), self._use_its_settings),
+            self.more.add("scriptOfRun", self.tr("Show as script…"), self._show_script),
             self.more.add("openRunFolder", self.tr("Show folder"), self._show_folder),
         )
         self._copy_tensorboard = self.more.add(

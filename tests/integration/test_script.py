@@ -249,6 +249,41 @@ def test_scripts_are_tidy_and_whatever_a_name_holds_stays_a_text(
     subprocess.run([*ruff, "format", "--check", *rules, str(tmp_path)], check=True)
 
 
+def ask_helper(job: dict[str, Any], folder: str) -> dict[str, Any]:
+    """What the window's helper answers: the text, the saved files, and after a cancel."""
+    from pathlib import Path
+
+    from training_backend import helper
+    from training_backend.errors import StopRequested
+
+    def request(**more: str) -> helper.Request:
+        return helper.Request({"id": 1, "kind": "script", "job": job, **more}, lambda _: None)
+
+    tokenizers = helper.Tokenizers()
+    answer = helper.HANDLERS["script"]
+    found = {**answer(request(), tokenizers)}
+    found |= answer(request(out=str(Path(folder, "saved"))), tokenizers)
+    cancelled = request(out=str(Path(folder, "cancelled")))
+    cancelled.cancelled.set()
+    try:
+        answer(cancelled, tokenizers)
+    except StopRequested:
+        found["stopped"] = True
+    return found
+
+
+def test_the_helper_shows_the_script_that_it_saves_and_leaves_nothing_of_a_cancelled_one(
+    backend: Any, job_document: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    job = job_document(evaluation={"held_out_fraction": 0.2})
+    found = backend(ask_helper, job, folder)
+    assert (folder / "saved" / "train.py").read_text(encoding="utf-8") == found["text"]
+    assert "train.py" in found["files"] and found["stopped"]
+    assert [path.name for path in folder.iterdir()] == ["saved"]
+
+
 def test_the_command_writes_a_folder_without_secrets_or_paths_of_this_computer(
     command_line: Any, job_document: Any, tmp_path: Path, tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,

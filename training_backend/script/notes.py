@@ -56,7 +56,9 @@ def readme(job: TrainingJob, base: Base, *, evaluates: bool) -> str:
     target = "model" if job.training.method == "full" else "adapter"
     parts = [
         "# A training as a script",
-        f"Written on {time.strftime('%Y-%m-%d')}. The script repeats a training with TRL alone.",
+        f"Written on {time.strftime('%Y-%m-%d')}. The script repeats a training with TRL alone, "
+        "from its first step to its last; whatever stopped or prolonged it on its way is not "
+        "repeated.",
         "    python -m venv .venv\n"
         "    .venv/bin/pip install -r requirements.txt    (Windows: .venv\\Scripts\\pip)\n"
         "    .venv/bin/python train.py",
