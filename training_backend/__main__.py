@@ -18,7 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from training_backend import adapters, extend, live_commands, preferences, preflight, runs
+from training_backend import (
+    adapters,
+    extend,
+    live_commands,
+    preferences,
+    preflight,
+    queue_commands,
+    runs,
+    sweep_commands,
+)
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, UserError
 from training_backend.following import exit_code as _exit_code
@@ -416,6 +425,8 @@ def _parser() -> argparse.ArgumentParser:
     live_commands.register(
         lambda name, ask, help: add(name, lambda options: _result(options, *ask(options)), help)
     )
+    queue_commands.register(add)
+    sweep_commands.register(add)
     command = add("preview", preview, "what the model sees: tokens, text, loss mask")
     command.add_argument("job", type=Path, metavar="JOB.json")
     command.add_argument("--rows", type=_positive, default=5, metavar="N", help="5 by default")
