@@ -13,9 +13,8 @@ from app.widgets.card import plain_tool_tip
 from app.widgets.inputs import SteadyComboBox
 from training_backend.presets import Preset, own_presets, presets
 
-WIDTH = 190
+WIDTH = 220
 LIST_WIDTH = 300
-TEXT_MARGIN = 4  # of the text in its field
 
 
 class PresetChoice(SteadyComboBox):
@@ -64,7 +63,7 @@ class PresetChoice(SteadyComboBox):
         option = QStyleOptionComboBox()
         self.initStyleOption(option)
         control, part = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
-        room = self.style().subControlRect(control, option, part, self).width() - 2 * TEXT_MARGIN
+        room = self.style().subControlRect(control, option, part, self).width()
         option.currentText = self.fontMetrics().elidedText(
             self.currentText(), Qt.TextElideMode.ElideMiddle, room
         )
