@@ -25,6 +25,7 @@ from training_backend import (
     preferences,
     preflight,
     queue_commands,
+    recipe_commands,
     runs,
     sweep_commands,
 )
@@ -427,6 +428,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     queue_commands.register(add)
     sweep_commands.register(add)
+    recipe_commands.register(add)
     command = add("preview", preview, "what the model sees: tokens, text, loss mask")
     command.add_argument("job", type=Path, metavar="JOB.json")
     command.add_argument("--rows", type=_positive, default=5, metavar="N", help="5 by default")
