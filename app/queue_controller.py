@@ -20,12 +20,13 @@ from PySide6.QtCore import QObject, Signal
 from app.background import run_in_background
 from app.i18n import explain
 from app.run_controller import RunController
-from training_backend import run_queue
+from training_backend import run_queue, sweeps
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import Terminal
 from training_backend.run_queue import QueueEntry
 from training_backend.runs import Run
+from training_backend.sweeps import Axis
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,21 @@ class QueueController(QObject):
         elif not self._asked:
             self._do(_nothing)
 
-    def add(self, jobs: Sequence[TrainingJob], sweep: str = "") -> None:
+    def add(self, jobs: Sequence[TrainingJob]) -> None:
         """Put jobs at the end. While a run is under way they follow it by themselves."""
+        self._add(lambda: run_queue.add(jobs))
 
+    def add_sweep(self, job: TrainingJob, axes: Sequence[Axis]) -> None:
+        """As `add`, with the runs of a sweep; they start at once when nothing else is there."""
+        self._add(lambda: sweeps.start(job, axes))
+        if not self._training.is_busy() and not self.state.entries:
+            self.start()
+
+    def _add(self, add: Callable[[], object]) -> None:
         def change() -> None:
             if not run_queue.entries():  # a pause was about those that waited then
                 run_queue.go_on()
-            run_queue.add(jobs, sweep)
+            add()
 
         def added(_: object) -> None:
             if self._training.is_busy() and not self.state.paused:

@@ -17,7 +17,7 @@ from app.start_dialog import ask_about_memory, ask_about_queue
 from app.widgets import memory_words, wording
 from training_backend import extend, journal
 from training_backend.errors import JobError, Problem, UserError
-from training_backend.job import ExportJob
+from training_backend.job import ExportJob, TrainingJob
 from training_backend.protocol import (
     Event,
     MetricsLogged,
@@ -28,6 +28,7 @@ from training_backend.protocol import (
     Terminal,
 )
 from training_backend.runs import Run, RunSummary
+from training_backend.sweeps import Axis
 
 if TYPE_CHECKING:  # the pages are built, and their modules read, after the first paint
     from app.main_window import MainWindow
@@ -91,6 +92,27 @@ class RunDesk(QObject):
             self._queue.add([self._window.draft.job()])
         except JobError as error:
             self._on_refused(error)
+
+    def try_values(self) -> None:
+        """Let the person choose a few values of some settings, each to be a run of its own."""
+        from app.widgets.sweep_dialog import SweepDialog
+
+        try:
+            job = self._window.draft.job()
+        except JobError as error:
+            self._on_refused(error)
+            return
+        estimator = self._window.estimator
+        device = estimator.current.estimate.device if estimator.current is not None else None
+        rows = sum(count for _, count in estimator.lengths) if estimator.lengths else None
+        waits = self._training.is_busy() or bool(self._queue.state.entries)
+        dialog = SweepDialog(job, device, rows, waits=waits, parent=self._window)
+        dialog.chosen.connect(partial(self._start_sweep, job))
+        dialog.open()
+
+    def _start_sweep(self, job: TrainingJob, axes: list[Axis]) -> None:
+        self._queue.add_sweep(job, axes)
+        self._window.go_to("navRuns")
 
     def run_again(self, run: Run) -> None:
         """Do a run's job once more, as a run of its own: at once, or in its turn.
