@@ -28,6 +28,7 @@ class KeepAwake(QObject):
         super().__init__(parent)
         self._training = training
         self._queue = queue
+        self._closed = False
         self._awake = StayAwake(self._cannot.emit)
         self._cannot.connect(self._on_cannot, Qt.ConnectionType.QueuedConnection)
         for change in (training.run_opened, training.run_ended, training.refused, queue.changed):
@@ -47,10 +48,11 @@ class KeepAwake(QObject):
         run_in_background(save, obey, lambda error: self.told.emit(explain(error)), self)
 
     def shutdown(self) -> None:
+        self._closed = True  # the queue may still have something to say
         self._awake.end(LEAVE_SECONDS)
 
     def _update(self) -> None:
-        if self._training.is_busy() or self._queue.is_going():
+        if not self._closed and (self._training.is_busy() or self._queue.is_going()):
             self._awake.begin()
         else:
             self._awake.end(patience=0)  # the thread ends by itself; the window does not wait

@@ -18,7 +18,10 @@ from PySide6.QtWidgets import (
 )
 
 from app.background import run_in_background
+from app.i18n import explain
+from app.models import sweep_shown
 from app.models.comparison import MOST_RUNS
+from app.models.sweep_shown import SweepShown
 from app.widgets import figures
 from app.widgets.actions import open_folder
 from app.widgets.card import (
@@ -58,6 +61,7 @@ class RunsPage(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._comparing = self._any = False
+        self._sweep = ""  # that is compared
         self._subtitle = ""
         self._timer = QTimer(self, interval=REFRESH_MILLISECONDS)
         self._timer.timeout.connect(self.refresh)
@@ -101,15 +105,19 @@ class RunsPage(QWidget):
         count = figures.count(len(found))
         self._subtitle = self.tr("{count} on this computer").format(count=count) if found else ""
         self._any = bool(found)
-        if self._comparing and any(one.state == "running" for one in self.table.selected()):
+        if self._comparing and self._sweep:
+            self._load_sweep()
+        elif self._comparing and any(one.state == "running" for one in self.table.selected()):
             self.comparison.reload()
         self._show_parts()
 
     def _show_parts(self) -> None:
         """The list, or what was chosen to compare, or why there is neither."""
         comparing = self._comparing
-        self.header.title.setText(self.tr("Compare runs") if comparing else self.tr("Runs"))
-        self.header.subtitle.setText("" if comparing else self._subtitle)
+        title = self.tr("Compare a sweep") if self._sweep else self.tr("Compare runs")
+        self.header.title.setText(title if comparing else self.tr("Runs"))
+        if not (comparing and self._sweep):
+            self.header.subtitle.setText("" if comparing else self._subtitle)
         self._listing.setVisible(not comparing)
         self.comparison.setVisible(comparing)
         self.comparison.controls.setVisible(comparing)
@@ -133,7 +141,11 @@ class RunsPage(QWidget):
         self._copy_tensorboard.setToolTip(
             plain_tool_tip(line or self.tr("This run wrote no TensorBoard logs."))
         )
-        self.compare_button.setEnabled(2 <= len(chosen) <= MOST_RUNS)
+        of_sweep = summary is not None and bool(sweep_shown.sweep_of(summary.run))
+        text = self.tr("Compare this sweep") if of_sweep else self.tr("Compare")
+        self.compare_button.setText(text)
+        self.compare_button.setAccessibleName(text)
+        self.compare_button.setEnabled(of_sweep or 2 <= len(chosen) <= MOST_RUNS)
         self.delete_button.setEnabled(
             bool(chosen) and all(one.state != "running" for one in chosen)
         )
@@ -179,13 +191,49 @@ class RunsPage(QWidget):
             open_folder(summary.run.folder)
 
     def _compare(self) -> None:
+        alone = self.selected()
+        if alone is not None:
+            self.compare_sweep(sweep_shown.sweep_of(alone.run))
+            return
+        self._sweep = ""
         self._comparing = True
         self.comparison.compare(self.table.selected())
         self._show_parts()
         self.back_button.setFocus()
 
+    def compare_sweep(self, sweep_id: str) -> None:
+        """Show the runs of a sweep beside one another, with what is to be learned from them."""
+        self._sweep = sweep_id
+        self._comparing = True
+        self.comparison.compare([])
+        self._show_parts()
+        self.back_button.setFocus()
+        self._load_sweep()
+
+    def _load_sweep(self) -> None:
+        sweep_id = self._sweep
+
+        def take(shown: SweepShown) -> None:
+            if self._sweep != sweep_id or not self._comparing:
+                return
+            self.header.subtitle.setText(shown.name)
+            before = self.comparison.asked()
+            if [one.run for one in shown.runs] != [one.run for one in before]:
+                self.comparison.compare(shown.runs)
+            elif shown.runs != before:
+                self.comparison.reload(shown.runs)
+            self.comparison.say(shown.verdict)
+
+        run_in_background(
+            lambda: sweep_shown.load(sweep_id),
+            take,
+            lambda error: self._errors.show_error(explain(error)),
+            self,
+        )
+
     def _back(self) -> None:
         self._comparing = False
+        self._sweep = ""
         self._show_parts()
         self.table.setFocus()
 

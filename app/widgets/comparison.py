@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 from app.background import run_in_background
 from app.i18n import explain
 from app.models.comparison import MOST_RUNS, ComparedRun, load
-from app.widgets.card import CARD_GAP, Card, ErrorLabel, secondary_label
+from app.widgets.card import CARD_GAP, Card, ErrorLabel, plain_label, secondary_label
 from app.widgets.compare_chart import CompareChart
 from app.widgets.comparison_table import ComparisonTable
 from app.widgets.inputs import SteadyComboBox
@@ -26,6 +26,9 @@ class Comparison(QWidget):
         self._asked: list[RunSummary] = []
         self._read: dict[str, ComparedRun] = {}
         self._errors = ErrorLabel("comparisonProblem")
+        self._verdict = plain_label(wrap=True)
+        self._verdict.setObjectName("sweepVerdict")
+        self._verdict.setVisible(False)
         self.smoothing = SmoothingBox()
         self.along = SteadyComboBox()
         self.along.setAccessibleName(self.tr("What runs along the bottom"))
@@ -54,19 +57,35 @@ class Comparison(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(CARD_GAP)
         column.addWidget(self._errors)
+        column.addWidget(self._verdict)
         column.addLayout(charts, 1)
         column.addWidget(table_card)
 
     def compare(self, summaries: list[RunSummary]) -> None:
         """Show these runs; styles are given in this order."""
+        self.say("")
         self._asked = summaries[:MOST_RUNS]
         self._read = {}
         self._errors.show_error("")
         self._show()
         self.reload()
 
-    def reload(self) -> None:
-        """Read the runs again: one that is under way goes on."""
+    def say(self, verdict: str) -> None:
+        """Above the charts: which value of a sweep did best."""
+        self._verdict.setText(verdict)
+        self._verdict.setVisible(bool(verdict))
+
+    def asked(self) -> list[RunSummary]:
+        """The runs to compare, read or not."""
+        return list(self._asked)
+
+    def reload(self, summaries: list[RunSummary] | None = None) -> None:
+        """Read the runs again: one that is under way goes on.
+
+        Args:
+            summaries: the same runs as they are now.
+        """
+        self._asked = self._asked if summaries is None else summaries
         for summary in self._asked:
             self._load(summary)
 
