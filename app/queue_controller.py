@@ -58,6 +58,7 @@ class QueueController(QObject):
         super().__init__(parent)
         self._training = training
         self._work = _Work()
+        self._closed = False
         self._going = False
         self._taking = False
         self._taken: Run | None = None
@@ -156,6 +157,7 @@ class QueueController(QObject):
 
     def shutdown(self) -> None:
         """Let another program work through the queue; a run under way carries on."""
+        self._closed = True
         self._going = False
         self._asked.clear()
         self._work.end()
@@ -226,8 +228,9 @@ class QueueController(QObject):
 
     def _do(self, change: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Change the queue in a thread, read it, then call `then` with what the change gave."""
-        self._asked.append((change, then or (lambda _: None)))
-        self._work_off()
+        if not self._closed:
+            self._asked.append((change, then or (lambda _: None)))
+            self._work_off()
 
     def _work_off(self) -> None:
         if self._changing or not self._asked:
