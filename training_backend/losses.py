@@ -16,6 +16,7 @@ PARTED = 1.03  # times the best held-out losses is no longer chance
 PARTED_BY = 0.01  # nor is it rounding
 FALLEN = 0.95  # times the loss of the training before
 _KEPT = 1_000
+_LARGEST = 700.0  # a loss beyond which its exponential is no number
 
 Course = Sequence[tuple[int, float]]  # steps with their loss
 Log = Sequence[dict[str, Any]]  # the `log_history` of the trainer and of its checkpoints
@@ -46,6 +47,15 @@ def recent(losses: Sequence[float]) -> float | None:
     """The mean of the last `RECENT` of the losses; None without any."""
     newest = losses[-RECENT:]
     return sum(newest) / len(newest) if newest else None
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss): among how many tokens the model is as unsure as if it guessed between them.
+
+    Args:
+        loss: a mean over tokens, in nats.
+    """
+    return math.exp(min(loss, _LARGEST))
 
 
 def rise(losses: Sequence[float]) -> tuple[float, float] | None:

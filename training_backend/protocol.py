@@ -10,12 +10,12 @@ Every attempt opens with `RunStarted` and closes with exactly one terminal event
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from training_backend.errors import UserError
+from training_backend.losses import perplexity
 
 Phase = Literal[
     "waiting",
@@ -34,7 +34,6 @@ Phase = Literal[
 ]
 ScoreName = Literal["exact_match", "f1", "rouge_l"]
 Cause = Literal["signal", "exit_code", "vanished"]
-_LARGEST = 700.0  # a loss beyond which its exponential is no number
 
 
 class _Event(BaseModel):
@@ -130,11 +129,8 @@ class EvaluationLogged(_Event):
 
     @property
     def perplexity(self) -> float | None:
-        """exp(loss): of how many tokens the model would be as unsure as it is of the next one.
-
-        None in preference tuning, whose loss is not one of tokens.
-        """
-        return None if self.reward_margin is not None else math.exp(min(self.loss, _LARGEST))
+        """Of the held-out rows; None in preference tuning, whose loss is not one of tokens."""
+        return None if self.reward_margin is not None else perplexity(self.loss)
 
 
 class SampleGenerated(_Event):

@@ -14,7 +14,7 @@ from app.widgets import figures, wording
 from app.widgets.series import Series
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
-from training_backend.losses import RECENT
+from training_backend.losses import RECENT, perplexity
 from training_backend.protocol import AnswersScored, EvaluationLogged, RunStarted, ScoreName
 from training_backend.runs import Run, RunSummary
 
@@ -45,7 +45,18 @@ class ComparedRun:
 
     @property
     def final_held_out(self) -> float | None:
-        return float(self.held_out.ys[-1]) if len(self.held_out) else None
+        """Of the model that the run keeps: the best one, or the last."""
+        if not len(self.held_out):
+            return None
+        best = self.job is not None and self.job.evaluation.keep_best
+        return float(self.held_out.ys.min() if best else self.held_out.ys[-1])
+
+    @property
+    def perplexity(self) -> float | None:
+        """On the held-out rows; of preferences there is none."""
+        if self.final_held_out is None or self.job is None or self.job.training.objective == "dpo":
+            return None
+        return perplexity(self.final_held_out)
 
     @property
     def tokens_per_second(self) -> float | None:

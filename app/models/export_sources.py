@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from training_backend import paths, runs
+from training_backend import journal, paths, runs
+from training_backend.checkpoints import best_first
+from training_backend.protocol import RunCompleted
 from training_backend.runs import Run, RunSummary
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -17,12 +19,15 @@ class ExportSource:
     """A run that learned something.
 
     `finished` says whether the training came to its end; `checkpoints` are the names of its
-    checkpoint folders, newest first.
+    checkpoint folders, newest first; `best` is the one with the lowest held-out loss, `kept_step`
+    the step whose model a finished run kept for that reason.
     """
 
     summary: RunSummary
     finished: bool
     checkpoints: tuple[str, ...]
+    best: str | None = None
+    kept_step: int | None = None
 
     @property
     def run(self) -> Run:
@@ -59,7 +64,15 @@ def _source(summary: RunSummary) -> ExportSource:
     names = [path.name for path in run.checkpoints.glob("checkpoint-*")]
     names.sort(key=_step, reverse=True)
     finished = (run.adapter / ADAPTER_WEIGHTS, run.model / "config.json")
-    return ExportSource(summary, any(path.is_file() for path in finished), tuple(names))
+    best = [checkpoint.folder.name for checkpoint, _ in best_first(run.checkpoints)[:1]]
+    end = journal.last_event(run.folder)
+    return ExportSource(
+        summary,
+        any(path.is_file() for path in finished),
+        tuple(names),
+        best[0] if best else None,
+        end.best_step if isinstance(end, RunCompleted) else None,
+    )
 
 
 def _step(name: str) -> int:

@@ -12,6 +12,7 @@ from training_backend.protocol import (
     Event,
     MetricsLogged,
     PhaseChanged,
+    RunCompleted,
     RunFailed,
     RunInterrupted,
     RunStopped,
@@ -39,6 +40,7 @@ class ShownRun:
     metrics: MetricsLogged | None = None
     loss: RecentLoss = field(default_factory=RecentLoss)
     warning: str = ""  # what the outcome has to say besides
+    parting: str = ""  # that the model learns its rows by heart
     held_out: EvaluationLogged | None = None
     checkpoint: CheckpointSaved | None = None
     terminal: Terminal | None = None
@@ -50,6 +52,14 @@ class ShownRun:
     early: list[Event] = field(default_factory=list)
     caught_up: bool = False
     share_read: float = 0.0  # of the history
+
+    def warning_of(self, end: Terminal) -> str:
+        """What is to be said of the result: not of learning by heart where the best is kept."""
+        kept = isinstance(end, RunCompleted) and end.best_step is not None
+        ended = isinstance(end, RunCompleted | RunStopped)
+        return " ".join(
+            part for part in (self.warning, self.parting if ended and not kept else "") if part
+        )
 
     def is_running(self) -> bool:
         return self.run is not None and self.live and self.terminal is None

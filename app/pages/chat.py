@@ -71,7 +71,7 @@ class ChatPage(QWidget):
             secondary_label(
                 self.tr(
                     "Questions are set on the Settings page. A run answers them before its first "
-                    "step and after its last, and the answers stand here side by side."
+                    "step and at every checkpoint, and the answers stand here side by side."
                 ),
                 wrap=True,
             )

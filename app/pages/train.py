@@ -242,6 +242,7 @@ class TrainPage(QWidget):
                 shown.paused_at = None
                 shown.metrics = shown.metrics if event.resumed_from_step else None
                 shown.warning = ""
+                shown.parting = shown.parting if event.resumed_from_step else ""
                 self.charts.begin_attempt()
             case PhaseChanged():
                 if shown.phase is None or event.phase != shown.phase.phase:
@@ -266,6 +267,8 @@ class TrainPage(QWidget):
                 shown.asked.discard("checkpoint")
             case WarningRaised(code="loss_rose"):
                 shown.warning = event.message
+            case WarningRaised(code="overfitting"):
+                shown.parting = event.message
             case RunCompleted() | RunStopped() | RunFailed() | RunInterrupted():
                 self._end(event, past=past)
         if line := log_line(event):
@@ -282,10 +285,17 @@ class TrainPage(QWidget):
         shown.elapsed = max(shown.elapsed, event.elapsed)
         shown.end_pause(shown.elapsed)
         shown.seconds += shown.elapsed
+        if isinstance(event, RunCompleted):
+            self.answers.show_kept(event.best_step)
         if shown.run is not None:
             saved = shown.checkpoint.step if shown.checkpoint else None
             self.outcome.show_outcome(
-                shown.run, event, shown.seconds, saved, shown.warning, shown.paused_seconds
+                shown.run,
+                event,
+                shown.seconds,
+                saved,
+                shown.warning_of(event),
+                shown.paused_seconds,
             )
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
         shown.asked.clear()

@@ -44,10 +44,15 @@ class ComparisonModel(QAbstractTableModel):
         }
         scores = {name: [run.scores.get(name) for run in compared] for name in titles}
         told = [name for name in titles if any(value is not None for value in scores[name])]
+        unsure = [run.perplexity for run in compared]
+        beside = [(self.tr("Perplexity"), [_number(value, figures.short) for value in unsure])]
+        if not any(value is not None for value in unsure):
+            beside = []
         self._columns = [
             (self.tr("Run"), [f"{at} {run.name}" for at, run in enumerate(compared, 1)]),
             (self.tr("Loss"), [_number(value, figures.loss) for value in losses]),
             (self.tr("Held-out"), [_number(value, figures.loss) for value in held_out]),
+            *beside,
             *(
                 (titles[name], [_number(value, figures.percent) for value in scores[name]])
                 for name in told
@@ -64,7 +69,7 @@ class ComparisonModel(QAbstractTableModel):
             *differing_settings(compared),
         ]
         self._best = _best(losses, 1, min) | _best(held_out, 2, min)
-        for column, name in enumerate(told, 3):
+        for column, name in enumerate(told, 3 + len(beside)):
             self._best |= _best(scores[name], column, max)
         self.endResetModel()
 

@@ -26,8 +26,13 @@ def log_line(event: Event) -> str:
         case RunStarted(resumed_from_step=int(step)):
             return _tr("Resumed from step {step}").format(step=figures.count(step))
         case EvaluationLogged():
-            return _tr("Held-out loss after step {step}: {loss}").format(
-                step=figures.count(event.step), loss=figures.loss(event.loss)
+            line = _tr("Held-out loss after step {step}: {loss}")
+            if event.perplexity is not None:
+                line = _tr("Held-out loss after step {step}: {loss} (perplexity {perplexity})")
+            return line.format(
+                step=figures.count(event.step),
+                loss=figures.loss(event.loss),
+                perplexity=figures.short(event.perplexity or 0.0),
             )
         case CheckpointSaved():
             return _tr("Checkpoint at step {step} saved ({size})").format(

@@ -85,10 +85,18 @@ class SourceStep(QWizardPage):
         source = self._sources[index]
         self.checkpoints.clear()
         if source.finished:
-            self.checkpoints.addItem(self.tr("the end of the training"), "")
+            end = self.tr("the end of the training")
+            if source.kept_step is not None:
+                end = self.tr("what was kept: step {step}, the best")
+            self.checkpoints.addItem(end.format(step=figures.count(source.kept_step or 0)), "")
         for name in source.checkpoints:
+            words = (
+                self.tr("step {step}, the best") if name == source.best else self.tr("step {step}")
+            )
             step = figures.count(int(name.rpartition("-")[2]))
-            self.checkpoints.addItem(self.tr("step {step}").format(step=step), name)
+            self.checkpoints.addItem(words.format(step=step), name)
+        if not source.finished and source.best is not None:
+            self.checkpoints.setCurrentIndex(self.checkpoints.findData(source.best))
         self._about.setText(
             self.tr("{model}, trained on {data}").format(
                 model=wording.model_name(source.summary.model),

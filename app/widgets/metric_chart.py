@@ -16,6 +16,7 @@ from app.widgets.explorable_plot import ExplorablePlot
 from app.widgets.legend import LegendEntry
 from app.widgets.plot_axes import NumberAxis, write_number
 from app.widgets.series import Floats, Series
+from training_backend.losses import perplexity
 from training_backend.protocol import EvaluationLogged, MetricsLogged
 
 DEFAULT_SMOOTHING = 0.9
@@ -32,6 +33,7 @@ class LossChart(ChartCard):
         self.set_title(self.tr("Loss"))
         self._each = Series()
         self._held_out = Series()
+        self._of_tokens = False  # whether a perplexity can be told
         plot = ExplorablePlot(
             step_axis(),
             NumberAxis("left", pixels_apart=42, write=write_number),
@@ -82,6 +84,7 @@ class LossChart(ChartCard):
 
     def add_evaluation(self, event: EvaluationLogged) -> None:
         self._held_out.append(event.step, event.loss)
+        self._of_tokens = event.perplexity is not None
         self.plot.schedule()
 
     def _draw(self) -> None:
@@ -115,12 +118,17 @@ class LossChart(ChartCard):
         ]
         if len(self._held_out):
             near = self._held_out.nearest(step)
+            loss = float(self._held_out.ys[near])
             lines.append(
                 self.tr("held-out {loss} (step {step})").format(
-                    loss=figures.loss(float(self._held_out.ys[near])),
+                    loss=figures.loss(loss),
                     step=figures.count(int(self._held_out.xs[near])),
                 )
             )
+            if self._of_tokens:
+                lines.append(
+                    self.tr("perplexity {number}").format(number=figures.short(perplexity(loss)))
+                )
         return step, "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QHBoxLayout, QWidget
@@ -109,6 +111,7 @@ class OutcomeCard(Card):
                     "The training took {time}. The adapter is saved; export makes a model of it "
                     "that other programs load."
                 ).format(time=figures.duration(took))
+                text = " ".join((*self._ended_how(event), text))
                 return self.tr("Completed"), "good", text, ""
             case RunStopped(checkpoint=None):
                 text = self.tr("It was stopped before the first step, so there is nothing to keep.")
@@ -119,6 +122,19 @@ class OutcomeCard(Card):
                 return self.tr("Failed"), "error", explained(event), ""
             case RunInterrupted():
                 return self.tr("Interrupted"), "error", event.detail, event.log_tail.strip()
+
+    def _ended_how(self, event: RunCompleted) -> Iterator[str]:
+        if event.early_stopped_after is not None:
+            yield self.tr(
+                "Stopped early at step {step}: the held-out loss had not improved for {count} "
+                "tests."
+            ).format(
+                step=figures.count(event.step or 0), count=figures.count(event.early_stopped_after)
+            )
+        if event.best_step is not None and event.best_step != event.step:
+            yield self.tr(
+                "What is kept is the model of step {step}, with the lowest held-out loss ({loss})."
+            ).format(step=figures.count(event.best_step), loss=figures.loss(event.best_loss or 0.0))
 
     def _saved(self, step: int) -> str:
         text = self.tr("Everything up to step {step} is saved. Resume goes on from there.")

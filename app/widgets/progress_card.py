@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QGridLayout, QProgressBar, QWidget
 
 from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
-from app.widgets.card import Card, QuietButton, secondary_label
+from app.widgets.card import Card, QuietButton, plain_label, secondary_label
 from app.widgets.stat_tile import StatTile
 from training_backend.losses import RECENT
 from training_backend.protocol import RunCompleted
@@ -47,6 +47,12 @@ class ProgressCard(Card):
             self.tr("Mean of the last {count} reports").format(count=figures.count(RECENT))
         )
         self._held_out = StatTile(self.tr("Held-out"))
+        self._held_out.setToolTip(
+            self.tr(
+                "The loss on rows that are not trained on. Perplexity says it as a number of "
+                "choices: among how many words the model is unsure of the next one."
+            )
+        )
         self._speed = StatTile(self.tr("Tokens a second"))
         self._rate = StatTile(self.tr("Learning rate"))
         self._last_checkpoint = StatTile(self.tr("Last checkpoint"))
@@ -62,6 +68,11 @@ class ProgressCard(Card):
         self.body.addLayout(tiles)
         self._share = secondary_label(" ")
         self.body.addWidget(self._share)
+        self._notice = plain_label(wrap=True)
+        self._notice.setObjectName("trainNotice")
+        self._notice.setProperty("role", "careful")
+        self._notice.setVisible(False)
+        self.body.addWidget(self._notice)
 
     def set_memory(self, words: str, role: str = "") -> None:
         """Whether what Start would run fits, with the colour's role; shown until it is started."""
@@ -189,11 +200,23 @@ class ProgressCard(Card):
             step = self.tr("0 of {total}").format(total=figures.count(counts.total_steps))
         self._step.show_value(step)
         self._loss.show_value(loss)
-        self._held_out.show_value(figures.loss(shown.held_out.loss) if shown.held_out else "")
+        self._held_out.show_value(*self._held_out_words())
         self._speed.show_value(speed)
         self._rate.show_value(rate)
         self._last_checkpoint.show_value(self._checkpoint_words())
         self._share.setText(self._share_words())
+        notice = shown.parting if shown.is_running() else ""
+        self._notice.setText(notice)
+        self._notice.setVisible(bool(notice))
+
+    def _held_out_words(self) -> tuple[str, str]:
+        tested = self._run.held_out
+        if tested is None:
+            return "", ""
+        beside = ""
+        if tested.perplexity is not None:
+            beside = self.tr("perplexity {number}").format(number=figures.short(tested.perplexity))
+        return figures.loss(tested.loss), beside
 
     def _checkpoint_words(self) -> str:
         saved = self._run.checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,15 +75,43 @@ def test_without_a_run_it_says_why_it_is_empty(page: ExportPage) -> None:
     assert not page.export_button.isVisible()
 
 
+def _states(wizard: ExportWizard) -> list[str]:
+    states = wizard.source.checkpoints
+    return [states.itemText(index) for index in range(states.count())]
+
+
+def _test_checkpoints(run: Run, losses: dict[int, float]) -> None:
+    for step, loss in losses.items():
+        told = json.dumps({"step": step, "held_out_loss": loss, "sha256": {}})
+        (run.checkpoints / f"checkpoint-{step}" / "COMPLETE.json").write_text(told)
+
+
+def test_the_model_that_a_run_kept_as_its_best_is_what_is_exported_first(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    _test_checkpoints(run, {2: 1.5, 10: 2.5})
+    writer = JournalWriter(run.folder)
+    writer.append(RunCompleted(folder=str(run.adapter), step=10, best_step=2, best_loss=1.5))
+    writer.close()
+    wizard = _wizard(page, run, qtbot)
+    assert _states(wizard) == ["what was kept: step 2, the best", "step 10", "step 2, the best"]
+    assert wizard.source.checkpoint() is None
+
+
+def test_of_a_run_that_did_not_end_the_best_checkpoint_is_exported_first(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    _test_checkpoints(run, {2: 1.5, 10: 2.5})
+    (run.adapter / "adapter_model.safetensors").unlink()
+    wizard = _wizard(page, run, qtbot)
+    assert _states(wizard) == ["step 10", "step 2, the best"]
+    assert wizard.source.checkpoint() == "checkpoint-2"
+
+
 def test_from_a_run_to_a_folder(page: ExportPage, run: Run, qtbot: QtBot, home: Path) -> None:
     wizard = _wizard(page, run, qtbot)
     assert wizard.currentId() == SOURCE
-    states = wizard.source.checkpoints
-    assert [states.itemText(index) for index in range(states.count())] == [
-        "the end of the training",
-        "step 10",
-        "step 2",
-    ]
+    assert _states(wizard) == ["the end of the training", "step 10", "step 2"]
     with qtbot.waitSignal(page.export_requested, timeout=2_000) as asked:
         _commit(wizard)
     job = asked.args[0]

@@ -267,6 +267,32 @@ def test_compared_runs_stand_beside_the_settings_in_which_they_differ(
     assert said["Memory at most"] == ["1.0 GB", "1.0 GB"]
 
 
+def test_of_a_run_that_keeps_its_best_model_the_lowest_held_out_loss_counts(
+    page: RunsPage, qtbot: QtBot
+) -> None:
+    for name, keep_best in (("best", True), ("last", False)):
+        job = parse_job(
+            {
+                "name": name,
+                "model": {"id": "demo"},
+                "dataset": {"path": "demo"},
+                "evaluation": {"held_out_fraction": 0.1, "keep_best": keep_best},
+            }
+        )
+        run = runs.create(job)
+        writer = JournalWriter(run.folder)
+        writer.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
+        for step, loss in enumerate([3.0, 2.0, 2.5], 1):
+            writer.append(EvaluationLogged(step=step, epoch=0.5, loss=loss))
+        writer.append(RunCompleted(folder="x"))
+        writer.close()
+    _show(page, qtbot, 2)
+    said = _compare(page, qtbot, 2)
+    assert said["Held-out"] == ["2.000", "2.500"]
+    assert said["Perplexity"] == ["7.39", "12.2"]
+    assert said["Keep the best"] == ["yes", "no"]
+
+
 def test_the_highest_scores_of_compared_runs_stand_out(page: RunsPage, qtbot: QtBot) -> None:
     _learned("one", 8, [3.0], None, f1=0.414)
     _learned("three", 8, [3.0], None)

@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from app.models.run_curves import JournalPart
 from app.pages.train import TrainPage
+from app.widgets.stat_tile import StatTile
 from training_backend import journal, runs
 from training_backend.errors import Problem
 from training_backend.job import parse_job
@@ -141,7 +142,7 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
     page.render_now()
     page.charts.loss.plot.redraw()
     shown = _texts(page)
-    assert {"412 of 900", "1.284", "1.341", "2,410", "1.6e-4"} <= shown
+    assert {"412 of 900", "1.284", "1.341", "perplexity 3.82", "2,410", "1.6e-4"} <= shown
     assert page.header.title.text() == "Support style"
     assert page.header.subtitle.text() == (
         "SmolLM2-135M-Instruct on support.jsonl, QLoRA r 16, epoch 2 of 3"
@@ -151,6 +152,7 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
     log = page.findChild(QPlainTextEdit, "logView").toPlainText()
     assert "a <b>line</b>" in log
     assert "Checkpoint at step 400 saved (5 MB)" in log
+    assert "Held-out loss after step 400: 1.341 (perplexity 3.82)" in log
     assert page.answers.answers(QUESTION)[0] == "I am <i>sorry</i>."
     assert list(page.charts.loss.plot.listDataItems()[0].xData) == [412]
     assert _button(page, "stopButton").isVisible() == (way == "live")
@@ -262,6 +264,54 @@ def test_a_result_that_is_worse_than_the_beginning_is_said_with_the_outcome(
     assert page.outcome.text().startswith("The loss rose from 5 to 53. The training took")
     assert page.outcome.title.property("role") == "careful"
     assert page.outcome._export.isVisible() and not page.outcome._export.property("primary")
+
+
+def test_learning_by_heart_is_said_at_once_and_of_the_result_only_where_that_suffers(
+    page: TrainPage, run: Run
+) -> None:
+    said = "Since step 50 the held-out loss rises."
+    parting = WarningRaised(code="overfitting", message=said, params={"step": 50})
+    page.open_run(run, live=True)
+    page._shown.caught_up = True
+    for event in [*_beginning(run), parting]:
+        page.apply(event)
+    page.render_now()
+    assert said in _texts(page)
+    resumed = RunStarted(run_id=run.id, folder="x", attempt=2, resumed_from_step=400, pid=2)
+    page.apply(resumed)
+    page.render_now()
+    assert said in _texts(page)
+
+    kept = RunCompleted(folder="x", step=412, early_stopped_after=3, best_step=50, best_loss=1.25)
+    page.apply(kept)
+    page.render_now()
+    assert page.outcome.text().startswith(
+        "Stopped early at step 412: the held-out loss had not improved for 3 tests. What is kept "
+        "is the model of step 50, with the lowest held-out loss (1.250). The training took"
+    )
+    assert page.outcome.title.property("role") == "good"
+    assert said not in _texts(page)
+
+    page.open_run(run, live=True)
+    page._shown.caught_up = True
+    for event in [*_beginning(run), parting, RunCompleted(folder="x", step=412)]:
+        page.apply(event)
+    page.render_now()
+    assert page.outcome.text().startswith(f"{said} The training took")
+    assert page.outcome.title.property("role") == "careful"
+
+
+def test_what_stands_beside_a_number_gives_way_in_a_narrow_tile(qtbot: QtBot) -> None:
+    tile = StatTile("Held-out")
+    qtbot.addWidget(tile)
+    tile.show_value("1.341", "perplexity 3.82")
+    tile.resize(300, 50)
+    tile.show()
+    assert "perplexity 3.82" in {label.text() for label in tile.findChildren(QLabel)}
+    assert tile.minimumSizeHint().width() < 96
+    tile.resize(96, 50)
+    assert "perplexity 3.82" not in {label.text() for label in tile.findChildren(QLabel)}
+    assert tile.accessibleName() == "Held-out: 1.341, perplexity 3.82"
 
 
 def test_the_end_of_an_earlier_attempt_is_not_the_end_of_a_resumed_run(
