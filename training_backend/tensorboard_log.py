@@ -20,6 +20,7 @@ from typing import Any
 from training_backend.job import TrainingJob
 from training_backend.protocol import (
     TERMINAL_TYPES,
+    AnswersScored,
     CheckpointSaved,
     EvaluationLogged,
     Event,
@@ -132,6 +133,7 @@ class TensorBoardLog:
                     event.step,
                     {
                         "loss/held_out": event.loss,
+                        "perplexity/held_out": event.perplexity,
                         "reward/held_out_margin": event.reward_margin,
                         "reward/held_out_accuracy": event.reward_accuracy,
                     },
@@ -142,7 +144,12 @@ class TensorBoardLog:
             case SampleGenerated(step=step, prompt=prompt, answer=answer):
                 known = prompt in self._prompts
                 tag = f"answers/{self._prompts.index(prompt) + 1 if known else 'own'}"
+                tag += "_base" if event.base else ""
                 self._write_text(step, tag, f"> {prompt}\n\n{answer}")
+            case AnswersScored(step=step, scores=scores):
+                before = {f"scores/{score.name}_base": score.before for score in scores}
+                after = {f"scores/{score.name}": score.after for score in scores}
+                self._write_scalars(step, {**before, **after})
             case CheckpointSaved():
                 os.fsync(self._file.fileno())
             case _ if isinstance(event, TERMINAL_TYPES):

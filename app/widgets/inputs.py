@@ -26,7 +26,14 @@ class SteadyComboBox(QComboBox):
 
 
 class JobLineEdit(QLineEdit):
-    """A line whose undo is the job's: one Ctrl+Z for all settings, not one a field."""
+    """A line whose undo is the job's: one Ctrl+Z for all settings, not one a field.
+
+    A file that is dropped on it is for the page or the window.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAcceptDrops(False)
 
     def event(self, event: QEvent) -> bool:
         return False if _asks_for_undo(event) else super().event(event)
@@ -34,6 +41,11 @@ class JobLineEdit(QLineEdit):
 
 class JobTextEdit(QPlainTextEdit):
     """As `JobLineEdit`, for several lines."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAcceptDrops(False)
+        self.viewport().setAcceptDrops(False)
 
     def event(self, event: QEvent) -> bool:
         return False if _asks_for_undo(event) else super().event(event)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training_backend import runs
+from training_backend import checkpoints, runs
 from training_backend.job import parse_job
 
 pytestmark = pytest.mark.timeout(300)
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.timeout(300)
 def logged_job(job_document: Any) -> dict[str, Any]:
     job: dict[str, Any] = job_document(
         lora={"lora_dropout": 0.2},
-        training={"max_steps": 6, "save_steps": 2, "tensorboard": True},
+        training={"max_steps": 6, "save_steps": 2, "save_total_limit": 9, "tensorboard": True},
         evaluation={"held_out_fraction": 0.25, "eval_steps": 3, "prompts": ["Hi *you*"],
-                    "max_new_tokens": 2},
+                    "max_new_tokens": 2, "task_metric_rows": 2},
     )  # fmt: skip
     return job
 
@@ -92,11 +93,21 @@ def test_the_log_says_what_the_journal_says_and_the_numbers_are_those_of_a_run_w
         assert curve(records, tag) == pytest.approx(expected, rel=1e-6)  # TensorBoard has floats
     held_out = {each.step: each.loss for each in logged.of("EvaluationLogged")}
     assert curve(records, "loss/held_out") == pytest.approx(held_out, rel=1e-6) and held_out
+    unsure = {each.step: each.perplexity for each in logged.of("EvaluationLogged")}
+    assert curve(records, "perplexity/held_out") == pytest.approx(unsure, rel=1e-6)
+    (scored,) = logged.of("AnswersScored")
+    for score in scored.scores:
+        told_after = {scored.step: score.after}
+        assert curve(records, f"scores/{score.name}") == pytest.approx(told_after, rel=1e-6)
     assert min(curve(records, "memory/run_GiB").values()) > 0.01
     texts = [(step, tag, text) for kind, step, tag, text in records if kind == "text"]
     assert texts[0][1] == "job/text_summary" and '"tensorboard": true' in texts[0][2]
     answers = [
-        (each.step, "answers/1/text_summary", f"> Hi *you*\n\n{each.answer}")
+        (
+            each.step,
+            f"answers/1{'_base' if each.base else ''}/text_summary",
+            f"> Hi *you*\n\n{each.answer}",
+        )
         for each in logged.of("SampleGenerated")
     ]
     assert texts[1:] == answers and {step for step, _, _ in answers} >= {0, 6}
@@ -106,10 +117,9 @@ def test_a_resumed_run_voids_the_steps_that_it_does_again(
     do: Any, backend: Any, logged_job: dict[str, Any]
 ) -> None:
     done = do(logged_job)
-    for name in ("checkpoint-4", "checkpoint-6"):
-        for file in (done.run.checkpoints / name).iterdir():
-            file.unlink()
-        (done.run.checkpoints / name).rmdir()
+    for checkpoint in checkpoints.finished(done.run.checkpoints):
+        if checkpoint.step > 2:
+            shutil.rmtree(checkpoint.folder)
     resumed = do(done.run)
     assert resumed.of("RunStarted")[-1].resumed_from_step == 2
     records = backend(read_back, done.run.folder / "tensorboard")
