@@ -11,13 +11,14 @@ from training_backend.errors import UserError
 from training_backend.launch import Worker, kill
 from training_backend.protocol import TERMINAL_TYPES, Event, RunCompleted, RunStopped
 from training_backend.runs import Run
+from training_backend.stay_awake import StayAwake
 
 
 def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None) -> Event:
     """Do a run to its end; returns its terminal event.
 
-    Ctrl+C saves and stops, and calls `on_stop`; a second one kills. Raises `UserError` when
-    another process works on the run.
+    The computer stays awake meanwhile, where it can. Ctrl+C saves and stops, and calls `on_stop`;
+    a second one kills. Raises `UserError` when another process works on the run.
     """
     known = journal.last_event(run.folder)
     shown = -1 if known is None else known.seq  # of a resumed run, what it said before
@@ -28,6 +29,8 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
         presses += 1
 
     terminal: Event | None = None
+    awake = StayAwake()
+    awake.begin()
     before = signal.signal(signal.SIGINT, on_ctrl_c)
     try:
         worker = Worker()
@@ -50,6 +53,7 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
         worker.process.join()
     finally:
         signal.signal(signal.SIGINT, before)
+        awake.end()
     if terminal is None:
         raise UserError(
             "run_is_taken", "Another process is working on run {run}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -115,9 +116,15 @@ def _do(run: Run, report: Report) -> None:
                 report.show(event)
         return
     try:
-        follow(run, report, on_stop=run_queue.pause)
+        follow(run, report, on_stop=_pause)
     except (UserError, OSError) as error:  # taken by another process; its worker died at once
         report.say(str(error))
+
+
+def _pause() -> None:
+    """At once, so that also a run that has to be killed is the last one."""
+    with contextlib.suppress(UserError, OSError):
+        run_queue.pause()
 
 
 def _name(run: Run) -> str:

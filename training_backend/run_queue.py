@@ -44,6 +44,7 @@ from training_backend.runs import PROBE_SECONDS, Run
 
 MARK = "queued.json"
 GUARD_SECONDS = 10.0
+FIRST_LINE_BYTES = 4_096  # a longer journal surely holds more than an unfinished first line
 
 
 @dataclass(frozen=True)
@@ -279,10 +280,11 @@ def record_end(run: Run) -> None:
 
 def read_mark(run: Run) -> Mark | None:
     """When and by which sweep a run was queued; None for one that never was."""
-    try:
-        return Mark.model_validate_json((run.folder / MARK).read_bytes())
-    except FileNotFoundError:
+    path = run.folder / MARK
+    if not os.path.isfile(path):
         return None
+    try:
+        return Mark.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):  # it waits all the same
         return Mark(added=0.0)
 
@@ -302,14 +304,22 @@ def _waiting(stored: _Stored, with_taken: bool = False) -> list[Run]:
     marks = {}
     for folder in paths.runs_dir().iterdir():
         run = Run(folder)
-        mark = read_mark(run)
-        if mark is not None and run.state() == "queued":
+        if (mark := read_mark(run)) is not None and not _has_begun(run):
             marks[run.id] = mark
     if not with_taken and stored.taken in marks and is_worked_on():
         del marks[stored.taken]
     known = [id for id in dict.fromkeys(stored.order) if id in marks]
     others = sorted(marks.keys() - set(known), key=lambda id: (marks[id].added, id))
     return [Run(paths.runs_dir() / id) for id in known + others]
+
+
+def _has_begun(run: Run) -> bool:
+    """Whether a worker has it, or had; quick, since this is asked of every run there ever was."""
+    try:
+        size = (run.folder / journal.FILE_NAME).stat().st_size
+    except OSError:
+        size = 0
+    return size > FIRST_LINE_BYTES or run.state() != "queued"
 
 
 def _set_order(stored: _Stored, order: list[str]) -> None:

@@ -24,10 +24,11 @@ class StayAwake:
     """Holds the computer awake from `begin` to `end`, where it can and the person wants it.
 
     Args:
-        tell: is given what to say, once, where it cannot: called from another thread.
+        tell: is given what to say, once, where it cannot: called from another thread. For
+            those who were promised nothing there is nothing to say.
     """
 
-    def __init__(self, tell: Callable[[UserError], None]) -> None:
+    def __init__(self, tell: Callable[[UserError], None] = lambda _: None) -> None:
         self._tell = tell
         self._over: threading.Event | None = None
         self._thread: threading.Thread | None = None

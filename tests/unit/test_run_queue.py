@@ -307,6 +307,22 @@ def test_an_id_in_the_order_whose_folder_is_gone_is_passed_over() -> None:
     assert taken is not None and taken.training_job().name == "second"
 
 
+def test_what_is_no_run_in_the_store_does_no_harm() -> None:
+    add("first")
+    (paths.runs_dir() / ".DS_Store").write_bytes(b"x")
+    (paths.runs_dir() / "empty").mkdir()
+    (paths.runs_dir() / "odd" / run_queue.MARK).mkdir(parents=True)
+    assert waiting() == ["first"]
+
+
+def test_a_run_whose_first_word_was_cut_off_waits_and_one_that_began_does_not() -> None:
+    first, second, third = add("first", "second", "third")
+    (first.folder / "events.jsonl").write_bytes(b'{"type": "RunSta')
+    end(second, RunCompleted(folder="x"))
+    (third.folder / "events.jsonl").write_bytes(b"x" * 5_000)  # damaged, but not unused
+    assert waiting() == ["first"]
+
+
 def test_a_damaged_mark_still_says_that_the_run_waits() -> None:
     (run,) = add("first")
     (run.folder / run_queue.MARK).write_text("{")
