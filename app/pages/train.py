@@ -244,6 +244,7 @@ class TrainPage(QWidget):
                 shown.warning = ""
                 shown.parting = shown.parting if event.resumed_from_step else ""
                 self.charts.begin_attempt()
+                self.answers.show_kept(None)
             case PhaseChanged():
                 if shown.phase is None or event.phase != shown.phase.phase:
                     self._log(event, wording.phase_title(event.phase))

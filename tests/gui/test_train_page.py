@@ -277,8 +277,7 @@ def test_learning_by_heart_is_said_at_once_and_of_the_result_only_where_that_suf
         page.apply(event)
     page.render_now()
     assert said in _texts(page)
-    resumed = RunStarted(run_id=run.id, folder="x", attempt=2, resumed_from_step=400, pid=2)
-    page.apply(resumed)
+    page.apply(RunStarted(run_id=run.id, folder="x", attempt=2, resumed_from_step=400, pid=2))
     page.render_now()
     assert said in _texts(page)
 
