@@ -12,6 +12,7 @@ from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWidget, QWidget
 
 from app import theme
+from app.away import Away
 from app.background import run_in_background
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
@@ -32,6 +33,7 @@ from training_backend import adapters, preferences, runs
 from training_backend.catalog_entry import CatalogEntry
 from training_backend.devices import this_device
 from training_backend.errors import JobError
+from training_backend.run_facts import RunFacts
 from training_backend.runs import Run
 from training_backend.worth_measuring import reason_to_measure
 
@@ -64,6 +66,7 @@ class MainWindow(QMainWindow):
         self.queue = QueueController(self.training, self)
         self.awake = KeepAwake(self.training, self.queue, self)
         self.notifier = Notifier(self, self.settings)
+        self.away = Away(self.queue, self.notifier, self.settings, self)
         self.probe = ProbeController(self.training, self)
         self.helper = HelperClient(self)
         self._smoothing_boxes: list[SmoothingBox] = []
@@ -209,8 +212,16 @@ class MainWindow(QMainWindow):
     def _build_runs(self) -> QWidget:
         from app.pages.runs import RunsPage
         from app.widgets.queue_card import QueueCard
+        from app.widgets.summary_card import SummaryCard
 
         page = RunsPage()
+        summary = SummaryCard()
+        summary.open_requested.connect(self.desk.open_run)
+        summary.resume_requested.connect(self.desk.resume)
+        summary.compare_requested.connect(page.compare_sweep)
+        summary.dismissed.connect(self.away.dismiss)
+        page.add_above(summary)
+        self._summary = summary
         page.add_above(QueueCard(self.queue, self.awake))
         page.refreshing.connect(self.queue.refresh)
         self.queue.changed.connect(page.refresh_if_seen)
@@ -244,7 +255,13 @@ class MainWindow(QMainWindow):
         for box in self._smoothing_boxes:
             box.setValue(weight)
 
+    def _show_summary(self, ended: list[RunFacts]) -> None:
+        """Nobody is looking yet, so that no page is taken away from anyone."""
+        self.go_to("navRuns")
+        self._summary.show_ended(ended, len(self.queue.state.entries))
+
     def _connect(self) -> None:
+        self.away.found.connect(self._show_summary)
         self.sidebar.chosen.connect(self.go_to)
         self.sidebar.theme_chosen.connect(self._set_theme)
         self.sidebar.hardware_requested.connect(self._show_hardware)
@@ -309,6 +326,7 @@ class MainWindow(QMainWindow):
     def _on_first_paint(self) -> None:
         QTimer.singleShot(0, self, self.build_all)
         self.queue.refresh(self.desk.offer_queue)
+        self.away.look()
         run_in_background(runs.list_runs, self.desk.take_over, lambda _: None, self)
         run_in_background(runs.clear_probes, lambda _: None, lambda _: None, self)
         self.warm_up_soon()
@@ -388,6 +406,7 @@ class MainWindow(QMainWindow):
         if not self.desk.may_close():
             event.ignore()
             return
+        self.away.dismiss()  # what was to be told is on the Runs page
         self.settings.set_geometry(self.saveGeometry())
         self.settings.set_draft(self.draft.document())
         self.settings.flush()

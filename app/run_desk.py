@@ -15,7 +15,7 @@ from app.close_dialog import ask_about_training
 from app.i18n import explain, integer
 from app.start_dialog import ask_about_memory, ask_about_queue
 from app.widgets import memory_words, wording
-from training_backend import extend, journal
+from training_backend import extend, journal, run_queue
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob, TrainingJob
 from training_backend.protocol import (
@@ -239,10 +239,28 @@ class RunDesk(QObject):
             cast("RunsPage", self._window.page("navRuns")).refresh()
         if run is not None and isinstance(terminal, RunCompleted):
             self._load_answers(run)
-        if isinstance(terminal, RunFailed):
+        queued = run is not None and run_queue.read_mark(run) is not None
+        if isinstance(terminal, RunFailed) and not queued:  # whose job is not the draft's
             message = f"{terminal.message} {terminal.remedy}".rstrip()
             self._show_beside_field(Problem(terminal.field or "", message))
+        if run is not None and terminal is not None and not self._queue.is_going():
+            self._notify(run, terminal)
         self._window.warm_up_soon()
+
+    def _notify(self, run: Run, terminal: Terminal) -> None:
+        """Tell the desktop of a run that ended alone; the queue's end is told by `Away`."""
+        titles = {
+            "RunCompleted": self.tr("Training has finished"),
+            "RunStopped": self.tr("Training has stopped"),
+            "RunFailed": self.tr("Training has failed"),
+            "RunInterrupted": self.tr("Training was interrupted"),
+        }
+        try:
+            name = run.training_job().name
+        except UserError:  # damaged meanwhile
+            name = run.id
+        cause = terminal.message if isinstance(terminal, RunFailed) else ""
+        self._window.notifier.tell(titles[terminal.type], f"{name}: {cause}" if cause else name)
 
     def _on_error(self, error: Exception) -> None:
         if not isinstance(error, UserError):

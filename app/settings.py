@@ -58,6 +58,14 @@ class Settings:
     def set_notify(self, wanted: bool) -> None:
         self._store.setValue("notify", json.dumps(wanted))
 
+    def told_until(self) -> float | None:
+        """Up to when (Unix seconds) the person knows what became of the queue."""
+        value = self._json("told_until")
+        return value if isinstance(value, float) else None
+
+    def set_told_until(self, moment: float) -> None:
+        self._store.setValue("told_until", json.dumps(moment))
+
     def recent(self, kind: RecentKind) -> list[str]:
         value = self._json(f"recent/{kind}")
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
