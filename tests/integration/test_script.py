@@ -33,6 +33,9 @@ for line in sys.stdin:
 
 IN_16_BIT = {"quantization": {"load_in_4bit": False}}
 HELD_OUT = {"evaluation": {"held_out_fraction": 0.2, "eval_steps": 2, "keep_best": False}}
+ENDS_EARLY = {
+    "evaluation": {"held_out_fraction": 0.2, "eval_steps": 1, "early_stopping_patience": 2},
+}
 
 JOBS: dict[str, dict[str, Any]] = {
     "QLoRA by epochs, tested": {
@@ -40,14 +43,20 @@ JOBS: dict[str, dict[str, Any]] = {
         "training": {"max_steps": -1, "num_train_epochs": 2.0, "gradient_accumulation_steps": 3},
         "lora": {"lora_dropout": 0.1},
     },
-    "FP4, LoRA+, rows of like length, norms in full": {
+    "FP4, LoRA+, rows of like length, norms in full, ended early": {
+        **ENDS_EARLY,
         "quantization": {
             "bnb_4bit_quant_type": "fp4",
             "bnb_4bit_use_double_quant": False,
             "bnb_4bit_compute_dtype": "float32",
         },
         "lora": {"loraplus_lr_ratio": 8.0, "modules_to_save": ["norm"]},
-        "training": {"train_sampling_strategy": "group_by_length", "weight_decay": 0.01},
+        "training": {
+            "train_sampling_strategy": "group_by_length",
+            "weight_decay": 0.01,
+            "learning_rate": 0.3,
+            "max_steps": 9,
+        },
     },
     "DoRA, rsLoRA, noise, packed, tested": {
         **IN_16_BIT,
@@ -64,9 +73,16 @@ JOBS: dict[str, dict[str, Any]] = {
         },
         "training": {"lr_scheduler_type": "cosine_with_min_lr", "warmup_steps": 2.0},
     },
-    "every weight": {
+    "every weight, ended early": {
         **IN_16_BIT,
-        "training": {"method": "full", "activation_checkpointing": False, "seed": 7},
+        **ENDS_EARLY,
+        "training": {
+            "method": "full",
+            "activation_checkpointing": False,
+            "seed": 7,
+            "learning_rate": 0.5,
+            "max_steps": 9,
+        },
     },
 }
 
@@ -157,6 +173,10 @@ def repeat(backend: Any, do: Any, run_script: Any, tmp_path: Path) -> Repeat:
     def repeated(job: dict[str, Any]) -> Path:
         done = do(job)
         assert done.exit_code == 0, done.terminal
+        if job.get("evaluation", {}).get("early_stopping_patience"):
+            assert (
+                done.terminal.early_stopped_after and done.terminal.best_step < done.terminal.step
+            )
         out = tmp_path / "script"
         backend(write_script, job, out)
         run_script(out / "train.py")

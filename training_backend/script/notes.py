@@ -32,6 +32,7 @@ _CARRIED = {
     },
     "evaluation": {
         "held_out_fraction", "eval_steps", "prompts", "max_new_tokens", "task_metric_rows",
+        "keep_best", "early_stopping_patience",
     },
 }  # fmt: skip
 
