@@ -89,9 +89,6 @@ def reached(run: Run) -> Reached:
 def longer(run: Reached, *, epochs: float | None = None, steps: int | None = None) -> TrainingJob:
     """The run's job with so many epochs or steps more.
 
-    Of a run that stopped early, early stopping is off then: its patience is used up, and who
-    extends it wants it to go on.
-
     Raises `UserError`, or `JobError` for more than a job may ask for.
     """
     training = run.job.training
@@ -109,8 +106,6 @@ def longer(run: Reached, *, epochs: float | None = None, steps: int | None = Non
         document["training"]["max_steps"] = run.end + added
     if 0 < training.warmup_steps < 1:  # a share of the run; it is over, and does not grow
         document["training"]["warmup_steps"] = float(math.ceil(training.warmup_steps * run.end))
-    if run.stopped_early:
-        document["evaluation"]["early_stopping_patience"] = 0
     revised = parse_job(document, run.job.name)
     assert isinstance(revised, TrainingJob)
     return revised

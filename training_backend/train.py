@@ -117,7 +117,7 @@ def _run(
         rows=len(data.train),
         trained_token_share=data.trained_share,
     )
-    if resume_from is not None and _is_done(job, resume_from, total_steps):
+    if resume_from is not None and _is_done(job, resume_from, total_steps, reporter.extended):
         # Cut off between its last step and its result: the trainer would do a step too many.
         results.restore(trainer, resume_from)
         step, log = resume_from.step, _state(resume_from)["log_history"]
@@ -158,7 +158,7 @@ def _run(
     )
 
 
-def _is_done(job: TrainingJob, checkpoint: Checkpoint, total_steps: int) -> bool:
+def _is_done(job: TrainingJob, checkpoint: Checkpoint, total_steps: int, extended: bool) -> bool:
     """Whether there is no step left to do after this checkpoint.
 
     An early end holds for as many steps as were asked for then, not for a run that was extended.
@@ -166,7 +166,7 @@ def _is_done(job: TrainingJob, checkpoint: Checkpoint, total_steps: int) -> bool
     if checkpoint.step >= total_steps:
         return True
     state = _state(checkpoint)
-    asked_for = state["max_steps"] == total_steps
+    asked_for = state["max_steps"] == total_steps and not extended
     return asked_for and ended_early(job, state["log_history"], checkpoint.step)
 
 

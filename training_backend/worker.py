@@ -63,10 +63,14 @@ class Reporter:
 
     Also carries what the person asks for, since both are the job's link to the outside.
     Safe to use from several threads.
+
+    Args:
+        extended: this attempt is to go on longer than the one before.
     """
 
-    def __init__(self, run: Run, feed: Any) -> None:
+    def __init__(self, run: Run, feed: Any, *, extended: bool = False) -> None:
         self.run = run
+        self.extended = extended
         self._journal = JournalWriter(run.folder)
         self._feed = feed
         self._last = time.monotonic()
@@ -165,16 +169,16 @@ def _work(run: Run, feed: Any) -> int:
         return 1
     with held:
         run.claim()
-        reporter = Reporter(run, feed)
         resume_from = checkpoints.newest_verified(run.checkpoints)
         known = run.events()
+        reporter = Reporter(run, feed, extended=run.revisions() > runs.extensions(known))
         reporter.emit(
             RunStarted(
                 run_id=run.id,
                 folder=str(run.folder),
                 attempt=1 + runs.attempts(known),
                 resumed_from_step=resume_from.step if resume_from else None,
-                extended=run.revisions() > runs.extensions(known),
+                extended=reporter.extended,
                 pid=os.getpid(),
                 app_version=__version__,
             )

@@ -15,6 +15,7 @@ from app.widgets.series import Series
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.losses import RECENT, perplexity
+from training_backend.pauses import Pauses
 from training_backend.protocol import AnswersScored, EvaluationLogged, RunStarted, ScoreName
 from training_backend.runs import Run, RunSummary
 
@@ -72,10 +73,14 @@ def load(summary: RunSummary) -> ComparedRun:
         job = None  # damaged: the curves are still worth a look
     compared = ComparedRun(summary.name, summary.run, job)
     before = 0.0  # seconds of earlier attempts
+    pauses = Pauses()
     for part in read_parts(summary.run):
         if part.events and isinstance(part.events[0], RunStarted):
             before = compared.seconds
-        _add(compared, part, before)
+        for event in part.events:
+            pauses.take(event)
+        pauses.reach(part.elapsed)
+        _add(compared, part, before, pauses)
     return compared
 
 
@@ -91,23 +96,23 @@ def differing_settings(compared: list[ComparedRun]) -> list[tuple[str, list[str]
     return found
 
 
-def _add(compared: ComparedRun, part: JournalPart, before: float) -> None:
+def _add(compared: ComparedRun, part: JournalPart, before: float, pauses: Pauses) -> None:
     if part.metrics is not None:
-        seconds = before + part.metrics.elapsed
+        seconds = before + pauses.worked(part.metrics.elapsed)
         compared.loss.extend(part.metrics.step, part.metrics.loss)
         compared.loss_in_time.extend(seconds, part.metrics.loss)
         compared.speed.extend(part.metrics.step, part.metrics.tokens_per_second)
     for event in part.events:
         if isinstance(event, EvaluationLogged):
             compared.held_out.append(event.step, event.loss)
-            compared.held_out_in_time.append(before + event.elapsed, event.loss)
+            compared.held_out_in_time.append(before + pauses.worked(event.elapsed), event.loss)
         elif isinstance(event, AnswersScored):
             compared.scores = {score.name: score.after for score in event.scores}
     if part.memory is not None:
         known = part.memory.process_bytes[np.isfinite(part.memory.process_bytes)]
         if len(known):
             compared.peak_bytes = max(compared.peak_bytes or 0.0, float(known.max()))
-    compared.seconds = max(compared.seconds, before + part.elapsed)
+    compared.seconds = max(compared.seconds, before + pauses.worked(part.elapsed))
 
 
 def _flat(job: TrainingJob) -> dict[str, tuple[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from training_backend.job import TrainingJob
 from training_backend.losses import RecentLoss
+from training_backend.pauses import Pauses
 from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,
@@ -16,6 +17,7 @@ from training_backend.protocol import (
     RunFailed,
     RunInterrupted,
     RunStopped,
+    SampleGenerated,
     Terminal,
 )
 from training_backend.run_requests import Kind
@@ -28,7 +30,7 @@ class ShownRun:
 
     `early` holds live events that came before the history; `counts` is the phase that told
     the numbers of steps, parameters and rows; `asked` is what the person has asked of the run and
-    what is not done yet, a pause for as long as it lasts.
+    what is not done yet, a pause for as long as it lasts; `questions` are the prompts among it.
     """
 
     run: Run | None = None
@@ -46,9 +48,10 @@ class ShownRun:
     terminal: Terminal | None = None
     seconds: float = 0.0  # of all attempts before this one
     elapsed: float = 0.0
+    _paused: bool = False
     asked: set[Kind] = field(default_factory=set)
-    paused_seconds: float = 0.0  # of all attempts
-    paused_at: float | None = None  # seconds into this attempt
+    questions: set[str] = field(default_factory=set)
+    pauses: Pauses = field(default_factory=Pauses)
     early: list[Event] = field(default_factory=list)
     caught_up: bool = False
     share_read: float = 0.0  # of the history
@@ -64,28 +67,57 @@ class ShownRun:
     def is_running(self) -> bool:
         return self.run is not None and self.live and self.terminal is None
 
+    def total_steps(self) -> int:
+        """How many steps the run has in all; an attempt that extends it knows better."""
+        if self.counts is not None and self.counts.total_steps is not None:
+            return self.counts.total_steps
+        return self.metrics.total_steps if self.metrics is not None else 0
+
     def is_paused(self) -> bool:
-        return self.is_running() and self.paused_at is not None
+        """Whether the person had it pause; it may be answering a question meanwhile."""
+        return self.is_running() and self._paused
 
     def take_phase(self, event: PhaseChanged) -> None:
-        """Note a phase, and how long the run stood still in a pause."""
-        if self.phase is not None and self.phase.phase == "sampling" != event.phase:
+        """Note a phase, and what of that which was asked is done with it."""
+        was_sampling = self.phase is not None and self.phase.phase == "sampling"
+        if was_sampling and event.phase != "sampling" and not self.questions:
             self.asked.discard("question")
         self.phase = event
         if event.total_steps is not None:
             self.counts = event
-        if event.phase == "paused" and self.paused_at is None:
-            self.paused_at = event.elapsed
+        if event.phase == "paused":
+            self._paused = True
             self.asked.add("pause")
-        elif event.phase == "training":
-            self.end_pause(event.elapsed)
+        elif event.phase == "training" and self._paused:
+            self.forget_pause()
 
-    def end_pause(self, elapsed: float) -> None:
-        """The run goes on, or has ended, so many seconds into its attempt."""
-        if self.paused_at is not None:
-            self.paused_seconds += max(0.0, elapsed - self.paused_at)
-            self.asked.discard("pause")
-        self.paused_at = None
+    def ask(self, *prompts: str) -> None:
+        self.questions.update(prompts)
+        self.asked.add("question")
+
+    def take_answer(self, event: SampleGenerated) -> bool:
+        """Note an answer; tells whether it was asked for just now, in this window."""
+        if event.prompt not in self.questions:
+            return False
+        self.questions.remove(event.prompt)
+        if not self.questions:
+            self.asked.discard("question")
+        return True
+
+    def forget_questions(self) -> None:
+        self.questions.clear()
+        self.asked.discard("question")
+
+    def forget_requests(self) -> None:
+        """Nothing of what was asked comes any more."""
+        self.asked.clear()
+        self.questions.clear()
+        self._paused = False
+
+    def forget_pause(self) -> None:
+        """The run goes on, or has ended."""
+        self._paused = False
+        self.asked.discard("pause")
 
     def can_resume(self) -> bool:
         """Whether it has ended, before its last step, with something saved."""

@@ -188,6 +188,7 @@ class TrainPage(QWidget):
                 shown.loss.add(int(step), float(loss))
         shown.last_seq = max(shown.last_seq, part.last_seq)
         shown.elapsed = max(shown.elapsed, part.elapsed)
+        shown.pauses.reach(part.elapsed)
         shown.share_read = part.share_read
         self._render_soon()
 
@@ -235,11 +236,13 @@ class TrainPage(QWidget):
         if 0 <= event.seq <= shown.last_seq:
             return  # came by both ways
         shown.last_seq = max(shown.last_seq, event.seq)
+        shown.pauses.take(event)
         match event:
             case RunStarted():
                 shown.terminal = None
                 shown.elapsed = 0.0
-                shown.paused_at = None
+                shown.phase = None
+                shown.forget_requests()
                 shown.metrics = shown.metrics if event.resumed_from_step else None
                 shown.warning = ""
                 shown.parting = shown.parting if event.resumed_from_step else ""
@@ -260,12 +263,15 @@ class TrainPage(QWidget):
                 self.charts.add_evaluation(event)
             case SampleGenerated():
                 self.answers.add(event)
-                self.buttons.steer.show_answer(event)
+                if shown.take_answer(event):
+                    self.buttons.steer.show_answer(event)
             case AnswersScored():
                 self.scores.show_scores(event)
             case CheckpointSaved():
                 shown.checkpoint = event
                 shown.asked.discard("checkpoint")
+            case WarningRaised(code=code) if code.startswith("question_"):
+                shown.forget_questions()
             case WarningRaised(code="loss_rose"):
                 shown.warning = event.message
             case WarningRaised(code="overfitting"):
@@ -284,7 +290,6 @@ class TrainPage(QWidget):
     def _end(self, event: Terminal, *, past: bool = False) -> None:
         shown = self._shown
         shown.elapsed = max(shown.elapsed, event.elapsed)
-        shown.end_pause(shown.elapsed)
         shown.seconds += shown.elapsed
         if isinstance(event, RunCompleted):
             self.answers.show_kept(event.best_step)
@@ -296,11 +301,12 @@ class TrainPage(QWidget):
                 shown.seconds,
                 saved,
                 shown.warning_of(event),
-                shown.paused_seconds,
+                shown.pauses.seconds,
             )
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
-        shown.asked.clear()
+        shown.forget_requests()
         if past:
+            shown.phase = None  # the next attempt begins anew
             return
         shown.terminal = event
         if shown.live:

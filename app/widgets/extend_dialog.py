@@ -90,7 +90,10 @@ class ExtendDialog(QDialog):
             )
         if self._run.stopped_early:
             parts.append(
-                self.tr("The run had stopped early; for the steps added that is turned off.")
+                self.tr(
+                    "The run had stopped early, and may again when as many tests more bring "
+                    "nothing better."
+                )
             )
         parts.append(
             self.tr(

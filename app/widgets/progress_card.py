@@ -12,10 +12,11 @@ from app.widgets import figures, wording
 from app.widgets.card import Card, QuietButton, plain_label, secondary_label
 from app.widgets.stat_tile import StatTile
 from training_backend.losses import RECENT
+from training_backend.pauses import STANDING
 from training_backend.protocol import RunCompleted
 
 PROGRESS_PARTS = 1_000
-UNDER_WAY = ("training", "sampling", "paused")  # phases between the first step and the last
+UNDER_WAY = ("training", "sampling", *STANDING)  # phases between the first step and the last
 
 
 class ProgressCard(Card):
@@ -107,7 +108,7 @@ class ProgressCard(Card):
         elif isinstance(shown.terminal, RunCompleted):
             fraction = 1.0
         elif shown.metrics is not None and (shown.phase is None or shown.phase.phase in UNDER_WAY):
-            fraction = shown.metrics.step / max(1, shown.metrics.total_steps)
+            fraction = shown.metrics.step / max(1, shown.total_steps())
         elif self._run.is_running():
             fraction = shown.phase.fraction if shown.phase else None
         if fraction is None:
@@ -128,10 +129,10 @@ class ProgressCard(Card):
                 (self._memory or self.tr("Press Start to train.")) if ready else "",
             )
         if shown.terminal is not None:
-            worked = shown.seconds - shown.paused_seconds
+            worked = shown.seconds - shown.pauses.seconds
             took = self.tr("took {time}").format(time=figures.duration(worked))
-            if shown.paused_seconds >= 1:
-                paused = figures.duration(shown.paused_seconds)
+            if shown.pauses.seconds >= 1:
+                paused = figures.duration(shown.pauses.seconds)
                 took = self.tr("{took}, paused for {time}").format(took=took, time=paused)
             ended = (
                 isinstance(shown.terminal, RunCompleted)
@@ -189,7 +190,7 @@ class ProgressCard(Card):
         step = loss = speed = rate = ""
         if metrics is not None:
             step = self.tr("{step} of {total}").format(
-                step=figures.count(metrics.step), total=figures.count(metrics.total_steps)
+                step=figures.count(metrics.step), total=figures.count(shown.total_steps())
             )
             loss = figures.loss(shown.loss.value or 0.0)
             if metrics.tokens_per_second is not None:

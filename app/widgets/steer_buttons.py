@@ -35,15 +35,15 @@ class SteerButtons(QWidget):
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(16)
-        self.more = MenuButton(self.tr("Now"))
+        self.more = MenuButton(self.tr("More"))
         self.more.setObjectName("steerButton")
-        self.more.setAccessibleName(self.tr("What the run can do now"))
+        self.more.setAccessibleName(self.tr("What else the run can do now"))
         self.question = self.more.add(
-            "askModelAction", self.tr("Ask the model…"), self._open_dialog
+            "askModelAction", self.tr("Ask the model now…"), self._open_dialog
         )
         self.checkpoint = self.more.add(
             "saveCheckpointAction",
-            self.tr("Save a checkpoint"),
+            self.tr("Save a checkpoint now"),
             lambda: self._ask("checkpoint", self.checkpoint_requested),
         )
         self.pause = SecondaryButton(self.tr("Pause"))
@@ -76,7 +76,7 @@ class SteerButtons(QWidget):
 
     def show_answer(self, event: SampleGenerated) -> None:
         """What the model says, for the dialog in which it was asked."""
-        if self._dialog is not None and "question" in self._shown.asked:
+        if self._dialog is not None:
             self._dialog.show_answer(event)
 
     def end(self) -> None:
@@ -136,7 +136,9 @@ class SteerButtons(QWidget):
         self._dialog.activateWindow()
 
     def _ask_model(self, prompt: str | None) -> None:
-        self._shown.asked.add("question")
+        job = self._shown.job
+        own = job.evaluation.prompts if job is not None else ()
+        self._shown.ask(*(own if prompt is None else (prompt,)))
         self.changed.emit()
         self.question_asked.emit(prompt)
 

@@ -156,7 +156,7 @@ def test_all_of_it_is_reached_by_keyboard(page: TrainPage, qtbot: QtBot) -> None
         assert button.focusPolicy() == Qt.FocusPolicy.StrongFocus
         assert button.accessibleName()
     assert [action.text() for action in menu.menu().actions()] == [
-        "Ask the model…", "Save a checkpoint",
+        "Ask the model now…", "Save a checkpoint now",
     ]  # fmt: skip
 
 
@@ -317,7 +317,7 @@ def test_the_dialog_is_honest_about_the_special_cases(dialog_of: Any) -> None:
     assert "Its newest checkpoint is that of step 30" in _texts(dialog)
     assert "That makes 18 more steps, 48 in all" in _texts(dialog)
     dialog = dialog_of(stopped_early=True, steps_per_epoch=None, seconds_per_step=None)
-    assert "for the steps added that is turned off" in _texts(dialog)
+    assert "may again when as many tests more bring" in _texts(dialog)
     assert "That makes 12 more steps, 48 in all." in _texts(dialog)
     dialog._amount.setValue(0.5)
     assert "Write a whole number." in _texts(dialog)

@@ -171,19 +171,35 @@ def test_what_cannot_be_extended_is_refused_with_the_reason(ended: Run) -> None:
     assert ended.revisions() == 0
 
 
-def test_an_early_stop_is_taken_back_by_an_extension(ended: Run) -> None:
-    document = ended.training_job().model_dump(mode="json")
-    document["evaluation"].update(held_out_fraction=0.2, early_stopping_patience=3)
-    (ended.folder / "job.json").write_text(json.dumps(document))
+def test_a_run_that_stopped_early_is_extended_from_where_it_did(ended: Run) -> None:
     writer = JournalWriter(ended.folder)
     writer.append(MetricsLogged(step=36, total_steps=90, epoch=3.0, loss=1.0))
     writer.append(RunCompleted(folder="x", step=36, early_stopped_after=3))
     writer.close()
     told = extend.reached(ended)
     assert told.stopped_early and told.end == 36
-    revised = extend.longer(told, epochs=1)
-    assert revised.training.max_steps == 48
-    assert revised.evaluation.early_stopping_patience == 0
+    assert extend.longer(told, epochs=1).training.max_steps == 48
+
+
+def test_a_run_that_stopped_early_can_go_on_to_its_planned_end(
+    do: Any, job_document: Any, write_rows: Any, tmp_path: Path
+) -> None:
+    write_rows([{"prompt": f"What is {n}?", "completion": f"It is red {n}."} for n in range(4)])
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text('{"prompt": "What is 1?", "completion": "Blue whale 1"}\n')
+    job = job_document(
+        quantization={"load_in_4bit": False},
+        dataset={"held_out_path": str(held_out)},
+        training={"method": "full", "learning_rate": 0.03, "max_steps": 12,
+                  "per_device_train_batch_size": 4},
+        evaluation={"eval_steps": 1, "early_stopping_patience": 2},
+    )  # fmt: skip
+    early = do(job)
+    assert early.exit_code == 0 and early.terminal.early_stopped_after == 2
+    assert early.terminal.step < 12
+    runs.revise(early.run, extend.longer(extend.reached(early.run), steps=12 - early.terminal.step))
+    later = do(early.run)
+    assert later.exit_code == 0 and later.terminal.step > early.terminal.step
 
 
 def test_while_an_extension_is_unfinished_its_newest_checkpoint_is_what_is_exported(
