@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.widgets import figures, setting_words
+from app.widgets import figures, setting_words, wording
 from app.widgets.card import (
     ElidedLabel,
     PrimaryButton,
@@ -50,7 +50,7 @@ class RecipeDialog(QDialog):
         outer.setContentsMargins(24, 20, 24, 20)
         outer.setSpacing(12)
         outer.addWidget(page_title(self.tr("What would change")))
-        source = ElidedLabel(recipe.title)
+        source = ElidedLabel(wording.visible(recipe.title))
         source.setProperty("role", "secondary")
         outer.addWidget(source)
         outer.addWidget(self._parts(), 1)
@@ -95,7 +95,9 @@ class RecipeDialog(QDialog):
         return box
 
     def _missing(self, path: str) -> QWidget:
-        label = ElidedLabel(self.tr("Not on this computer: {path}").format(path=path))
+        label = ElidedLabel(
+            self.tr("Not on this computer: {path}").format(path=wording.visible(path))
+        )
         label.setObjectName("recipeMissing")
         label.setProperty("role", "careful")
         label.setContentsMargins(INDENT, 0, 0, 4)
@@ -159,7 +161,8 @@ def _table(changes: list[Change], *, with_heads: bool) -> QGridLayout:
     for row, change in enumerate(changes, start=1):
         title = setting_words.title(change.field)
         grid.addWidget(plain_label(title), row, 0)
-        now, then = setting_words.value(change.now), setting_words.value(change.then)
+        now = wording.visible(setting_words.value(change.now))
+        then = wording.visible(setting_words.value(change.then))
         for column, text in ((1, now), (2, then)):
             label = ElidedLabel(text)
             label.setFont(theme.font(13, tabular=True))

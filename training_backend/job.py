@@ -232,11 +232,22 @@ def read_document(path: Path, most_bytes: int = -1) -> Any:
         ) from None
 
 
+def is_on_network(path: str) -> bool:
+    r"""Whether a path is of the form \\server\share.
+
+    Windows signs in at a server whose path is merely looked at: a job file from anywhere must not
+    bring that about.
+    """
+    return path.startswith(("\\\\", "//"))
+
+
 def anchored(job: TrainingJob, folder: Path) -> TrainingJob:
     """Make paths that exist beside the job file absolute, so that the run outlives the cwd."""
 
     def absolute(text: str) -> str:
         if text in DEMO_MODEL_IDS:  # also where a folder of that name lies about
+            return text
+        if is_on_network(text):
             return text
         for base in (folder, Path.cwd()):
             # os.path answers False where Path raises: a name too long, an unknown user's home.

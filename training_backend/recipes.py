@@ -22,6 +22,7 @@ from training_backend.job import (
     ModelSection,
     TrainingJob,
     anchored,
+    is_on_network,
     parse_job,
     read_document,
 )
@@ -206,7 +207,11 @@ def _recipe(title: str, job: TrainingJob, unsaid: Container[str]) -> Recipe:
 
 
 def _absent(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(path for path in paths if not os.path.exists(os.path.expanduser(path)))
+    return tuple(
+        path
+        for path in paths
+        if is_on_network(path) or not os.path.exists(os.path.expanduser(path))
+    )
 
 
 # ------------------------------------------------------------------------------------ sharing
@@ -269,6 +274,8 @@ def _is_local(path: str) -> bool:
     """Whether a source's path is neither the demo data nor an id on the Hub."""
     if path == "demo":
         return False
+    if is_on_network(path):
+        return True
     try:
         return isinstance(source_path(path), Path)
     except UserError:  # there is no such file

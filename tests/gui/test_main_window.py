@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
     QApplication,
     QComboBox,
     QDialog,
+    QFileDialog,
     QLabel,
     QLineEdit,
     QMessageBox,
@@ -31,6 +32,8 @@ from app.demo_tour import DemoTour
 from app.main_window import MainWindow
 from app.pages.runs import RunsPage
 from app.pages.train import TrainPage
+from app.recipe_dialog import RecipeDialog
+from app.save_recipe_dialog import SaveRecipeDialog
 from app.settings import Settings
 from app.widgets.fit_dialog import FitDialog
 from training_backend import runs
@@ -447,3 +450,21 @@ def test_a_job_that_will_not_fit_is_asked_about_before_it_starts(
     box = window.findChildren(QMessageBox, "startDialog")[-1]
     next(button for button in box.buttons() if button.text() == "Start anyway").click()
     assert len(started) == 1
+
+
+def test_a_job_file_is_opened_by_key_and_what_is_taken_over_is_shown(
+    qtbot: QtBot, window: MainWindow, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"lora": {"r": 64}}', "utf-8")
+    keys = {each.key().toString(): each for each in window.findChildren(QShortcut)}
+    keys["Ctrl+O"].activated.emit()
+    chooser = window.findChild(QFileDialog, "openRecipe")
+    chooser.fileSelected.emit(str(path))
+    chooser.close()
+    qtbot.waitUntil(lambda: window.findChild(RecipeDialog) is not None)
+    window.findChild(QPushButton, "recipeApply").click()
+    assert window.draft.value("lora.r") == 64
+    assert window._stack.currentWidget() is window.page("navSettings")
+    keys["Ctrl+S"].activated.emit()
+    window.findChild(SaveRecipeDialog).reject()

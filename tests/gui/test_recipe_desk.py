@@ -235,6 +235,13 @@ def test_the_file_to_open_is_asked_for_without_blocking(
     assert opened(qtbot, window, RecipeDialog) is not None
 
 
+def test_signs_that_cannot_be_seen_are_written_out(
+    qtbot: QtBot, window: QWidget, desk: RecipeDesk, tmp_path: Path
+) -> None:
+    open_document(desk, tmp_path, {"lora": {}, "evaluation": {"prompts": ["a\u202eb"]}})
+    assert "a⟨U+202E⟩b" in texts(opened(qtbot, window, RecipeDialog))
+
+
 # ------------------------------------------------------------------------------------- saving
 
 

@@ -106,6 +106,24 @@ def test_paths_beside_the_file_are_found_and_others_are_said(tmp_path: Path) -> 
     )
 
 
+def test_a_folder_of_a_server_is_not_even_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = r"\\nas\share"
+    looked_at: list[str] = []
+    for name in ("exists", "lexists", "isdir", "isfile"):
+        kept = getattr(os.path, name)
+        monkeypatch.setattr(
+            os.path, name, lambda path, kept=kept: looked_at.append(str(path)) or kept(path)
+        )
+    job = {"model": {"id": server, "adapter": server}, "dataset": {"path": rf"{server}\x.csv"}}
+    recipe = read(tmp_path, job)
+    assert recipe.missing == {"model": (server, server), "data": (rf"{server}\x.csv",)}
+    document, _ = recipes.shareable(made(job))
+    assert "nas" not in json.dumps(document)
+    assert looked_at and not [path for path in looked_at if server in path]
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [
