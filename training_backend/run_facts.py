@@ -14,8 +14,10 @@ from training_backend.losses import RecentLoss
 from training_backend.protocol import (
     TERMINAL_TYPES,
     EvaluationLogged,
+    Event,
     MemorySampled,
     MetricsLogged,
+    PhaseChanged,
     RunCompleted,
     RunFailed,
     RunInterrupted,
@@ -23,6 +25,8 @@ from training_backend.protocol import (
     Terminal,
 )
 from training_backend.runs import Run, State
+
+_IDLE = ("waiting", "paused", "no_room")
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class RunFacts:
         held_out_loss: of the model that was kept: the best one's, else the last one's.
         peak_bytes: the most memory that its process held; None where the driver does not say.
         tokens_per_second: the median of its steps.
-        seconds: of all attempts, loading included.
+        seconds: of all attempts, loading included; without the time in which it waited for a card
+            or for room on the disk, or was paused.
         terminal: how the last attempt ended; None before that.
     """
 
@@ -81,14 +86,14 @@ def read(run: Run, name: str = "") -> RunFacts:
     held_out: float | None = None
     peak: int | None = None
     device = ""
-    earlier = elapsed = 0.0  # seconds of attempts that ended, and of the last one
+    clock = _Clock()
     terminal: Terminal | None = None
     for events, _ in journal.pieces(run.folder):
         for event in events:
-            if isinstance(event, RunStarted):
-                earlier, elapsed, terminal = earlier + elapsed, 0.0, None
-            elapsed = max(elapsed, event.elapsed)
+            clock.add(event)
             match event:
+                case RunStarted():
+                    terminal = None
                 case MetricsLogged():
                     step = event
                     loss.add(event.step, event.loss)
@@ -115,6 +120,25 @@ def read(run: Run, name: str = "") -> RunFacts:
         peak_bytes=peak,
         device=device,
         tokens_per_second=statistics.median(speeds) if speeds else None,
-        seconds=earlier + elapsed,
+        seconds=clock.seconds,
         terminal=terminal,
     )
+
+
+class _Clock:
+    """How long a run worked, from the events of all its attempts."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last = 0.0  # seconds into the attempt
+        self._is_idle = False
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._last = 0.0
+            self._is_idle = False
+        if not self._is_idle:
+            self.seconds += max(0.0, event.elapsed - self._last)
+        self._last = max(self._last, event.elapsed)
+        if isinstance(event, PhaseChanged):
+            self._is_idle = event.phase in _IDLE

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from training_backend import run_queue, runs, sweeps
-from training_backend.job import parse_job
 from training_backend.protocol import parse_event
 
 REPOSITORY = Path(__file__).parents[2]
@@ -179,11 +178,3 @@ def test_a_sweep_of_a_model_that_is_not_there_is_refused_at_once(call: Call, job
 def test_wrong_usage_of_sweep_is_exit_code_2(call: Call, arguments: list[str]) -> None:
     answer = call("sweep", *arguments)
     assert answer.returncode == 2 and "usage:" in answer.stderr
-
-
-def test_a_queued_run_can_be_resumed_by_hand_and_then_no_longer_waits(job_document: Any) -> None:
-    job = parse_job(job_document())
-    (run,) = run_queue.add([job])  # type: ignore[list-item]
-    with run.worker_lock().acquire():
-        run.claim()
-        assert run_queue.entries() == []

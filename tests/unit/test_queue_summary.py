@@ -12,6 +12,7 @@ from training_backend.journal import JournalWriter
 from training_backend.protocol import (
     Event,
     MetricsLogged,
+    PhaseChanged,
     RunCompleted,
     RunFailed,
     RunInterrupted,
@@ -101,3 +102,25 @@ def test_the_time_of_a_run_is_that_of_all_its_attempts_and_the_last_one_tells_ho
     facts = run_facts.read(run)
     assert facts.state == "completed" and facts.cause == "" and facts.seconds >= first
     assert (facts.step, facts.total_steps, facts.train_loss) == (2, 2, 1.5)
+
+
+def test_the_time_in_which_a_run_waited_or_was_paused_is_not_its_own() -> None:
+    (run,) = run_queue.add([job("patient")])
+    told: list[tuple[float, Event]] = [
+        (0.0, RunStarted(run_id=run.id, folder=str(run.folder), pid=1)),
+        (1.0, PhaseChanged(phase="waiting")),
+        (600.0, PhaseChanged(phase="loading")),
+        (610.0, PhaseChanged(phase="training")),
+        (620.0, PhaseChanged(phase="paused")),
+        (650.0, PhaseChanged(phase="paused")),
+        (700.0, PhaseChanged(phase="training")),
+        (705.0, RunInterrupted(cause="signal")),
+        (0.0, RunStarted(run_id=run.id, folder=str(run.folder), pid=1, attempt=2)),
+        (3.0, RunCompleted(folder="x")),
+    ]
+    lines = [
+        event.model_copy(update={"seq": seq, "elapsed": elapsed}).model_dump_json() + "\n"
+        for seq, (elapsed, event) in enumerate(told)
+    ]
+    (run.folder / "events.jsonl").write_text("".join(lines), encoding="utf-8")
+    assert run_facts.read(run).seconds == 1 + 20 + 5 + 3

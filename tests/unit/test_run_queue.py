@@ -238,6 +238,13 @@ def test_a_run_whose_job_is_damaged_waits_and_ends_with_the_reason() -> None:
     assert run.state() == "failed"
 
 
+def test_a_run_that_was_resumed_by_hand_no_longer_waits() -> None:
+    first, _ = add("first", "second")
+    with first.worker_lock().acquire():
+        first.claim()
+        assert waiting() == ["second"]
+
+
 def test_a_run_that_never_began_is_not_taken_for_ever() -> None:
     add("first")
     with run_queue.working():
