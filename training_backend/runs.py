@@ -126,6 +126,8 @@ class Run:
                 lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.005)
             except Timeout:
                 return True
+        except OSError:  # its disk turned read-only, so that no lock can be tried
+            return self._claimant() is not None
         lock.release()
         return False
 
@@ -317,11 +319,12 @@ def settle(run: Run, exit_code: int | None = None) -> Event | None:
         lock.acquire(timeout=PROBE_SECONDS)
     except Timeout:
         return None
+    except OSError:  # its disk turned read-only: the person is told all the same
+        return None if run.is_alive() else _missing_end(run, exit_code)
     try:
-        last = journal.last_event(run.folder)
-        if isinstance(last, TERMINAL_TYPES) or (last is None and exit_code is None):
+        event = _missing_end(run, exit_code)
+        if event is None:
             return None
-        event = _interrupted(exit_code, run.log_tail())
         try:
             writer = journal.JournalWriter(run.folder)
             line = writer.append(event)
@@ -332,6 +335,13 @@ def settle(run: Run, exit_code: int | None = None) -> Event | None:
         return parse_event(line)
     finally:
         lock.release()
+
+
+def _missing_end(run: Run, exit_code: int | None) -> Event | None:
+    last = journal.last_event(run.folder)
+    if isinstance(last, TERMINAL_TYPES) or (last is None and exit_code is None):
+        return None
+    return _interrupted(exit_code, run.log_tail())
 
 
 def _interrupted(exit_code: int | None, log_tail: str) -> RunInterrupted:

@@ -62,14 +62,6 @@ def run(
     """Do the job. Raises `UserError`, or `StopRequested` when asked to stop before step one."""
     try:
         return _run(job, reporter, resume_from)
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            "out_of_vram",
-            "The card ran out of memory.",
-            "Choose a smaller batch size or a shorter longest row, and turn on 4-bit loading and "
-            "activation checkpointing.",
-            field="training.per_device_train_batch_size",
-        ) from error
     finally:  # on a full disk this also makes room for the last event
         shutil.rmtree(reporter.run.folder / "staging", ignore_errors=True)
 

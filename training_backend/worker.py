@@ -20,15 +20,22 @@ from typing import Any, NoReturn
 
 from filelock import Timeout
 
-from training_backend import __version__, card_lock, checkpoints, devices, preferences, runs
+from training_backend import (
+    __version__,
+    card_lock,
+    checkpoints,
+    devices,
+    failures,
+    preferences,
+    runs,
+)
 from training_backend.checkpoints import Checkpoint
 from training_backend.child_process import choose_card, detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
-from training_backend.files import is_disk_full
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
 from training_backend.journal import JournalWriter
 from training_backend.memory import SAMPLE_SECONDS, MemorySampler
-from training_backend.paths import drive_of, home
+from training_backend.paths import home
 from training_backend.protocol import (
     TERMINAL_TYPES,
     CheckpointSaved,
@@ -228,44 +235,10 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
         return RunStopped(checkpoint=str(newest[-1].folder) if newest else None)
     except UserError as error:
         return RunFailed.of(error)
-    except MemoryError:
-        traceback.print_exc()
-        return RunFailed.of(
-            UserError(
-                "out_of_ram",
-                "The computer ran out of memory.",
-                "Close other programs, or choose a smaller batch, a shorter length or a smaller "
-                "model.",
-            )
-        )
     except Exception as error:
         traceback.print_exc()
-        if is_disk_full(error):
-            return RunFailed.of(
-                _disk_full(Path(job.out) if isinstance(job, ExportJob) else run.folder)
-            )
-        if isinstance(error, OSError):
-            return RunFailed.of(
-                UserError("system_error", "The system refused: {reason}.", reason=error)
-            )
-        return RunFailed.of(
-            UserError(
-                "unexpected",
-                "Something unexpected went wrong ({kind}: {reason}).",
-                "The details are in worker.log in the run's folder.",
-                kind=type(error).__name__,
-                reason=str(error).splitlines()[0][:300] if str(error) else "no reason given",
-            )
-        )
-
-
-def _disk_full(place: Path) -> UserError:
-    return UserError(
-        "disk_full",
-        "There is no room left on {drive}.",
-        "Free some and start again; what was saved before is whole.",
-        drive=drive_of(place),
-    )
+        place = Path(job.out) if isinstance(job, ExportJob) else run.folder
+        return RunFailed.of(failures.explained(error, place))
 
 
 def _tell_left_over(run: Run, reporter: Reporter) -> None:

@@ -97,8 +97,7 @@ class Attempt:
     def wait(self) -> Event:
         """Its end, written by itself or, if it could not, as the window would."""
         code = self.lab.ask({"wait": self.pid})["exit"]
-        runs.settle(self.run, code)
-        last = self.run.events()[-1]
+        last = runs.settle(self.run, code) or self.run.events()[-1]
         if not isinstance(last, TERMINAL_TYPES):
             raise Lost(f"the run has no end: {last}")
         return last
