@@ -83,7 +83,7 @@ def loss_that_is_no_number(lab: Lab) -> str:
     plant = "next(p for p in model.parameters() if p.requires_grad).data[0, 0] = float('nan')"
     run, end = lab.train(lab.at_step(5, plant))
     expect(isinstance(end, RunFailed) and end.code == "loss_not_finite", f"ended as {end}")
-    expect(newest_sound(run) == 3, "the last finite checkpoint is not the newest")
+    expect(newest_sound(run) == 4, "the last finite checkpoint is not the newest")
     lab.nothing_lost(run)
     return sentence(end)
 
