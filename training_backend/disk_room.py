@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from training_backend.errors import StopRequested
+from training_backend.errors import StopRequested, UserError
 from training_backend.files import is_disk_full
 from training_backend.journal import RESERVE_BYTES
 from training_backend.paths import GB, drive_of, free_bytes
@@ -59,7 +59,19 @@ class DiskRoom:
         """Return when so much and some to spare is free. Raises `StopRequested`."""
         self._wait(needed_bytes, at_least_once=False)
 
+    def check_folder(self) -> None:
+        """Raises `UserError` when the run's folder is gone: a save would make half of it anew."""
+        folder = self._reporter.run.folder
+        if not (folder / "job.json").exists():
+            raise UserError(
+                "run_folder_gone",
+                "The folder of the run, {folder}, is gone.",
+                "Somebody moved or deleted it, or its drive was taken out. Put it back and resume.",
+                folder=folder,
+            )
+
     def _wait(self, needed_bytes: int, *, at_least_once: bool) -> None:
+        self.check_folder()
         folder = self._reporter.run.folder
         began = time.monotonic()
         told = ""

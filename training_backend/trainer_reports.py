@@ -38,13 +38,7 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         self._logged_at = self._began_at = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not (self._reporter.run.folder / "job.json").exists():  # or a save would make it anew
-            raise UserError(
-                "run_folder_gone",
-                "The folder of the run, {folder}, is gone.",
-                "Somebody moved or deleted it, or its drive was taken out. Put it back and resume.",
-                folder=self._reporter.run.folder,
-            )
+        self.room.check_folder()
         if self._reporter.is_short_of_room():
             self.room.wait_for(0)
 

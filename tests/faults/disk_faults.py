@@ -224,16 +224,19 @@ def _read_only(folder: Path) -> Iterator[None]:
 
 
 def vanished_folder(lab: Lab) -> str:
-    """Somebody deletes the run's folder while it trains: the worker ends, and holds nothing."""
+    """The run's folder is moved away while it trains: the worker ends, and holds nothing."""
     run = lab.create()
     attempt = lab.start(run)
     attempt.until_step(4)
-    shutil.rmtree(run.folder, ignore_errors=True)
-    shutil.rmtree(run.folder, ignore_errors=True)
+    aside = run.folder.rename(lab.folder / "moved away")
     code = lab.ask({"wait": attempt.pid})["exit"]
-    expect(code != 0, "it says that all went well")
-    expect(not run.folder.exists(), "half of the folder was made anew")
-    return f"(the run is gone from the list; its worker ended with {code})"
+    expect(code == 1, f"its worker ended with {code}")
+    left = [p.name for p in run.folder.glob("*")]
+    expect(not run.folder.exists(), f"half of the folder was made anew: {left}")
+    aside.rename(run.folder)
+    end = run.events()[-1]
+    lab.nothing_lost(run)
+    return sentence(end)
 
 
 # ------------------------------------------------------------------------ what is on the disk
