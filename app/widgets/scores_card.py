@@ -132,6 +132,8 @@ class ScoresCard(Card):
         if score.before is None:
             return "", "secondary"
         gain = score.after - score.before
+        if not round(gain, 3):
+            return self.tr("no difference"), "secondary"
         points = self.tr("{sign}{points} points").format(
             sign="−" if gain < 0 else "+", points=figures.decimal(abs(gain) * 100, 0)
         )
