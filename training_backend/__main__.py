@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from training_backend import (
     adapters,
+    benchmark,
     extend,
     live_commands,
     preferences,
@@ -410,6 +411,11 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=function)
         return command
 
+    def add_answer(
+        name: str, ask: Callable[[argparse.Namespace], tuple[Any, str]], help: str
+    ) -> argparse.ArgumentParser:
+        return add(name, lambda options: _result(options, *ask(options)), help)
+
     add("demo-model", demo_model, "prepare the demo model and print its folder")
     add("demo", demo, "train on the demo, export, and compare the answers")
     add("train", train, "train; the last line is the run's folder").add_argument(
@@ -423,9 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     by = command.add_mutually_exclusive_group(required=True)
     by.add_argument("--epochs", type=_positive_share, metavar="N", help="such as 1 or 0.5")
     by.add_argument("--steps", type=_positive, metavar="N")
-    live_commands.register(
-        lambda name, ask, help: add(name, lambda options: _result(options, *ask(options)), help)
-    )
+    live_commands.register(add_answer)
     queue_commands.register(add)
     sweep_commands.register(add)
     recipe_commands.register(add)
@@ -459,6 +463,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="a new or empty folder"
     )
+    benchmark.register(add_answer)
     command = add("doctor", doctor, "hardware, versions, what would work here")
     command.add_argument(
         "--ask-hub", action="store_true", help="also see whether the Hugging Face Hub answers"
