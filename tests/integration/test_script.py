@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_preference import PAIRS
-from training_backend import runs
+from training_backend import adapters, runs
 from training_backend.job import parse_job
 
 pytestmark = pytest.mark.timeout(300)
@@ -267,6 +268,42 @@ def test_scripts_are_tidy_and_whatever_a_name_holds_stays_a_text(
     check = ["check", "--select=E4,E7,E9,F,I,B,UP,C4,SIM"]
     subprocess.run([*ruff, *check, *rules, str(tmp_path)], check=True)
     subprocess.run([*ruff, "format", "--check", *rules, str(tmp_path)], check=True)
+
+
+def script_of_cached_model(cache: str, job: dict[str, Any]) -> str:
+    import os
+    from unittest import mock
+
+    from training_backend.job import parse_job
+    from training_backend.script import folder
+
+    with mock.patch.dict(os.environ, HF_HUB_CACHE=cache):
+        return folder.show(parse_job(job))
+
+
+def test_a_model_of_the_hub_is_named_by_its_commit(
+    backend: Any, job_document: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    commit, repository = "0123456789" * 4, tmp_path / "hub" / "models--owner--tiny"
+    shutil.copytree(tiny_model, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    for name in ("owner/tiny", str(repository / "snapshots" / commit)):
+        text = backend(script_of_cached_model, tmp_path / "hub", job_document(model={"id": name}))
+        assert 'MODEL = "owner/tiny"\n' in text and f'REVISION = "{commit}"\n' in text
+        assert "revision=REVISION" in text and str(tmp_path) not in text
+
+
+def test_the_script_of_a_run_takes_the_base_that_it_was_trained_on(
+    lorasmith_home: Path, job_document: Any
+) -> None:
+    run = runs.create(parse_job(job_document(model={"id": "owner/tiny"})))
+    assert adapters.job_of(run).model.revision is None
+    run.adapter.mkdir()
+    config = {"base_model_name_or_path": "owner/tiny", "revision": "0123456789" * 4}
+    (run.adapter / "adapter_config.json").write_text(json.dumps(config))
+    (run.adapter / "adapter_model.safetensors").touch()
+    assert adapters.job_of(run).model.revision == config["revision"]
 
 
 def ask_helper(job: dict[str, Any], folder: str) -> dict[str, Any]:
