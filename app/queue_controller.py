@@ -20,7 +20,7 @@ from PySide6.QtCore import QObject, Signal
 from app.background import run_in_background
 from app.i18n import explain
 from app.run_controller import RunController
-from training_backend import run_queue, sweeps
+from training_backend import run_queue, run_times, sweeps
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import Terminal
@@ -35,12 +35,14 @@ class QueueState:
 
     Attributes:
         entries: the runs that wait, the next one first.
+        seconds: how long each of them will take; None where that is not known.
         paused: no further run starts until the person says so.
         elsewhere: another program works through the queue.
         notice: what the person should know of the queue itself; mostly "".
     """
 
     entries: tuple[QueueEntry, ...] = ()
+    seconds: tuple[float | None, ...] = ()
     paused: bool = False
     elsewhere: bool = False
     notice: str = ""
@@ -306,9 +308,13 @@ class _Work:
             self._let_go()
 
     def read(self) -> QueueState:
-        elsewhere = not self._holds and run_queue.is_worked_on()
+        entries = tuple(run_queue.entries())
         return QueueState(
-            tuple(run_queue.entries()), run_queue.is_paused(), elsewhere, run_queue.notice()
+            entries,
+            tuple(run_times.expected_seconds([entry.job for entry in entries])),
+            run_queue.is_paused(),
+            not self._holds and run_queue.is_worked_on(),
+            run_queue.notice(),
         )
 
     def _let_go(self) -> None:

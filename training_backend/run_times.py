@@ -6,6 +6,7 @@ Reads the run store: for a thread.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from training_backend import journal, run_facts
@@ -32,42 +33,42 @@ _BESIDES = {
 }
 
 
-def expected_seconds(jobs: list[TrainingJob]) -> list[float | None]:
+def expected_seconds(jobs: Sequence[TrainingJob | None]) -> list[float | None]:
     """For each job what the newest completed run of the same work took; None where none did.
 
     The same work: same model, data and settings, but for those that change what is learned and
-    not how much is computed.
+    not how much is computed. None in place of a job, as of a damaged file, is like no other.
     """
-    wanted = [_work(job) for job in jobs]
+    wanted = {at: _work(job) for at, job in enumerate(jobs) if job is not None}
     found: dict[int, float] = {}
     for run in sorted(map(Run, runs_dir().iterdir()), key=lambda run: run.id, reverse=True):
-        if len(found) == len(jobs):
+        if not wanted:
             break
-        work = _done(run)
-        missing = [at for at, each in enumerate(wanted) if at not in found and each == work]
-        if missing:
-            seconds = run_facts.read(run, run.id).seconds
-            found |= dict.fromkeys(missing, seconds)
+        try:
+            stamp = (run.folder / journal.FILE_NAME).stat().st_mtime_ns
+        except OSError:  # it has not begun
+            continue
+        work = _done(run, stamp)
+        for at in [at for at, each in wanted.items() if each == work]:
+            found[at] = _seconds(run, stamp)
+            del wanted[at]
     return [found.get(at) for at in range(len(jobs))]
 
 
-def _done(run: Run) -> dict[str, Any] | None:
-    """What a completed run did; None for any other."""
-    try:
-        stamp = (run.folder / journal.FILE_NAME).stat().st_mtime_ns
-    except OSError:  # it has not begun
-        return None
-    return _read(run, stamp)
-
-
 @functools.lru_cache(maxsize=1024)
-def _read(run: Run, stamp: int) -> dict[str, Any] | None:
+def _done(run: Run, stamp: int) -> dict[str, Any] | None:
+    """What a completed run did; None for any other."""
     try:
         if not isinstance(journal.last_event(run.folder), RunCompleted):
             return None
         return _work(run.training_job())
     except UserError:  # damaged
         return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _seconds(run: Run, stamp: int) -> float:
+    return run_facts.read(run, run.id).seconds
 
 
 def _work(job: TrainingJob) -> dict[str, Any]:

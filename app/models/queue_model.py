@@ -20,7 +20,7 @@ from app.widgets import figures, wording
 from app.widgets.card import plain_tool_tip
 from training_backend.run_queue import QueueEntry
 
-PLACE, NAME, MODEL, DATA, METHOD = range(5)
+PLACE, NAME, MODEL, DATA, METHOD, TIME = range(6)
 MIME = "application/x-lorasmith-waiting-run"
 _Index = QModelIndex | QPersistentModelIndex
 
@@ -33,11 +33,17 @@ class QueueModel(QAbstractTableModel):
     def __init__(self) -> None:
         super().__init__()
         self._entries: list[QueueEntry] = []
+        self._seconds: list[float | None] = []
 
-    def show_entries(self, entries: Sequence[QueueEntry]) -> None:
-        if list(entries) != self._entries:
+    def show_entries(self, entries: Sequence[QueueEntry], seconds: Sequence[float | None]) -> None:
+        """Show these.
+
+        Args:
+            seconds: how long each will take, None where that is not known.
+        """
+        if (list(entries), list(seconds)) != (self._entries, self._seconds):
             self.beginResetModel()
-            self._entries = list(entries)
+            self._entries, self._seconds = list(entries), list(seconds)
             self.endResetModel()
 
     def id_at(self, row: int) -> str:
@@ -52,7 +58,7 @@ class QueueModel(QAbstractTableModel):
         return 0 if parent.isValid() else len(self._entries)
 
     def columnCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else 5
+        return 0 if parent.isValid() else 6
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
@@ -63,18 +69,38 @@ class QueueModel(QAbstractTableModel):
             return Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         if role != Qt.ItemDataRole.DisplayRole:
             return None
-        return ("", _tr("Name"), _tr("Model"), _tr("Data"), _tr("Method"))[section]
+        return (
+            "", _tr("Name"), _tr("Model"), _tr("Data"), _tr("Method"), _tr("Takes about"),
+        )[section]  # fmt: skip
 
     def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        entry, column = self._entries[index.row()], index.column()
+        column = index.column()
         match role:
             case Qt.ItemDataRole.DisplayRole:
-                return _text(entry, column, index.row())
+                return self._text(index.row(), column)
             case Qt.ItemDataRole.ToolTipRole:
-                return plain_tool_tip(_text(entry, column, index.row()))
-            case Qt.ItemDataRole.FontRole if column == PLACE:
+                return plain_tool_tip(self._text(index.row(), column))
+            case Qt.ItemDataRole.FontRole if column in (PLACE, TIME):
                 return theme.font(13, tabular=True)
         return None
+
+    def _text(self, row: int, column: int) -> str:
+        entry, seconds = self._entries[row], self._seconds[row]
+        job = entry.job
+        match column:
+            case 0:
+                return figures.count(row + 1)
+            case 1:
+                return entry.name
+            case _ if job is None:
+                return _tr("the job file is damaged") if column == MODEL else ""
+            case 2:
+                return wording.model_name(job.model.id)
+            case 3:
+                return wording.data_names(job)
+            case 4:
+                return wording.method(job)
+        return "–" if seconds is None else figures.duration(seconds)
 
     # ------------------------------------------------------------------------ drag and drop
 
@@ -104,22 +130,6 @@ class QueueModel(QAbstractTableModel):
             to = row if row >= 0 else len(self._entries)
             self.moved.emit(run_id, to - 1 if to > before else to)
         return False
-
-
-def _text(entry: QueueEntry, column: int, row: int) -> str:
-    job = entry.job
-    match column:
-        case 0:
-            return figures.count(row + 1)
-        case 1:
-            return entry.name
-        case _ if job is None:
-            return _tr("the job file is damaged") if column == MODEL else ""
-        case 2:
-            return wording.model_name(job.model.id)
-        case 3:
-            return wording.data_names(job)
-    return wording.method(job)
 
 
 def _tr(text: str) -> str:

@@ -7,7 +7,7 @@ from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QAbstractItemView, QCheckBox, QHBoxLayout, QHeaderView, QWidget
 
 from app.keep_awake import KeepAwake
-from app.models.queue_model import DATA, METHOD, MODEL, NAME, PLACE, QueueModel
+from app.models.queue_model import DATA, METHOD, MODEL, NAME, PLACE, TIME, QueueModel
 from app.queue_controller import QueueController
 from app.widgets import figures
 from app.widgets.card import (
@@ -21,8 +21,8 @@ from app.widgets.card import (
 from app.widgets.list_table import ROW_HEIGHT, ListTable
 from training_backend import preferences
 
-MOST_ROWS = 5  # beyond that the table scrolls
-_WIDTHS = {PLACE: 36, MODEL: 200, DATA: 180, METHOD: 130}
+MOST_ROWS = 4  # beyond that the table scrolls
+_WIDTHS = {PLACE: 36, MODEL: 200, DATA: 180, METHOD: 120, TIME: 100}
 
 
 class QueueCard(Card):
@@ -55,6 +55,7 @@ class QueueCard(Card):
         self.body.addWidget(self.table)
         self.body.addLayout(self._foot(awake))
         self._awake_note = secondary_label(wrap=True)
+        self._awake_note.hide()
         self.body.addWidget(self._awake_note)
         awake.told.connect(self._on_awake_told)
         queue.changed.connect(self._show)
@@ -76,7 +77,7 @@ class QueueCard(Card):
         self.undo_button.setVisible(bool(self._queue.undo_word()))
         self.dismiss_button.setVisible(bool(state.notice))
         scrolled = self.table.verticalScrollBar().value()
-        self.rows.show_entries(state.entries)
+        self.rows.show_entries(state.entries, state.seconds)
         self.table.setVisible(bool(waiting))
         for button in (self.up_button, self.down_button, self.remove_button):
             button.setVisible(bool(waiting))

@@ -20,7 +20,7 @@ from app.widgets.card import (
 from training_backend import queue_summary
 from training_backend.run_facts import RunFacts
 
-MOST_ROWS = 6  # the rest is in the list of runs
+MOST_ROWS = 4  # the rest is in the list of runs
 
 
 class SummaryCard(Card):
@@ -73,7 +73,8 @@ class SummaryCard(Card):
         name = ElidedLabel(one.name)
         name.setFixedWidth(240)
         state = plain_label(wording.state_word(one.state))
-        state.setProperty("role", wording.state_role(one.state))
+        role = wording.state_role(one.state)
+        state.setProperty("role", "error" if role == "bad" else role)
         what = ElidedLabel(one.cause or _result(one))
         what.setProperty("role", "secondary")
         text, act = self._action(one)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from PySide6.QtCore import QCoreApplication, QEvent, Qt
@@ -16,7 +17,8 @@ from app import background, theme
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
 from app.widgets.plot import Plot
-from training_backend.protocol import RunStopped
+from training_backend import runs
+from training_backend.protocol import RunCompleted, RunFailed, RunStopped, Terminal
 
 SETTINGS = {
     "name": "end to end",
@@ -112,4 +114,42 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
         [sys.executable, "-c", RELOAD, folder], cwd=folder, capture_output=True, text=True
     )
     assert reload.returncode == 0, reload.stderr
+    assert "torch" not in sys.modules
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_three_queued_runs_of_which_one_fails_end_unattended(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path
+) -> None:
+    """Added while the first is live; nobody presses anything after that."""
+    ends: list[Terminal | None] = []
+    window.training.run_ended.connect(lambda _, terminal: ends.append(terminal))
+    window.draft.set_value("training.max_steps", 2)
+    window.draft.set_value("name", "first")
+    _press(qtbot, window, "navTrain")
+    _press(qtbot, window, "startButton")
+    qtbot.waitUntil(lambda: window.training.active() is not None, timeout=60_000)
+    window.draft.set_value("name", "without its data")
+    doomed = tmp_path / "rows.jsonl"
+    doomed.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    before = window.draft.document()["dataset"]
+    window.draft.choose_data(str(doomed))
+    _press(qtbot, window, "queueButton")
+    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 1, timeout=10_000)
+    doomed.unlink()  # as a drive that was pulled out
+    window.draft.choose_data(before["path"])
+    window.draft.set_value("name", "last")
+    _press(qtbot, window, "queueButton")
+    with qtbot.waitSignal(window.queue.drained, timeout=240_000):
+        pass
+    found = {summary.name: summary for summary in runs.list_runs()}
+    states = {name: summary.state for name, summary in found.items()}
+    assert states == {"first": "completed", "without its data": "failed", "last": "completed"}
+    failure = found["without its data"].run.events()[-1]
+    assert isinstance(failure, RunFailed)
+    assert "rows.jsonl" in failure.message
+    assert [type(end) for end in ends] == [RunCompleted, RunCompleted]
+    page = cast(TrainPage, window.page("navTrain"))
+    assert page.run() == found["last"].run  # it was live on the page that showed the first
     assert "torch" not in sys.modules

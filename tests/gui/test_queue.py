@@ -16,6 +16,7 @@ from pytestqt.qtbot import QtBot
 from app import background
 from app.keep_awake import KeepAwake
 from app.main_window import MainWindow
+from app.models.queue_model import TIME
 from app.pages.train import TrainPage
 from app.queue_controller import QueueController
 from app.run_controller import RunController
@@ -275,6 +276,17 @@ def test_a_damaged_order_is_told_and_loses_no_run(
     assert _names(queue) == ["one"]
     card.dismiss_button.click()
     qtbot.waitUntil(lambda: "1 run waits" in card._status.text(), timeout=5_000)
+
+
+def test_says_how_long_a_run_takes_where_the_same_work_was_done(
+    qtbot: QtBot, queue: QueueController, card: QueueCard, model: Path
+) -> None:
+    _end(runs.create(_job(model, "earlier")), RunCompleted(folder="x"))
+    other = _job(model, "other").model_dump(mode="json")
+    other["training"]["max_steps"] = 77
+    queue.add([_job(model, "again"), parse_job(other)])  # type: ignore[list-item]
+    qtbot.waitUntil(lambda: card.rows.rowCount() == 2, timeout=5_000)
+    assert [card.rows.index(row, TIME).data() for row in range(2)] == ["1 s", "–"]
 
 
 def test_a_computer_that_cannot_be_kept_awake_is_told_where_the_wish_is_made(
