@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training_backend.protocol import TERMINAL_TYPES, Event, Phase, PhaseChanged, RunStarted
 
-STANDING: tuple[Phase, ...] = ("paused", "no_room")
+STANDING: tuple[Phase, ...] = ("waiting", "paused", "no_room")
 Seconds = TypeVar("Seconds", float, NDArray[np.float64])
 
 
@@ -22,8 +22,9 @@ class Pauses:
     """
 
     seconds: float = 0.0
-    _began: float | None = None  # these three: seconds into the attempt
+    _began: float | None = None  # this, what was reached and what is over: seconds into the attempt
     _reached: float = 0.0
+    _is_before_work: bool = False
     _over: list[tuple[float, float]] = field(default_factory=list)
 
     @property
@@ -39,7 +40,10 @@ class Pauses:
             case PhaseChanged(phase=phase) if phase in STANDING:
                 if self._began is None:
                     self._began = event.elapsed
-            case PhaseChanged(phase="training"):
+                    self._is_before_work = phase == "waiting"
+            # A paused run may answer a question before it goes on; one that waits for a card
+            # goes on with whatever comes next.
+            case PhaseChanged(phase=phase) if phase == "training" or self._is_before_work:
                 self._end()
         if isinstance(event, TERMINAL_TYPES):
             self._end()

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from training_backend import journal
 from training_backend.losses import RecentLoss
+from training_backend.pauses import Pauses
 from training_backend.protocol import (
     TERMINAL_TYPES,
     EvaluationLogged,
-    Event,
     MemorySampled,
     MetricsLogged,
-    PhaseChanged,
     RunCompleted,
     RunFailed,
     RunInterrupted,
@@ -25,8 +24,6 @@ from training_backend.protocol import (
     Terminal,
 )
 from training_backend.runs import Run, State
-
-_IDLE = ("waiting", "paused", "no_room")
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,16 @@ def read(run: Run, name: str = "") -> RunFacts:
     held_out: float | None = None
     peak: int | None = None
     device = ""
-    clock = _Clock()
+    earlier = elapsed = 0.0  # seconds of attempts that ended, and of the last one
+    pauses = Pauses()
     terminal: Terminal | None = None
     for events, _ in journal.pieces(run.folder):
         for event in events:
-            clock.add(event)
+            if isinstance(event, RunStarted):
+                earlier, elapsed, terminal = earlier + elapsed, 0.0, None
+            elapsed = max(elapsed, event.elapsed)
+            pauses.take(event)
             match event:
-                case RunStarted():
-                    terminal = None
                 case MetricsLogged():
                     step = event
                     loss.add(event.step, event.loss)
@@ -120,25 +119,6 @@ def read(run: Run, name: str = "") -> RunFacts:
         peak_bytes=peak,
         device=device,
         tokens_per_second=statistics.median(speeds) if speeds else None,
-        seconds=clock.seconds,
+        seconds=earlier + elapsed - pauses.seconds,
         terminal=terminal,
     )
-
-
-class _Clock:
-    """How long a run worked, from the events of all its attempts."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._last = 0.0  # seconds into the attempt
-        self._is_idle = False
-
-    def add(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            self._last = 0.0
-            self._is_idle = False
-        if not self._is_idle:
-            self.seconds += max(0.0, event.elapsed - self._last)
-        self._last = max(self._last, event.elapsed)
-        if isinstance(event, PhaseChanged):
-            self._is_idle = event.phase in _IDLE

@@ -45,6 +45,13 @@ def test_waiting_for_room_on_the_disk_counts_alike() -> None:
     assert told(began(), phase("no_room", 10), phase("training", 25)).seconds == 15
 
 
+def test_waiting_for_a_card_ends_with_whatever_comes_next() -> None:
+    pauses = told(began(), phase("waiting", 1), phase("waiting", 300), phase("loading", 601))
+    assert not pauses.is_on and pauses.seconds == 600
+    pauses.take(phase("training", 640))
+    assert pauses.seconds == 600 and pauses.worked(650.0) == 50
+
+
 def test_pauses_of_several_attempts_add_up() -> None:
     pauses = told(
         began(), phase("paused", 10), RunStopped(elapsed=40),
