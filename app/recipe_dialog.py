@@ -29,6 +29,7 @@ from training_backend.recipes import PARTS, Change, Part, Recipe
 
 INDENT = 28
 TITLE_WIDTH = 200
+MOST_SIGNS = 500
 
 
 class RecipeDialog(QDialog):
@@ -50,7 +51,7 @@ class RecipeDialog(QDialog):
         outer.setContentsMargins(24, 20, 24, 20)
         outer.setSpacing(12)
         outer.addWidget(page_title(self.tr("What would change")))
-        source = ElidedLabel(wording.visible(recipe.title))
+        source = ElidedLabel(_cut(recipe.title))
         source.setProperty("role", "secondary")
         outer.addWidget(source)
         outer.addWidget(self._parts(), 1)
@@ -161,8 +162,8 @@ def _table(changes: list[Change], *, with_heads: bool) -> QGridLayout:
     for row, change in enumerate(changes, start=1):
         title = setting_words.title(change.field)
         grid.addWidget(plain_label(title), row, 0)
-        now = wording.visible(setting_words.value(change.now))
-        then = wording.visible(setting_words.value(change.then))
+        now = _cut(setting_words.value(change.now))
+        then = _cut(setting_words.value(change.then))
         for column, text in ((1, now), (2, then)):
             label = ElidedLabel(text)
             label.setFont(theme.font(13, tabular=True))
@@ -173,6 +174,11 @@ def _table(changes: list[Change], *, with_heads: bool) -> QGridLayout:
                 label.setProperty("role", "secondary")
             grid.addWidget(label, row, column)
     return grid
+
+
+def _cut(text: str) -> str:
+    """As much as a line and its tool tip show; a file from anywhere may hold megabytes."""
+    return wording.visible(text if len(text) <= MOST_SIGNS else f"{text[:MOST_SIGNS]}…")
 
 
 def _tr(text: str) -> str:

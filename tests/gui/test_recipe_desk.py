@@ -242,6 +242,14 @@ def test_signs_that_cannot_be_seen_are_written_out(
     assert "a⟨U+202E⟩b" in texts(opened(qtbot, window, RecipeDialog))
 
 
+def test_megabytes_in_a_setting_are_cut(
+    qtbot: QtBot, window: QWidget, desk: RecipeDesk, tmp_path: Path
+) -> None:
+    open_document(desk, tmp_path, {"lora": {}, "evaluation": {"prompts": ["x" * 10_000_000]}})
+    shown = texts(opened(qtbot, window, RecipeDialog))
+    assert max(map(len, shown)) < 600 and any(text.startswith("xxx") for text in shown)
+
+
 # ------------------------------------------------------------------------------------- saving
 
 
