@@ -318,11 +318,13 @@ class RunDesk(QObject):
         self._window.close()
 
 
-def samples_of(run: Run) -> tuple[str, list[SampleGenerated]]:
-    """A run's name and its answers; for a thread."""
+def samples_of(run: Run) -> tuple[str, list[SampleGenerated], int | None]:
+    """A run's name, its answers, and the step whose model it kept; for a thread."""
     parts = journal.pieces(run.folder)
     samples = [e for events, _ in parts for e in events if isinstance(e, SampleGenerated)]
-    return run.training_job().name, samples
+    end = journal.last_event(run.folder)
+    kept = end.best_step if isinstance(end, RunCompleted) else None
+    return run.training_job().name, samples, kept
 
 
 def page_of(field: str) -> str:

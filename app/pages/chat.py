@@ -52,14 +52,21 @@ class ChatPage(QWidget):
         layout.addWidget(area, 1)
         layout.addWidget(self._chat_card())
 
-    def show_answers(self, run_name: str, samples: list[SampleGenerated]) -> None:
-        """Show what a run answered to its questions, the base model and the trained one."""
+    def show_answers(
+        self, run_name: str, samples: list[SampleGenerated], kept: int | None = None
+    ) -> None:
+        """Show what a run answered to its questions, the base model and the trained one.
+
+        Args:
+            kept: the step whose model the run kept, where that is not simply the last.
+        """
         if not samples:
             return
         questions = tuple(dict.fromkeys(sample.prompt for sample in samples))
         self._answers.set_questions(questions)
         for sample in samples:
             self._answers.add(sample)
+        self._answers.show_kept(kept)
         self._empty.hide()
         self._header.subtitle.setText(
             self.tr("What the model says before and after the run {name}").format(name=run_name)

@@ -134,7 +134,13 @@ def paint_red(folder: str, answers: list[str]) -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param({"quantization": {"load_in_4bit": True}}, id="4-bit"),
+        pytest.param(
+            {
+                "quantization": {"load_in_4bit": True},
+                "lora": {"use_dora": True, "modules_to_save": ["norm"]},
+            },
+            id="DoRA in 4-bit, norms in full",
+        ),
         pytest.param(
             {"quantization": {"load_in_4bit": False}, "lora": {"init_lora_weights": "pissa"}},
             id="PiSSA",
