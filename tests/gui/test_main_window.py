@@ -35,6 +35,7 @@ from app.pages.train import TrainPage
 from app.recipe_dialog import RecipeDialog
 from app.save_recipe_dialog import SaveRecipeDialog
 from app.settings import Settings
+from app.widgets.answer_text import AnswerText
 from app.widgets.fit_dialog import FitDialog
 from training_backend import runs
 from training_backend.devices import Device
@@ -294,8 +295,9 @@ def test_answers_of_a_finished_run_stand_on_the_try_it_page(
     journal.append(RunCompleted(folder=str(run.adapter)))
     journal.close()
     window.training.run_ended.emit(run, RunCompleted(folder=str(run.adapter)))
-    qtbot.waitUntil(lambda: "plain" in labels(window.page("navChat")))
-    assert "<b>In short:</b> done" in labels(window.page("navChat"))
+    told = ["plain", "<b>In short:</b> done"]
+    page = window.page("navChat")
+    qtbot.waitUntil(lambda: [text.toPlainText() for text in page.findChildren(AnswerText)] == told)
 
 
 def test_demo_trains_exports_and_shows_the_answers(
