@@ -103,7 +103,9 @@ def _add(compared: ComparedRun, part: JournalPart, before: float, pauses: Pauses
         compared.loss_in_time.extend(seconds, part.metrics.loss)
         compared.speed.extend(part.metrics.step, part.metrics.tokens_per_second)
     for event in part.events:
-        if isinstance(event, EvaluationLogged):
+        if isinstance(event, RunStarted):
+            compared.scores = {}  # they were of a model that trains on
+        elif isinstance(event, EvaluationLogged):
             compared.held_out.append(event.step, event.loss)
             compared.held_out_in_time.append(before + pauses.worked(event.elapsed), event.loss)
         elif isinstance(event, AnswersScored):

@@ -19,13 +19,15 @@ class ExportSource:
     """A run that learned something.
 
     `finished` says whether the training came to its end; `checkpoints` are the names of its
-    checkpoint folders, newest first; `best` is the one with the lowest held-out loss, `kept_step`
+    checkpoint folders, newest first; `every_weight` that it trained the model itself, so that there
+    is no adapter; `best` is the one with the lowest held-out loss, `kept_step`
     the step whose model a finished run kept for that reason.
     """
 
     summary: RunSummary
     finished: bool
     checkpoints: tuple[str, ...]
+    every_weight: bool = False
     best: str | None = None
     kept_step: int | None = None
 
@@ -70,6 +72,7 @@ def _source(summary: RunSummary) -> ExportSource:
         summary,
         any(path.is_file() for path in finished),
         tuple(names),
+        run.training_job().training.method == "full",
         best[0] if best else None,
         end.best_step if isinstance(end, RunCompleted) else None,
     )

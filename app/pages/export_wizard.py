@@ -123,7 +123,9 @@ class ExportWizard(QWizard):
 
     def _on_step(self, number: int) -> None:
         if number == TARGET:
-            self.target.propose(self.source.source().summary.name)
+            source = self.source.source()
+            self.target.propose(source.summary.name)
+            self.target.offer_adapter(not source.every_weight)
         elif number == PROGRESS and not self._running:
             self._running, self._cancelled = True, False
             self.progress.show_problem("")

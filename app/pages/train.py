@@ -128,6 +128,7 @@ class TrainPage(QWidget):
         self.buttons.forget_stopping()
         self._errors.show_error("")
         self.charts.clear()
+        self.charts.loss.set_objective(shown.job.training.objective if shown.job else "sft")
         self.log.clear()
         self.answers.set_questions(shown.job.evaluation.prompts if shown.job else ())
         self.scores.clear()
@@ -247,6 +248,7 @@ class TrainPage(QWidget):
                 shown.warning = ""
                 shown.parting = shown.parting if event.resumed_from_step else ""
                 self.charts.begin_attempt()
+                self.scores.clear()  # they were of a model that trains on
                 self.answers.show_kept(None)
             case PhaseChanged():
                 if shown.phase is None or event.phase != shown.phase.phase:

@@ -12,7 +12,7 @@ from app.widgets import figures
 from app.widgets.chart_card import ChartCard
 from app.widgets.explorable_plot import ExplorablePlot
 from app.widgets.legend import LegendEntry
-from app.widgets.metric_chart import FEWEST_STEPS, LOSS_UNIT, SmoothingBox, step_axis
+from app.widgets.metric_chart import FEWEST_STEPS, SmoothingBox, loss_unit, step_axis
 from app.widgets.plot import Line
 from app.widgets.plot_axes import NumberAxis, TimeAxis, write_number
 from app.widgets.series import Floats, Series
@@ -74,7 +74,7 @@ class CompareChart(ChartCard):
         self._lines = [
             self.plot.add_line(
                 role,
-                name=f"{number} {run.name}: {self._name} ({LOSS_UNIT})",
+                name=f"{number} {run.name}: {self._name} ({_unit(run)})",
                 dashes=dashes,
                 dots=self._smoothing is None,
             )
@@ -113,6 +113,10 @@ class CompareChart(ChartCard):
                 value = float(np.interp(x, xs, ys))
                 words.append(f"{number} {_short(run.name)}  {figures.loss(value)}")
         return (x, "\n".join(words)) if len(words) > 1 else None
+
+
+def _unit(run: ComparedRun) -> str:
+    return loss_unit(run.job.training.objective if run.job else "sft")
 
 
 def _short(name: str) -> str:

@@ -130,17 +130,13 @@ class TargetStep(QWizardPage):
         layout = QVBoxLayout(self)
         layout.setSpacing(4)
         layout.addWidget(self.merged)
-        layout.addWidget(
-            secondary_label(
-                self.tr("Model and adapter merged: any program that loads Hugging Face models."),
-                wrap=True,
-            )
-        )
+        self._about_merged = secondary_label(wrap=True)
+        layout.addWidget(self._about_merged)
         layout.addSpacing(8)
         layout.addWidget(self.adapter)
-        layout.addWidget(
-            secondary_label(self.tr("Small; it needs the same base model beside it."), wrap=True)
-        )
+        self._about_adapter = secondary_label(wrap=True)
+        layout.addWidget(self._about_adapter)
+        self.offer_adapter(True)
         layout.addSpacing(16)
         layout.addWidget(plain_label(self.tr("Output folder")))
         row = QHBoxLayout()
@@ -155,6 +151,19 @@ class TargetStep(QWizardPage):
         """A fresh folder for this name, unless the person chose one."""
         if not self.folder.isModified():
             self.folder.setText(str(fresh_folder(name)))
+
+    def offer_adapter(self, there: bool) -> None:
+        """Whether there is an adapter that could be exported alone."""
+        self.adapter.setEnabled(there)
+        self.merged.setChecked(self.merged.isChecked() or not there)
+        if there:
+            whole = self.tr("Model and adapter merged: any program that loads Hugging Face models.")
+            alone = self.tr("Small; it needs the same base model beside it.")
+        else:
+            whole = self.tr("The trained model: any program that loads Hugging Face models.")
+            alone = self.tr("This run trained every weight of the model, so it has none.")
+        self._about_merged.setText(whole)
+        self._about_adapter.setText(alone)
 
     def format(self) -> ExportFormat:
         return "safetensors" if self.merged.isChecked() else "adapter"

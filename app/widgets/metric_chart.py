@@ -21,8 +21,16 @@ from training_backend.protocol import EvaluationLogged, MetricsLogged
 
 DEFAULT_SMOOTHING = 0.9
 FEWEST_STEPS = 10.0
-LOSS_UNIT = "nats per token"
+Objective = Literal["sft", "dpo"]
 Metric = Literal["learning_rate", "grad_norm", "tokens_per_second", "reward_margin"]
+
+
+def loss_unit(objective: Objective) -> str:
+    """What a loss is counted in, as a table of values calls it.
+
+    DPO's is of a pair: minus the logarithm of how surely the chosen answer is preferred.
+    """
+    return "nats per pair" if objective == "dpo" else "nats per token"
 
 
 class LossChart(ChartCard):
@@ -30,7 +38,6 @@ class LossChart(ChartCard):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("", "step", parent)
-        self.set_title(self.tr("Loss"))
         self._each = Series()
         self._held_out = Series()
         self._of_tokens = False  # whether a perplexity can be told
@@ -48,11 +55,10 @@ class LossChart(ChartCard):
         plot.setAccessibleName(self.tr("Loss over the steps"))
         plot.setMinimumHeight(180)
         self.set_plot(plot)
-        self._each_line = plot.add_line("chart_raw", name=f"loss ({LOSS_UNIT})", label=False)
+        self._each_line = plot.add_line("chart_raw", name="loss", label=False)
         self._smoothed_line = plot.add_line("chart_smoothed", follows=True)
-        self._held_out_line = plot.add_line(
-            "chart_held_out", name=f"held-out loss ({LOSS_UNIT})", dots=True
-        )
+        self._held_out_line = plot.add_line("chart_held_out", name="held-out", dots=True)
+        self.set_objective("sft")
         self.add_entry(LegendEntry("chart_raw", self.tr("each step")))
         self.add_entry(LegendEntry("chart_smoothed", self.tr("smoothed")))
         self._held_out_legend = self.add_entry(LegendEntry("chart_held_out", self.tr("held-out")))
@@ -66,6 +72,13 @@ class LossChart(ChartCard):
         self.add_right(self.log_scale)
         self.add_menu_button()
         self.clear()
+
+    def set_objective(self, objective: Objective) -> None:
+        """Say which loss it is."""
+        name = "DPO loss" if objective == "dpo" else "loss"
+        self._each_line.name = f"{name} ({loss_unit(objective)})"
+        self._held_out_line.name = f"held-out {self._each_line.name}"
+        self.set_title(self.tr("DPO loss") if objective == "dpo" else self.tr("Loss"))
 
     def clear(self) -> None:
         self._each.clear()

@@ -264,6 +264,15 @@ class TestSaving:
         assert rows[1] == ["1", "1.995", ""]
         assert rows[100] == ["100", "1.5", "1.7"]
 
+    def test_a_table_of_preference_tuning_names_its_own_loss(
+        self, chart: LossChart, qtbot: QtBot, tmp_path: Path
+    ) -> None:
+        chart.set_objective("dpo")
+        assert chart.title.text() == "DPO loss"
+        path = self._save(chart, qtbot, tmp_path / "loss.csv")
+        head = path.read_text(encoding="utf-8").splitlines()[0]
+        assert head == "step,DPO loss (nats per pair),held-out DPO loss (nats per pair)"
+
     def test_a_picture_is_twice_as_fine_as_the_screen(
         self, chart: LossChart, qtbot: QtBot, tmp_path: Path
     ) -> None:

@@ -69,6 +69,38 @@ def _commit(wizard: ExportWizard) -> None:
     button.click()
 
 
+def test_a_run_that_trained_every_weight_is_exported_as_a_model_only(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    document = {
+        "version": 1,
+        "name": "Every weight",
+        "model": {"id": "demo"},
+        "dataset": {"path": "demo"},
+        "quantization": {"load_in_4bit": False},
+        "training": {"method": "full"},
+    }
+    whole = runs.create(parse_job(document))
+    whole.model.mkdir()
+    (whole.model / "config.json").touch()
+    writer = JournalWriter(whole.folder)
+    writer.append(RunStarted(run_id=whole.id, folder=str(whole.folder), pid=1))
+    writer.append(RunCompleted(folder=str(whole.model), step=20))
+    writer.close()
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    assert wizard.target.adapter.isEnabled()
+    wizard.target.adapter.setChecked(True)
+    wizard.back()
+    wizard.choose(whole)
+    wizard.next()
+    assert not wizard.target.adapter.isEnabled()
+    assert wizard.job().run == str(whole.folder)
+    assert wizard.job().format == "safetensors"
+    said = [label.text() for label in wizard.target.findChildren(QLabel)]
+    assert "This run trained every weight of the model, so it has none." in said
+
+
 def test_without_a_run_it_says_why_it_is_empty(page: ExportPage) -> None:
     page.show()
     assert page._empty.isVisible()

@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.train import TrainPage
 from app.widgets.scores_card import ScoresCard
-from training_backend.protocol import AnswersScored, RunCompleted, Score, ScoredAnswer
+from training_backend.protocol import AnswersScored, RunCompleted, RunStarted, Score, ScoredAnswer
 
 SCORED = AnswersScored(
     step=20,
@@ -79,3 +79,6 @@ def test_the_train_page_shows_the_scores_of_its_run(qtbot: QtBot) -> None:
     assert not page.scores.isVisibleTo(page)
     page.replay([SCORED.model_copy(update={"seq": 0}), RunCompleted(folder="x", seq=1)])
     assert page.scores.isVisibleTo(page)
+    # Whoever trains on has another model.
+    page.replay([RunStarted(run_id="r", folder="x", attempt=2, pid=1, seq=2)])
+    assert not page.scores.isVisibleTo(page)
