@@ -88,13 +88,20 @@ def entries() -> list[QueueEntry]:
 
 
 def add(jobs: Sequence[TrainingJob], sweep: str = "") -> list[Run]:
-    """Put jobs at the queue's end, each as a run of its own. Raises `OSError` on a full disk."""
-    made = []
-    for job in jobs:
-        run = runs.create(job)
-        mark = Mark(added=time.time(), sweep=sweep)
-        write_json_atomic(run.folder / MARK, mark.model_dump())
-        made.append(run)
+    """Put jobs at the queue's end, each as a run of its own: all of them, or none.
+
+    Raises `OSError` on a full disk.
+    """
+    made: list[Run] = []
+    try:
+        for job in jobs:
+            made.append(runs.create(job))
+            mark = Mark(added=time.time(), sweep=sweep)
+            write_json_atomic(made[-1].folder / MARK, mark.model_dump())
+    except OSError:
+        for run in made:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
     with _changing() as stored:
         # What waits without being in the order, after a crash, comes before what is new.
         earlier = [run.id for run in _waiting(stored) if run not in made]

@@ -39,6 +39,9 @@ def sweep(options: argparse.Namespace) -> int:
     for line in sweeps.notes(job, axes):
         tell(line)
     begun = sweeps.start(job, axes)
+    if options.later:
+        tell(f"`queue --run` does them, and `sweep --show {begun.id}` tells how they did.")
+        return 0
     if run_queue.is_worked_on():
         tell(
             "Another program works through the queue; these runs are done there, in their turn. "
@@ -61,6 +64,7 @@ def register(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
         "--vary", action="append", type=_vary, metavar="SETTING=A,B,…",
         help="such as lora.r=8,16,32; several make every combination",
     )  # fmt: skip
+    command.add_argument("--later", action="store_true", help="add the runs, but start nothing")
     command.add_argument("--show", metavar="SWEEP", help="the table of an earlier sweep, by its id")
 
 

@@ -110,7 +110,10 @@ def expand(job: TrainingJob, axes: Sequence[Axis]) -> list[TrainingJob]:
             which = ", ".join(label(field, value) for field, value in chosen.items())
             for problem in error.problems:
                 field = problem.field if problem.field in chosen else axes[-1].field
-                problems.append(Problem(field, f"{which}: {problem.message}"))
+                reason = problem.message
+                if field != problem.field and problem.field:
+                    reason = f"{title(problem.field)}: {reason}"
+                problems.append(Problem(field, f"{which}: {reason}"))
     if problems:
         raise JobError(problems, "the sweep")
     return jobs
@@ -245,8 +248,13 @@ def start(job: TrainingJob, axes: Sequence[Axis]) -> Sweep:
         created=time.time(),
         axes=tuple(axes),
     )
-    write_json_atomic(_folder() / f"{sweep.id}.json", sweep.model_dump(mode="json"))
-    run_queue.add(jobs, sweep.id)
+    file = _folder() / f"{sweep.id}.json"
+    write_json_atomic(file, sweep.model_dump(mode="json"))
+    try:
+        run_queue.add(jobs, sweep.id)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
     return sweep
 
 

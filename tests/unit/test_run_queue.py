@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -76,6 +77,22 @@ def test_what_is_added_waits_in_its_order_each_as_a_run_of_its_own() -> None:
 def test_a_run_that_somebody_else_is_about_to_start_does_not_wait_here() -> None:
     runs.create(job("started by train"))
     assert waiting() == []
+
+
+def test_on_a_full_disk_none_of_several_jobs_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    add("earlier")
+    room = iter([True, False])
+    create = runs.create
+
+    def create_while_there_is_room(job: TrainingJob) -> Run:
+        if not next(room):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return create(job)
+
+    monkeypatch.setattr(runs, "create", create_while_there_is_room)
+    with pytest.raises(OSError, match="No space left"):
+        add("first", "second")
+    assert waiting() == ["earlier"] and len(runs.list_runs()) == 1
 
 
 def test_a_run_is_moved_and_moving_beyond_the_end_is_the_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -110,6 +111,9 @@ def test_values_that_do_not_go_with_the_rest_of_the_job_are_said_too() -> None:
     odd = job(lora={"init_lora_weights": "orthogonal"}, quantization={"load_in_4bit": False})
     ((field, message),) = problems(odd, ranks(8, 7))
     assert field == "lora.r" and message.startswith("rank 7: ") and "even rank" in message
+    strong = job(lora={"r": 16, "lora_alpha": 4096})
+    ((field, message),) = problems(strong, ranks(8, 32))
+    assert field == "lora.r" and message.startswith("rank 32: Alpha: ") and "4096" in message
     full = job(training={"method": "full"}, quantization={"load_in_4bit": False})
     assert "every weight" in problems(full, ranks(4, 8))[0][1]
     by_steps = job(training={"max_steps": 5})
@@ -194,6 +198,18 @@ def test_a_sweep_that_cannot_be_leaves_nothing_behind() -> None:
     with pytest.raises(JobError):
         sweeps.start(job(), ranks(8, 0))
     assert run_queue.entries() == [] and sweeps.list_sweeps() == []
+
+
+def test_a_sweep_for_which_there_is_no_room_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_queue, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        sweeps.start(job(), ranks(4, 8))
+    assert sweeps.list_sweeps() == []
 
 
 def test_a_damaged_sweep_is_passed_over() -> None:
