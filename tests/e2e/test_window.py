@@ -93,12 +93,19 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
     qtbot.waitUntil(lambda: _points(window, "lossChart") >= 4, timeout=60_000)
     qtbot.waitUntil(lambda: _points(window, "vramChart") > memory_early, timeout=10_000)
 
+    page = window.findChild(TrainPage)
+    _press(qtbot, window, "pauseButton")
+    pause = page.buttons.steer.pause
+    qtbot.waitUntil(lambda: pause.isEnabled() and pause.text() == "Go on", timeout=60_000)
+    points = _points(window, "lossChart")
+    _press(qtbot, window, "pauseButton")
+    qtbot.waitUntil(lambda: _points(window, "lossChart") > points, timeout=60_000)
+
     with qtbot.waitSignal(window.training.run_ended, timeout=120_000) as ended:
         _press(qtbot, window, "stopButton")
     run, terminal = ended.args
     assert isinstance(terminal, RunStopped)
     assert terminal.checkpoint is not None
-    page = window.findChild(TrainPage)
     qtbot.waitUntil(lambda: page.buttons.resume.isVisible(), timeout=5_000)
 
     window.desk.export(run)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from training_backend import run_facts, runs
+from training_backend.job import parse_job
 from training_backend.pauses import Pauses
 from training_backend.protocol import (
     Event,
@@ -72,3 +76,15 @@ def test_a_paused_worker_that_died_was_paused_for_as_long_as_it_was_heard_of(
         pauses.reach(70)
     pauses.take(RunInterrupted(cause="vanished", detail="", elapsed=0.0))
     assert pauses.seconds == 60
+
+
+def test_a_sweep_compares_runs_without_their_pauses(lorasmith_home: Path) -> None:
+    run = runs.create(parse_job({"model": {"id": "demo"}, "dataset": {"path": "demo"}}))
+    events = [
+        began(), phase("training", 10), phase("paused", 20), phase("training", 3_620),
+        RunStopped(step=1, checkpoint=None, elapsed=3_650),
+    ]  # fmt: skip
+    lines = [event.model_copy(update={"seq": n}) for n, event in enumerate(events)]
+    text = "".join(line.model_dump_json() + "\n" for line in lines)
+    (run.folder / "events.jsonl").write_text(text, encoding="utf-8")
+    assert run_facts.read(run).seconds == 50
