@@ -61,6 +61,13 @@ def _conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
             yield "training.method", "an adapter to start from is trained on with lora"
     if training.objective == "dpo":
         yield from _dpo_conflicts(job)
+    if training.packing and training.padding_free:
+        yield "training.padding_free", "packed rows have no padding already; turn one of them off"
+    if training.padding_free and training.train_sampling_strategy == "group_by_length":
+        yield (
+            "training.train_sampling_strategy",
+            "without padding the order of lengths does not matter; choose random",
+        )
     if training.packing and training.train_sampling_strategy == "group_by_length":
         yield (
             "training.train_sampling_strategy",
@@ -110,6 +117,8 @@ def _dpo_conflicts(job: TrainingJob) -> Iterator[tuple[str, str]]:
         )
     if training.packing:
         yield "training.packing", "dpo compares pairs of rows, which cannot be packed; turn it off"
+    if training.padding_free:
+        yield "training.padding_free", "dpo compares pairs of rows, which are padded; turn it off"
     if training.neftune_noise_alpha:
         yield "training.neftune_noise_alpha", "dpo would compare noise; set it to 0"
     if training.train_sampling_strategy == "group_by_length":

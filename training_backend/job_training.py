@@ -246,6 +246,13 @@ class TrainingSection(Section):
         "Fills each sequence with several rows, kept apart from one another: faster on short rows.",
         advanced=True,
     )
+    padding_free: bool = field(
+        False,
+        "No padding",
+        "Lays the rows of a batch end to end, kept apart, instead of filling up the shorter ones: "
+        "less to compute where lengths differ.",
+        advanced=True,
+    )
     train_sampling_strategy: Literal["random", "group_by_length"] = field(
         "random",
         "Order of rows",

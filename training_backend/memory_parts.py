@@ -9,7 +9,7 @@ from typing import Literal
 from training_backend import memory_step
 from training_backend.devices import Device
 from training_backend.job import TrainingJob
-from training_backend.memory_traces import LOSS_CHUNK, Linear, Trace
+from training_backend.memory_traces import LOSS_CHUNK, LOSS_PIECE, Linear, Trace
 
 PartName = Literal["weights", "adapter", "gradients", "optimizer", "activations", "overhead"]
 
@@ -113,7 +113,7 @@ def gradients_part(held: int, trained: int) -> Part:
     )
 
 
-def activations_part(trace: Trace, job: TrainingJob, size: int) -> Part:
+def activations_part(trace: Trace, job: TrainingJob, device: Device, size: int) -> Part:
     """What the step itself takes at its peak, which `memory_step` found to be `size` bytes."""
     training = job.training
     every = training.activation_checkpointing_every_n_layers
@@ -124,7 +124,8 @@ def activations_part(trace: Trace, job: TrainingJob, size: int) -> Part:
     else:
         kept = f"one layer in {every} keeps its input only and is computed again"
     rows, length = memory_step.rows(job), memory_step.length(job)
-    chunk = min(rows * length, LOSS_CHUNK)
+    ours = device.kind == "cpu" and trace.skips_padding
+    chunk = min(rows * length, LOSS_PIECE if ours else LOSS_CHUNK)
     return Part(
         "activations",
         size,

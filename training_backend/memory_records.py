@@ -39,6 +39,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "per_device_train_batch_size",
         "max_length",
         "packing",
+        "padding_free",
         "activation_checkpointing",
         "activation_checkpointing_every_n_layers",
         "optim",

@@ -34,7 +34,7 @@ def step_bytes(trace: Trace, job: TrainingJob, device: Device, gradients: int) -
     training = job.training
     accumulates = training.gradient_accumulation_steps > 1
     values = growth_values(rows(job), length(job), job.lora.r, accumulates)
-    attention = _attention(trace, job)
+    attention = _attention(trace, job, device)
     names = [
         memory_traces.step_name(
             device.kind != "cpu", job.quantization.load_in_4bit, recomputed, attention
@@ -82,22 +82,28 @@ def step_bytes(trace: Trace, job: TrainingJob, device: Device, gradients: int) -
 
 
 def rows(job: TrainingJob) -> int:
-    """Rows at once; packing puts all of them into a single one."""
-    return 1 if job.training.packing else job.training.per_device_train_batch_size
+    """Rows at once; packing puts all of them into a single one, and so does going unpadded."""
+    return 1 if _in_one_row(job) else job.training.per_device_train_batch_size
 
 
 def length(job: TrainingJob) -> int:
     """Tokens in each of these rows, at the most."""
-    packed = job.training.per_device_train_batch_size if job.training.packing else 1
-    return packed * job.training.max_length
+    joined = job.training.per_device_train_batch_size if _in_one_row(job) else 1
+    return joined * job.training.max_length
 
 
-def _attention(trace: Trace, job: TrainingJob) -> Attention:
+def _in_one_row(job: TrainingJob) -> bool:
+    training = job.training
+    return training.packing or (training.padding_free and training.per_device_train_batch_size > 1)
+
+
+def _attention(trace: Trace, job: TrainingJob, device: Device) -> Attention:
     """Rows of different lengths, or packed ones, need a mask; so does a window within a row."""
-    if job.training.packing or job.training.per_device_train_batch_size > 1:
+    training, window = job.training, trace.sliding_window
+    spared = device.kind == "cpu" and trace.skips_padding
+    if _in_one_row(job) or (training.per_device_train_batch_size > 1 and not spared):
         return "mask"
-    window = trace.sliding_window
-    return "window" if window and job.training.max_length >= window else "plain"
+    return "window" if window and training.max_length >= window else "plain"
 
 
 def _head_name(device: Device) -> HeadName:

@@ -20,10 +20,11 @@ from training_backend import paths
 from training_backend.files import write_text_atomic
 from training_backend.job import TrainingJob
 
-FORMAT = 2  # of the documents; raise it when `trace_model` finds out something new
+FORMAT = 3  # of the documents; raise it when `trace_model` finds out something new
 
 # How the bytes of a storage grow: each is what one coefficient is multiplied by. "chunk" is the
-# tokens that the loss looks at together; "gradients*rank" counts where a step does not accumulate.
+# tokens that TRL's loss looks at together, "piece" those of ours; "gradients*rank" counts where a
+# step does not accumulate.
 Growth = Literal[
     "1",
     "length",
@@ -33,6 +34,7 @@ Growth = Literal[
     "batch*length^2",
     "length^2",
     "chunk",
+    "piece",
     "gradients*rank",
 ]
 GROWTHS: tuple[Growth, ...] = get_args(Growth)
@@ -40,6 +42,7 @@ Poly = dict[Growth, float]
 
 
 LOSS_CHUNK = 4096  # tokens that TRL's loss looks at together, at the most
+LOSS_PIECE = 128  # learned tokens that our own loss looks at together (`fast_loss`)
 
 
 def growth_values(batch: int, length: int, rank: int, accumulates: bool) -> dict[Growth, float]:
@@ -53,6 +56,7 @@ def growth_values(batch: int, length: int, rank: int, accumulates: bool) -> dict
         "batch*length^2": batch * length**2,
         "length^2": length**2,
         "chunk": min(batch * length, LOSS_CHUNK),
+        "piece": min(batch * length, LOSS_PIECE),
         "gradients*rank": 0 if accumulates else rank,
     }
 
@@ -110,7 +114,10 @@ class Head(_Document):
 
 
 class Trace(_Document):
-    """All of one model. `steps` are named by `step_name`, `heads` by `HeadName`."""
+    """All of one model. `steps` are named by `step_name`, `heads` by `HeadName`.
+
+    `skips_padding` says that the processor needs no mask for rows of different lengths.
+    """
 
     format: int
     fingerprint: str
@@ -123,6 +130,7 @@ class Trace(_Document):
     hidden_size: int
     vocabulary: int
     sliding_window: int | None
+    skips_padding: bool
     steps: dict[str, Step]
     heads: dict[str, Head]
 
@@ -153,8 +161,13 @@ _IRRELEVANT = {
 }  # fmt: skip
 
 
+def takes_fast_paths(job: TrainingJob) -> bool:
+    """Whether a training on the processor takes the ways of `fast_paths` where it can."""
+    return job.training.fast_paths and not job.training.torch_compile
+
+
 def fingerprint(config: dict[str, Any], job: TrainingJob) -> str:
-    """What a trace is found by: the config's shapes, the adapted layers, dropout or none."""
+    """What a trace is found by: the config's shapes, the adapted layers, what changes a step."""
     targets = job.lora.target_modules
     document = {
         "format": FORMAT,
@@ -168,6 +181,8 @@ def fingerprint(config: dict[str, Any], job: TrainingJob) -> str:
     }
     if job.lora.use_dora:
         document["dora"] = True
+    if not takes_fast_paths(job):
+        document["plain"] = True
     text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

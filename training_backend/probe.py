@@ -182,11 +182,7 @@ class _Probe:
     def _run_seconds(self, seconds_per_step: float) -> float | None:
         """The whole run at the speed of the measured step; usual batches are shorter."""
         training = self.job.training
-        if training.packing:
-            share = 1.0
-        else:
-            batch = training.per_device_train_batch_size
-            share = longest.usual_share(self.row, batch, training.seed)
+        share = 1.0 if training.packing else longest.usual_share(self.row, self.job)
         steps = self._steps()
         return None if steps is None else steps * seconds_per_step * share
 

@@ -35,7 +35,7 @@ from training_backend.model_config import config_of, demo_config, remember_confi
 from training_backend.tracing.growth import Sizes
 from training_backend.tracing.hollow_model import HollowModel
 from training_backend.tracing.layers_pass import trace_step
-from training_backend.tracing.loss_pass import trace_loss
+from training_backend.tracing.loss_pass import trace_fast_loss, trace_loss
 
 MOST_LAYERS = 2_000  # no model has so many; a damaged config may say anything
 
@@ -117,9 +117,12 @@ def _trace(
         hidden_size=width,
         vocabulary=vocabulary,
         sliding_window=window if hollow.has_window else None,
+        skips_padding=hollow.fast_loss,
         steps=steps,
         heads={
-            "cpu": trace_loss(hollow, sizes, card=False, triton=False),
+            "cpu": trace_fast_loss(hollow, sizes)
+            if hollow.fast_loss
+            else trace_loss(hollow, sizes, card=False, triton=False),
             "card": trace_loss(hollow, sizes, card=True, triton=True),
             "card_without_triton": trace_loss(hollow, sizes, card=True, triton=False),
         },

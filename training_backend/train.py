@@ -38,6 +38,7 @@ from training_backend.checkpoints import Checkpoint
 from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.devices import Device
 from training_backend.errors import StopRequested, UserError
+from training_backend.fast_paths import FastPaths
 from training_backend.held_out import Answers, HeldOut, ended_early
 from training_backend.job import TrainingJob
 from training_backend.preference import PreferenceTrainer
@@ -227,7 +228,11 @@ def make_trainer(
     if job.training.torch_compile:
         _require_compiler()
     in_pairs = job.training.objective == "dpo"
-    trainer = (PreferenceTrainer if in_pairs else _Trainer)(
+    trainer = (
+        PreferenceTrainer
+        if in_pairs
+        else functools.partial(_Trainer, fast_paths=job.training.fast_paths)
+    )(
         loraplus_lr_ratio=job.lora.loraplus_lr_ratio if with_adapter else 1.0,
         model=model,
         args=_arguments(job, staging, held_out is not None),
@@ -280,7 +285,7 @@ def _arguments(job: TrainingJob, staging: Path, evaluates: bool) -> SFTConfig | 
     )
 
 
-class _Trainer(TrainerHabits, SFTTrainer):  # type: ignore[misc]
+class _Trainer(FastPaths, TrainerHabits, SFTTrainer):  # type: ignore[misc]
     """Learns to give the answers of the data."""
 
 

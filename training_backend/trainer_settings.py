@@ -27,7 +27,11 @@ def trainer_settings(job: TrainingJob, evaluates: bool, known: set[str]) -> dict
     )
     every = training.activation_checkpointing_every_n_layers
     warmup = training.warmup_steps
-    own: dict[str, Any] = {"packing": training.packing, "eval_packing": False}
+    own: dict[str, Any] = {
+        "packing": training.packing,
+        "eval_packing": False,
+        "padding_free": training.padding_free,
+    }
     if training.objective == "dpo":
         own = {"beta": training.beta}
     return {
@@ -38,7 +42,8 @@ def trainer_settings(job: TrainingJob, evaluates: bool, known: set[str]) -> dict
         "per_device_train_batch_size": training.per_device_train_batch_size,
         "per_device_eval_batch_size": training.per_device_train_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "max_length": training.max_length,
+        # Rows are cut already; TRL, which does not see that, refuses to lay them end to end.
+        "max_length": None if training.padding_free else training.max_length,
         "lr_scheduler_type": training.lr_scheduler_type,
         "lr_scheduler_kwargs": _SCHEDULER_SETTINGS.get(training.lr_scheduler_type, {}),
         "warmup_steps": warmup if warmup < 1 else int(warmup),

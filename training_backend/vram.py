@@ -151,7 +151,7 @@ def evaluate(trace: Trace, job: TrainingJob, device: Device) -> Estimate:
         memory_parts.adapter_part(adapted, job),
         memory_parts.gradients_part(held, trained),
         optimizer,
-        memory_parts.activations_part(trace, job, activations),
+        memory_parts.activations_part(trace, job, device, activations),
         memory_parts.overhead_part(device, activations),
     )
     total = sum(part.bytes for part in parts)

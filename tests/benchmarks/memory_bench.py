@@ -137,6 +137,8 @@ class Case:
     recomputed: int = 1  # every so many layers; 0: none
     rank: int = 16
     packing: bool = False
+    padding_free: bool = False
+    fast_paths: bool = True
     optim: str = "adamw_torch"
     targets: str | tuple[str, ...] = "all-linear"
     dropout: float = 0.0
@@ -161,6 +163,8 @@ class Case:
                 "gradient_accumulation_steps": self.accumulation,
                 "max_length": self.length,
                 "packing": self.packing,
+                "padding_free": self.padding_free,
+                "fast_paths": self.fast_paths,
                 "activation_checkpointing": self.recomputed > 0,
                 "activation_checkpointing_every_n_layers": max(1, self.recomputed),
                 "optim": self.optim,
@@ -173,6 +177,7 @@ class Case:
             f"{self.batch}×{self.length}", f"r {self.rank}",
             ("kept", "recomputed", f"every {self.recomputed}")[min(2, self.recomputed)],
         ]  # fmt: skip
+        words += ["no padding"] * self.padding_free + ["long paths"] * (not self.fast_paths)
         words += ["packed"] * self.packing + [self.optim] * (self.optim != "adamw_torch")
         words += ["dropout"] * (self.dropout > 0) + ["single"] * (not self.double)
         words += ["accumulate 1"] * (self.accumulation == 1)
@@ -190,9 +195,11 @@ CPU_CASES = (
     Case("qwen2", False, 2, 512, recomputed=0, targets=("q_proj", "v_proj")),
     Case("qwen2", False, 2, 512, packing=True),
     Case("qwen2", True, 8, 128, recomputed=0, dropout=0.05),
+    Case("qwen2", True, 4, 256, fast_paths=False),
     Case("qwen3", True, 2, 512, optim="adamw_8bit"),
     Case("qwen3", False, 4, 256, recomputed=2),
     Case("qwen3", False, 1, 512, recomputed=0, rank=32),
+    Case("qwen3", False, 4, 256, padding_free=True),
     Case("gemma2", True, 2, 512),
     Case("gemma2", False, 1, 512, recomputed=0),
     Case("gemma2", False, 2, 256, packing=True),

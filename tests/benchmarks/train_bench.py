@@ -263,11 +263,11 @@ def main() -> int:
         child(options.child, options.folder)
         return 0
     from training_backend import demo_model
+
     model = (options.model or demo_model.prepare_demo_model()).absolute()
     data = str(options.data.absolute()) if options.data else "demo"
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-          f"{time.strftime('%F')}, {model.name}, {os.path.basename(data)}, {options.pairs} pairs of "
-          f"{options.steps} steps")  # fmt: skip
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {time.strftime('%F')}, {model.name}, "
+          f"{os.path.basename(data)}, {options.pairs} pairs of {options.steps} steps")  # fmt: skip
     print(f"{'':28}{'':7}{'tokens a second':>16}{'':20}{'peak MiB':>18}{'loss apart':>22}")
     print(f"{'':28}{'learned':>7}{'ours':>8}{'TRL':>8}{'ratio':>8}  {'range':9}{'ours':>9}"
           f"{'TRL':>9}{'first':>11}{'last':>11}")  # fmt: skip

@@ -43,12 +43,14 @@ def measured_and_estimated(shape: dict[str, Any], case: dict[str, Any]) -> dict[
 @pytest.mark.parametrize(
     ("shape", "case"),
     [
-        ("llama", {"in_4bit": True, "batch": 2, "length": 96}),
+        ("llama", {"in_4bit": True, "batch": 2, "length": 192}),
         ("llama", {"in_4bit": False, "batch": 3, "length": 64, "recomputed": 0, "dropout": 0.1}),
         ("llama", {"in_4bit": False, "batch": 1, "length": 64, "rank": 64, "accumulation": 1}),
         ("gemma2", {"in_4bit": True, "batch": 2, "length": 64, "recomputed": 2}),
         ("gemma3", {"in_4bit": False, "batch": 2, "length": 64, "packing": True}),
-        ("llama", {"in_4bit": True, "batch": 2, "length": 96, "dora": True}),
+        ("llama", {"in_4bit": False, "batch": 4, "length": 64, "padding_free": True}),
+        ("llama", {"in_4bit": True, "batch": 2, "length": 96, "fast_paths": False}),
+        ("llama", {"in_4bit": True, "batch": 2, "length": 192, "dora": True}),
         ("llama", {"in_4bit": False, "batch": 2, "length": 96, "recomputed": 0, "dora": True}),
         ("two layers", {"in_4bit": False, "batch": 1, "length": 128, "recomputed": 0}),
     ],
@@ -57,7 +59,7 @@ def test_the_estimate_is_what_real_steps_allocate(
     backend: Any, shape: str, case: dict[str, Any]
 ) -> None:
     found = backend(measured_and_estimated, SHAPES[shape], case)
-    assert found["allocated"] > 5_000_000
+    assert found["allocated"] > 3_000_000
     assert found["estimate"] == pytest.approx(found["allocated"], rel=0.03)
 
 

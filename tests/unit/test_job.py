@@ -81,6 +81,7 @@ FULL: dict[str, Any] = {
         "gradient_accumulation_steps": 2,
         "max_length": 256,
         "packing": True,
+        "padding_free": False,
         "train_sampling_strategy": "random",
         "activation_checkpointing": False,
         "activation_checkpointing_every_n_layers": 2,
@@ -159,6 +160,7 @@ def test_every_field_survives_the_way_through_json() -> None:
                 ("model", "id"),
                 ("training", "max_steps"),
                 ("training", "train_sampling_strategy"),  # with packing
+                ("training", "padding_free"),  # with packing
                 ("training", "method"),  # with an adapter to start from
                 ("training", "objective"),  # with data of other forms
                 ("lora", "modules_to_save"),  # with an adapter to start from

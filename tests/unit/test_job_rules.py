@@ -91,12 +91,23 @@ FROM_ADAPTER = {"id": "owner/model", "adapter": "/first"}
                     "training.train_sampling_strategy",
                     "random order",
                 ),
+                ({}, {"padding_free": True}, "training.padding_free", "are padded"),
             )
         ),
         (
             {"training": {"packing": True, "train_sampling_strategy": "group_by_length"}},
             "training.train_sampling_strategy",
             "one length already",
+        ),
+        (
+            {"training": {"padding_free": True, "packing": True}},
+            "training.padding_free",
+            "no padding already",
+        ),
+        (
+            {"training": {"padding_free": True, "train_sampling_strategy": "group_by_length"}},
+            "training.train_sampling_strategy",
+            "does not matter",
         ),
         (
             {"evaluation": {"early_stopping_patience": 2}},

@@ -95,10 +95,12 @@ def batches(row: LongestRow, job: TrainingJob, count: int) -> Any:
     )
 
 
-def usual_share(row: LongestRow, batch_size: int, seed: int) -> float:
-    """How long a usual batch is, measured by the longest: a batch is padded to its longest row."""
+def usual_share(row: LongestRow, job: TrainingJob) -> float:
+    """How long a usual batch is, measured by the longest: padded to its longest row, or not."""
     if not row.lengths:
         return 1.0
-    chance = random.Random(seed)
-    drawn = (max(chance.choices(row.lengths, k=batch_size)) for _ in range(_DRAWS))
+    if job.training.padding_free:
+        return sum(row.lengths) / len(row.lengths) / len(row.input_ids)
+    chance, size = random.Random(job.training.seed), job.training.per_device_train_batch_size
+    drawn = (max(chance.choices(row.lengths, k=size)) for _ in range(_DRAWS))
     return min(1.0, sum(drawn) / _DRAWS / len(row.input_ids))

@@ -71,12 +71,15 @@ class Sizes:
             return "tokens*rank", float(batch * length * rank)
         return ("tokens", float(batch * length)) if by_batch else ("length", float(length))
 
-    def growth_in_loss(self, count: int) -> tuple[Growth, float]:
-        """The same in the loss, whose chunks are as long as a row without its last token."""
+    def growth_in_loss(self, count: int, together: Growth) -> tuple[Growth, float]:
+        """The same in a loss that looks at `together` tokens at a time.
+
+        In the pass that is traced these are as many as a row's without its last token.
+        """
         batch, chunk, length = self.batch, self.length, self.length + 1
         if count % batch == 0 and (count % chunk == 0 or count % length == 0):
             return "tokens", float(batch * (chunk if count % chunk == 0 else length))
-        return ("chunk", float(chunk)) if count % chunk == 0 else ("1", 1.0)
+        return (together, float(chunk)) if count % chunk == 0 else ("1", 1.0)
 
 
 class Bytes:

@@ -20,8 +20,9 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from training_backend import lora, targets
 from training_backend.attention import implementation as attention_implementation
+from training_backend.fast_paths import has_plain_loss, shorten_adapters
 from training_backend.job import TrainingJob
-from training_backend.memory_traces import Attention, Linear
+from training_backend.memory_traces import Attention, Linear, takes_fast_paths
 from training_backend.model_kinds import without_code
 
 _WINDOW = 64  # any sliding window shorter than the lengths of a traced pass gives the same shapes
@@ -41,6 +42,8 @@ class HollowModel:
         self.config = AutoConfig.for_model(str(known.pop("model_type", "")), **known)
         self.whole = _on_meta(self.config)
         self.head = self.whole.get_output_embeddings()
+        self._fast = takes_fast_paths(job)
+        self.fast_loss = self._fast and has_plain_loss(self.whole.requires_grad_(False))
         layers = lora.linear_layers(self.whole)
         self._adapted = {layer.name for layer in targets.adapted(layers, job.lora)}
         self._targets = (
@@ -103,7 +106,9 @@ class HollowModel:
             document["sliding_window"] = 10**9 if attention == "plain" else _WINDOW
         return type(self.config).from_dict(document)
 
-    def reduced(self, rank: int, in_4bit: bool, recomputed: bool, attention: Attention) -> Any:
+    def reduced(
+        self, rank: int, card: bool, in_4bit: bool, recomputed: bool, attention: Attention
+    ) -> Any:
         """The reduced model on the meta device, adapted as training does it."""
         model = _on_meta(self._reduced_config(attention))
         if in_4bit:
@@ -117,6 +122,8 @@ class HollowModel:
         )
         with dora_unpacked():
             model = get_peft_model(model, config, low_cpu_mem_usage=True)
+        if self._fast and not card:
+            shorten_adapters(model)
         if recomputed:
             model.enable_input_require_grads()
             model.get_base_model().activation_checkpointing_enable()

@@ -41,7 +41,7 @@ def trace_step(
     attention: Attention,
 ) -> Step:
     """One forward and backward pass through a few layers, without the loss."""
-    model = hollow.reduced(sizes.rank, in_4bit, recomputed, attention)
+    model = hollow.reduced(sizes.rank, card, in_4bit, recomputed, attention)
     events: list[_Event] = []
     place = "start"
 
