@@ -228,11 +228,9 @@ def make_trainer(
     if job.training.torch_compile:
         _require_compiler()
     in_pairs = job.training.objective == "dpo"
-    trainer = (
-        PreferenceTrainer
-        if in_pairs
-        else functools.partial(_Trainer, fast_paths=job.training.fast_paths)
-    )(
+    own: dict[str, Any] = {} if in_pairs else {"fast_paths": job.training.fast_paths}
+    trainer = (PreferenceTrainer if in_pairs else _Trainer)(
+        **own,
         loraplus_lr_ratio=job.lora.loraplus_lr_ratio if with_adapter else 1.0,
         model=model,
         args=_arguments(job, staging, held_out is not None),

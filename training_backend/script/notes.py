@@ -25,7 +25,7 @@ _CARRIED = {
     "training": {
         "method", "objective", "beta", "num_train_epochs", "max_steps", "learning_rate",
         "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "packing",
-        "train_sampling_strategy", "activation_checkpointing",
+        "padding_free", "train_sampling_strategy", "activation_checkpointing",
         "activation_checkpointing_every_n_layers", "lr_scheduler_type", "warmup_steps", "optim",
         "weight_decay", "max_grad_norm", "neftune_noise_alpha", "torch_compile", "save_steps",
         "save_total_limit", "logging_steps", "seed", "fast_paths", "tensorboard",
