@@ -270,6 +270,34 @@ def test_scripts_are_tidy_and_whatever_a_name_holds_stays_a_text(
     subprocess.run([*ruff, "format", "--check", *rules, str(tmp_path)], check=True)
 
 
+def write_on_a_full_disk(job: dict[str, Any], out: str) -> str:
+    """As it is when the rows no longer fit; returns what the person reads."""
+    import errno
+    import os
+    from unittest import mock
+
+    from training_backend import helper
+    from training_backend.errors import UserError
+    from training_backend.script import folder
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    request = helper.Request({"id": 1, "kind": "script", "job": job, "out": out}, lambda _: None)
+    with mock.patch.object(folder, "_write_rows", side_effect=full):
+        try:
+            helper.HANDLERS["script"](request, helper.Tokenizers())
+        except UserError as error:
+            return str(error)
+    return "nothing"
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    backend: Any, job_document: Any, tmp_path: Path
+) -> None:
+    before = set(tmp_path.iterdir())
+    told = backend(write_on_a_full_disk, job_document(), tmp_path / "out")
+    assert "no room left" in told and set(tmp_path.iterdir()) - before <= {tmp_path / "rows.jsonl"}
+
+
 def script_of_cached_model(cache: str, job: dict[str, Any]) -> str:
     import os
     from unittest import mock

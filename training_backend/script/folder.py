@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from training_backend import failures
 from training_backend.adapters import WEIGHTS
 from training_backend.data.training_rows import training_rows
 from training_backend.errors import UserError
@@ -70,8 +71,10 @@ def write(
         if out.is_dir():
             out.rmdir()  # empty, as checked
         replace(partial, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise failures.explained(error, out) from error
         raise
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 
