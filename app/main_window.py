@@ -178,7 +178,7 @@ class MainWindow(QMainWindow):
         page.export_requested.connect(self.desk.export)
         page.measure_requested.connect(self._measure)
         page.back_to_current_requested.connect(self.desk.back_to_current)
-        page.set_waiting(len(self.queue.state.entries))
+        page.set_waiting(len(self.queue.state.entries), paused=self.queue.state.paused)
         self.training.event_arrived.connect(page.apply)
         self.training.run_ended.connect(page.finish)
         self._share_smoothing(page.charts.loss.smoothing)

@@ -204,7 +204,8 @@ class RunDesk(QObject):
     def _on_queue_changed(self) -> None:
         waiting = len(self._queue.state.entries)
         if self._window.is_built("navTrain"):
-            cast("TrainPage", self._window.page("navTrain")).set_waiting(waiting)
+            page = cast("TrainPage", self._window.page("navTrain"))
+            page.set_waiting(waiting, paused=self._queue.state.paused)
         self._show_progress(self._progress)
 
     def _show_progress(self, text: str) -> None:
@@ -212,6 +213,8 @@ class RunDesk(QObject):
         self._progress = text
         waiting = len(self._queue.state.entries)
         more = self.tr("{count} waiting").format(count=integer(waiting)) if waiting else ""
+        if waiting and self._queue.state.paused and not self._training.is_busy():
+            text = self.tr("queue paused")
         shown = ", ".join(part for part in (text, more) if part)
         self._window.sidebar.set_detail("navTrain", shown or self.tr("not started"))
 

@@ -33,16 +33,17 @@ def ask_about_memory(
 
 def ask_about_queue(parent: QWidget, waiting: int, on_start: Callable[[], None]) -> None:
     """Ask, without blocking, whether runs that an earlier window left are to be done now."""
-    text = (
-        _tr("1 run waits in the queue")
-        if waiting == 1
-        else _tr("{count} runs wait in the queue").format(count=integer(waiting))
-    )
+    if waiting == 1:
+        text = _tr("1 run waits in the queue")
+        details = _tr("It can be started now, or wait on the Runs page.")
+    else:
+        text = _tr("{count} runs wait in the queue").format(count=integer(waiting))
+        details = _tr("They can be started now, one after the other, or wait on the Runs page.")
     ask(
         parent,
         "queueDialog",
         text,
-        _tr("They can be started now, one after the other, or wait on the Runs page."),
+        details,
         [(_tr("Start queue"), Role.AcceptRole, on_start)],
         _tr("Not now"),
     )

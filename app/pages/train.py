@@ -105,9 +105,9 @@ class TrainPage(QWidget):
         self._draft = replace(self._draft, hint=texts[reason])
         self._render_soon()
 
-    def set_waiting(self, count: int) -> None:
-        """How many runs are in the queue."""
-        self.buttons.waiting = count
+    def set_waiting(self, count: int, *, paused: bool) -> None:
+        """How many runs are in the queue, and whether it is paused."""
+        self.buttons.waiting, self.buttons.paused = count, paused
         self._render_soon()
 
     def set_current(self, run: Run) -> None:

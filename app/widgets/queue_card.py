@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QKeySequence, QShortcut
-from PySide6.QtWidgets import QAbstractItemView, QCheckBox, QHBoxLayout, QHeaderView, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QHBoxLayout,
+    QHeaderView,
+    QSizePolicy,
+    QWidget,
+)
 
 from app.keep_awake import KeepAwake
 from app.models.queue_model import DATA, METHOD, MODEL, NAME, PLACE, TIME, QueueModel
@@ -16,13 +23,23 @@ from app.widgets.card import (
     ErrorLabel,
     QuietButton,
     SecondaryButton,
-    secondary_label,
 )
 from app.widgets.list_table import ROW_HEIGHT, ListTable
 from training_backend import preferences
 
-MOST_ROWS = 4  # beyond that the table scrolls
-_WIDTHS = {PLACE: 36, MODEL: 200, DATA: 180, METHOD: 120, TIME: 100}
+MOST_ROWS = 5  # beyond that the table scrolls, and where the page has no room for them
+_WIDTHS = {PLACE: 36, MODEL: 180, DATA: 140, METHOD: 110, TIME: 100}
+
+
+class _Table(ListTable):
+    """As high as its rows where there is room, else lower; a list of runs stands below it."""
+
+    def sizeHint(self) -> QSize:
+        rows = min(self.model().rowCount(), MOST_ROWS) + 1
+        return QSize(super().sizeHint().width(), rows * ROW_HEIGHT + 6)
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(super().minimumSizeHint().width(), 2 * ROW_HEIGHT + 6)
 
 
 class QueueCard(Card):
@@ -54,7 +71,8 @@ class QueueCard(Card):
         self.body.addWidget(self._errors)
         self.body.addWidget(self.table)
         self.body.addLayout(self._foot(awake))
-        self._awake_note = secondary_label(wrap=True)
+        self._awake_note = ElidedLabel()
+        self._awake_note.setProperty("role", "secondary")
         self._awake_note.hide()
         self.body.addWidget(self._awake_note)
         awake.told.connect(self._on_awake_told)
@@ -81,7 +99,7 @@ class QueueCard(Card):
         self.table.setVisible(bool(waiting))
         for button in (self.up_button, self.down_button, self.remove_button):
             button.setVisible(bool(waiting))
-        self.table.setFixedHeight((min(waiting, MOST_ROWS) + 1) * ROW_HEIGHT + 6)
+        self.table.updateGeometry()
         self.table.verticalScrollBar().setValue(scrolled)
         self._select_again()
 
@@ -165,7 +183,8 @@ class QueueCard(Card):
         self._row = 0
         self.rows = QueueModel()
         self.rows.moved.connect(self._queue.move)
-        table = ListTable()
+        table = _Table()
+        table.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
         table.setObjectName("queueTable")
         table.setAccessibleName(self.tr("Runs that wait"))
         table.setModel(self.rows)

@@ -46,6 +46,7 @@ class RunButtons(QWidget):
         super().__init__(parent)
         self.stopping = False
         self.waiting = 0  # runs in the queue
+        self.paused = False  # the queue
         self._row = QHBoxLayout(self)
         self._row.setContentsMargins(0, 0, 0, 0)
         self._row.setSpacing(16)
@@ -99,8 +100,13 @@ class RunButtons(QWidget):
     def _show_queue(self, draft: Draft, *, live: bool, first: bool) -> None:
         """What would be started waits instead while a run is live, or behind others that wait."""
         count = figures.count(self.waiting)
-        text = self.tr("Add to queue ({count} waiting)").format(count=count)
-        self.queue.setText(text if self.waiting else self.tr("Add to queue"))
+        text = (
+            self.tr("Add to queue ({count} waiting, paused)")
+            if self.paused
+            else self.tr("Add to queue ({count} waiting)")
+        )
+        text = text.format(count=count) if self.waiting else self.tr("Add to queue")
+        self.queue.setText(text)
         self.queue.setAccessibleName(self.queue.text())
         self.queue.setVisible(live or self.waiting > 0)
         self.queue.setEnabled(draft.ready)

@@ -20,7 +20,7 @@ from app.widgets.card import (
 from training_backend import queue_summary
 from training_backend.run_facts import RunFacts
 
-MOST_ROWS = 4  # the rest is in the list of runs
+MOST_ROWS = 3  # the rest is in the list of runs
 
 
 class SummaryCard(Card):
@@ -64,7 +64,7 @@ class SummaryCard(Card):
             self._add(grid, row, one)
         more = len(ordered) - MOST_ROWS
         if more > 0:
-            text = self.tr("{count} more are in the list below.").format(count=figures.count(more))
+            text = self.tr("{count} more in the list below.").format(count=figures.count(more))
             grid.addWidget(secondary_label(text), MOST_ROWS, 0, 1, 4)
         self.body.addWidget(self._rows)
         self.show()

@@ -15,6 +15,7 @@ from app.notifier import Notifier
 from app.pages.runs import RunsPage
 from app.run_desk import RunDesk
 from app.settings import Settings
+from app.widgets.queue_card import QueueCard
 from app.widgets.summary_card import SummaryCard
 from training_backend import run_queue
 from training_backend.demo import demo_job
@@ -83,6 +84,18 @@ def test_what_ended_while_the_window_was_closed_is_told_at_its_start_and_once(
     assert any("1 run came to the end, 2 failed" in text for text in texts)
     buttons = [button.accessibleName() for button in _card(window).findChildren(QPushButton)]
     assert {"Open: good", "Open: bad <b>", "Resume: saved"} <= set(buttons)
+    # Above a queue, in the smallest window, nothing lies over anything else.
+    _queued(*(f"waits {number}" for number in range(8)))
+    window.queue.refresh()
+    queue = cast(QueueCard, window.findChild(QueueCard))
+    qtbot.waitUntil(lambda: queue.rows.rowCount() == 8, timeout=5_000)
+    window.resize(1040, 640)
+    qtbot.waitUntil(lambda: window.height() == 640)
+    qtbot.wait(50)
+    table = queue.table.geometry()
+    assert table.height() >= 60
+    assert table.bottom() < queue.up_button.geometry().top()
+    assert _card(window).geometry().bottom() < queue.geometry().top()
     window.close()
     again = MainWindow()
     qtbot.addWidget(again)

@@ -21,12 +21,14 @@ from app.pages.train import TrainPage
 from app.queue_controller import QueueController
 from app.run_controller import RunController
 from app.widgets.queue_card import QueueCard
-from training_backend import preferences, run_queue, runs
+from training_backend import preferences, preflight, run_queue, runs
 from training_backend.job import TrainingJob, parse_job
 from training_backend.journal import JournalWriter
 from training_backend.protocol import RunCompleted, RunFailed, RunStarted, RunStopped, Terminal
 from training_backend.runs import Run
 from training_backend.stay_awake import StayAwake, _cannot
+
+REAL_CHECK = preflight.check
 
 
 class StandIn(QObject):
@@ -187,8 +189,7 @@ def test_a_run_that_cannot_start_is_ended_with_the_reason_and_the_next_one_start
     qtbot: QtBot, queue: QueueController, training: StandIn, model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.undo()  # the real checks: the model has no weights
-    monkeypatch.setenv("LORASMITH_HOME", str(model.parent / "home"))
+    monkeypatch.setattr(run_queue.preflight, "check", REAL_CHECK)  # the model has no weights
     _add(qtbot, queue, model, "no weights", "nothing there")
     failed = [entry.run for entry in queue.state.entries]
     with qtbot.waitSignal(queue.drained, timeout=20_000):
@@ -352,6 +353,12 @@ def test_a_draft_is_added_from_the_train_page_while_a_run_is_live(
     qtbot.waitUntil(lambda: button.text() == "Add to queue (1 waiting)", timeout=5_000)
     assert [entry.name for entry in run_queue.entries()] == ["second"]
     assert window.queue.is_going()
+    window.training._stop_asked = True
+    monkeypatch.setattr(window.training, "is_busy", lambda: False)
+    window.training.run_ended.emit(live, RunStopped(step=3))
+    qtbot.waitUntil(lambda: "paused" in button.text(), timeout=5_000)
+    shown = [label.text() for label in window.sidebar.findChildren(QLabel)]
+    assert "queue paused, 1 waiting" in shown
 
 
 def test_run_again_waits_in_turn_behind_others(qtbot: QtBot, window: MainWindow) -> None:
