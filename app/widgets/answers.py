@@ -157,11 +157,13 @@ class _Row(QWidget):
             self.tr("The base model") if told.knows_base() else self.tr("Before the training")
         )
         first = told.first(question)
-        if first is None:
-            self.before.show_note(self.tr("Comes before the first step."))
-        else:
-            self.before.show_answer(first.strip() or empty)
         found = None if step is None else told.newest(question, step)
+        if first is not None:
+            self.before.show_answer(first.strip() or empty)
+        elif found is not None:  # it was thought of while the run went on
+            self.before.show_note(self.tr("Was not asked then."))
+        else:
+            self.before.show_note(self.tr("Comes before the first step."))
         if found is None:
             self._after_head.setText(self.tr("After the training"))
             self.after.show_note(self.tr("Comes at the first checkpoint."))

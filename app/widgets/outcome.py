@@ -75,7 +75,7 @@ class OutcomeCard(Card):
         self._run = run
         title, role, text, tail = self._words(event, took_seconds - paused_seconds)
         if paused_seconds >= 1 and isinstance(event, RunCompleted):
-            paused = self.tr("It was paused for {time} besides.")
+            paused = self.tr("It waited or was paused for {time} besides.")
             text = f"{text} {paused.format(time=figures.duration(paused_seconds))}"
         if saved_step is not None and isinstance(event, RunInterrupted):
             text = f"{text} {self._saved(saved_step)}"

@@ -133,7 +133,7 @@ class ProgressCard(Card):
             took = self.tr("took {time}").format(time=figures.duration(worked))
             if shown.pauses.seconds >= 1:
                 paused = figures.duration(shown.pauses.seconds)
-                took = self.tr("{took}, paused for {time}").format(took=took, time=paused)
+                took = self.tr("{took}, waited or paused for {time}").format(took=took, time=paused)
             ended = (
                 isinstance(shown.terminal, RunCompleted)
                 or shown.phase is None

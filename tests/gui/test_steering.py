@@ -113,9 +113,9 @@ def test_a_run_is_paused_and_goes_on(page: TrainPage, qtbot: QtBot) -> None:
     assert pause.text() == "Pause" and pause.isEnabled() and not pause.property("primary")
 
     _take(page, RunCompleted(folder="x", step=20, elapsed=3_810.0))
-    assert _said(page)[1] == "took 4 min, paused for 1 h 0 min"
+    assert _said(page)[1] == "took 4 min, waited or paused for 1 h 0 min"
     assert "The training took 4 min." in page.outcome.text()
-    assert "It was paused for 1 h 0 min besides." in page.outcome.text()
+    assert "It waited or was paused for 1 h 0 min besides." in page.outcome.text()
     assert not pause.isVisible()
 
 
@@ -125,7 +125,7 @@ def test_a_paused_run_that_is_stopped_was_paused_to_its_end(page: TrainPage) -> 
         PhaseChanged(phase="paused", elapsed=110.0),
         RunStopped(step=10, checkpoint="checkpoint-10", elapsed=710.0),
     )
-    assert _said(page)[1] == "took 2 min, paused for 10 min"
+    assert _said(page)[1] == "took 2 min, waited or paused for 10 min"
 
 
 def test_a_checkpoint_is_shown_as_asked_until_it_is_saved(page: TrainPage, qtbot: QtBot) -> None:
@@ -193,6 +193,7 @@ def test_the_model_is_asked_and_its_answers_are_plain_text(page: TrainPage, qtbo
     _take(page, sample.model_copy(update={"answer": "another"}))
     assert len(dialog.findChildren(QLabel, "askAnswer")) == 1
 
+    assert page.answers.answers("What is <b>1</b>?")[0] == "Was not asked then."
     with qtbot.waitSignal(steer.question_asked, timeout=1_000) as asked:
         dialog.findChild(QPushButton, "askOwnButton").click()
     assert asked.args == [None]
