@@ -13,9 +13,10 @@ from PySide6.QtCore import QObject
 from app.background import run_in_background
 from app.close_dialog import ask_about_training
 from app.i18n import explain, integer
+from app.question import Role, ask
 from app.start_dialog import ask_about_memory, ask_about_queue
 from app.widgets import memory_words, wording
-from training_backend import extend, journal, run_queue
+from training_backend import extend, inputs, journal, run_queue
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob, TrainingJob
 from training_backend.protocol import (
@@ -132,9 +133,38 @@ class RunDesk(QObject):
             self._training.start(job)
 
     def resume(self, run: Run) -> None:
-        """Go on with an ended run."""
+        """Go on with an ended run; ask first where its model or data is no longer the same."""
         self._window.go_to("navTrain")
-        self._training.resume(run)
+        run_in_background(
+            lambda: inputs.waits_for_consent(run),
+            partial(self._resume, run),
+            lambda _: self._training.resume(run),
+            self,
+        )
+
+    def _resume(self, run: Run, ask_first: bool) -> None:
+        if not ask_first:
+            self._training.resume(run)
+            return
+
+        def accept() -> None:
+            inputs.accept_changes(run)
+            self._training.resume(run)
+
+        ask(
+            self._window,
+            "inputsChanged",
+            self.tr("The model or the data changed since this run began"),
+            self.tr(
+                "What it learned so far is kept. It can look once more, or go on with what is "
+                "there now; its curves then show both."
+            ),
+            [
+                (self.tr("Look again"), Role.AcceptRole, lambda: self._training.resume(run)),
+                (self.tr("Go on with the changes"), Role.DestructiveRole, accept),
+            ],
+            self.tr("Cancel"),
+        )
 
     def ask_to_extend(self, run: Run) -> None:
         """Ask by how much an ended run is to go on, and let it."""

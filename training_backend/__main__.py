@@ -22,6 +22,7 @@ from training_backend import (
     adapters,
     benchmark,
     extend,
+    inputs,
     live_commands,
     preferences,
     preflight,
@@ -115,6 +116,8 @@ def resume(options: argparse.Namespace) -> int:
             state=state,
         )
     runs.settle(run)
+    if options.accept_changes:
+        inputs.accept_changes(run)
     terminal = _follow(run, _report(options))
     if not options.json:
         print(run.folder)
@@ -421,8 +424,12 @@ def _parser() -> argparse.ArgumentParser:
     add("train", train, "train; the last line is the run's folder").add_argument(
         "job", type=Path, metavar="JOB.json"
     )
-    add("resume", resume, "go on from the newest whole checkpoint").add_argument(
-        "run", metavar="RUN"
+    command = add("resume", resume, "go on from the newest whole checkpoint")
+    command.add_argument("run", metavar="RUN")
+    command.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on though the base model or the data changed since the run began",
     )
     command = add("extend", extend_run, "train an ended run for longer, in the same run")
     command.add_argument("run", metavar="RUN")

@@ -25,6 +25,7 @@ from training_backend import (
     adapters,
     base_model,
     checkpoints,
+    inputs,
     lora,
     losses,
     results,
@@ -79,6 +80,12 @@ def _run(
     tokenizer = load_tokenizer(base)
     model = base_model.load_model(job, base, reporter)
     data = _dataset(job, tokenizer, reporter)
+    found = {
+        "base": inputs.of_model(base) if job.training.method == "lora" else "",
+        "data": inputs.of_rows(data.train),
+        "held_out": inputs.of_rows(data.held_out),
+    }
+    inputs.check(reporter.run, found, resume_from is not None)
 
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
     reports = TrainerReports(job, reporter, staging)

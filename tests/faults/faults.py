@@ -45,6 +45,8 @@ ALL: tuple[Fault, ...] = (
     disk_faults.garbage_in_the_journal,
     outside_faults.base_model_deleted,
     outside_faults.data_deleted,
+    outside_faults.data_changed,
+    outside_faults.base_model_changed,
     outside_faults.spaces_and_emoji_in_paths,
     outside_faults.decimal_comma,
     outside_faults.no_home_to_write_to,

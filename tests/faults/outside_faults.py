@@ -8,7 +8,7 @@ import signal
 
 from tests.faults.disk_faults import NotHere
 from tests.faults.lab import Lab, expect, sentence
-from training_backend import runs
+from training_backend import inputs, runs
 from training_backend.job import parse_job
 from training_backend.protocol import RunCompleted, RunFailed
 from training_backend.runs import Run
@@ -43,6 +43,38 @@ def data_deleted(lab: Lab) -> str:
         expect(isinstance(end, RunFailed), f"ended as {end}")
     finally:
         aside.rename(lab.data)
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def data_changed(lab: Lab) -> str:
+    """It says so, goes on with the old data when that is back, and with the new when told to."""
+    run, other = _interrupted(lab), _interrupted(lab)
+    before = lab.data.read_text(encoding="utf-8")
+    try:
+        lab.data.write_text(before.replace("What is 3", "What was 3"), encoding="utf-8")
+        end = lab.start(run).wait()
+        expect(isinstance(end, RunFailed) and end.code == "inputs_changed", f"ended as {end}")
+        expect(inputs.waits_for_consent(run), "nobody is asked")
+        inputs.accept_changes(other)
+        accepted = lab.start(other).wait()
+        expect(isinstance(accepted, RunCompleted), f"ended as {accepted}")
+    finally:
+        lab.data.write_text(before, encoding="utf-8")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def base_model_changed(lab: Lab) -> str:
+    run = _interrupted(lab)
+    weights = lab.model / "model.safetensors"
+    before = weights.read_bytes()
+    try:
+        weights.write_bytes(before[:-2] + bytes([before[-2] ^ 1, before[-1]]))
+        end = lab.start(run).wait()
+        expect(isinstance(end, RunFailed) and end.code == "inputs_changed", f"ended as {end}")
+    finally:
+        weights.write_bytes(before)
     lab.nothing_lost(run)
     return sentence(end)
 
