@@ -61,7 +61,7 @@ def register(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     command = add("sweep", sweep, "try values of a setting and compare; alone, list the sweeps")
     command.add_argument("job", type=Path, nargs="?", metavar="JOB.json")
     command.add_argument(
-        "--vary", action="append", type=_vary, metavar="SETTING=A,B,…",
+        "--vary", action="append", type=_vary, metavar="SETTING=A,B,...",
         help="such as lora.r=8,16,32; several make every combination",
     )  # fmt: skip
     command.add_argument("--later", action="store_true", help="add the runs, but start nothing")
