@@ -74,6 +74,11 @@ JOBS: dict[str, dict[str, Any]] = {
         },
         "training": {"lr_scheduler_type": "cosine_with_min_lr", "warmup_steps": 2.0},
     },
+    "no padding, tested": {
+        **IN_16_BIT,
+        **HELD_OUT,
+        "training": {"padding_free": True, "gradient_accumulation_steps": 2},
+    },
     "every weight, ended early": {
         **IN_16_BIT,
         **ENDS_EARLY,
@@ -200,6 +205,18 @@ def test_the_script_repeats_the_training_to_the_last_digit(
 ) -> None:
     sections = JOBS[name]
     repeat(job_document(**{**sections, "training": {**TRAINING, **sections["training"]}}))
+
+
+def test_with_fast_paths_the_script_agrees_to_rounding_and_says_so(
+    backend: Any, do: Any, run_script: Any, job_document: Any, tmp_path: Path
+) -> None:
+    job = job_document(training={**TRAINING, "fast_paths": True}, **IN_16_BIT)
+    done = do(job)
+    backend(write_script, job, tmp_path / "script")
+    run_script(tmp_path / "script" / "train.py")
+    for ours, theirs in zip(_by_worker(done), _by_script(tmp_path / "script"), strict=True):
+        assert ours[:2] == theirs[:2] and ours[2:] == pytest.approx(theirs[2:], rel=1e-2)
+    assert "agree to rounding" in (tmp_path / "script" / "README.md").read_text()
 
 
 def test_the_script_repeats_preference_tuning(
