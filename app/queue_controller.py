@@ -20,7 +20,7 @@ from PySide6.QtCore import QObject, Signal
 from app.background import run_in_background
 from app.i18n import explain
 from app.run_controller import RunController
-from training_backend import run_queue, run_times, sweeps
+from training_backend import paths, run_queue, run_times, sweeps
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import Terminal
@@ -190,7 +190,7 @@ class QueueController(QObject):
     def _on_not_taken(self, error: Exception) -> None:
         self._taking = False
         self._set_going(False)
-        self.problem.emit(explain(error))
+        self.problem.emit(explain(_plain(error)))
         self.refresh()
 
     def _on_run_ended(self, run: Run | None, _: Terminal | None) -> None:
@@ -252,7 +252,7 @@ class QueueController(QObject):
 
         def failed(error: Exception) -> None:
             self._changing = False
-            self.problem.emit(explain(error))
+            self.problem.emit(explain(_plain(error)))
             if change is not _nothing:
                 self.refresh()
             self._work_off()
@@ -272,6 +272,19 @@ class QueueController(QObject):
     def _place_of(self, run_id: str) -> int | None:
         ids = [entry.run.id for entry in self.state.entries]
         return ids.index(run_id) if run_id in ids else None
+
+
+def _plain(error: Exception) -> Exception:
+    """A disk that cannot be written, in a sentence."""
+    if not isinstance(error, OSError):
+        return error
+    return UserError(
+        "queue_not_written",
+        "The queue cannot be changed: {reason}.",
+        "Look whether there is room on the disk, and whether {home} may be written.",
+        reason=error.strerror or error,
+        home=paths.home(),
+    )
 
 
 def _nothing() -> None:

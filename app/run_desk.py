@@ -62,6 +62,7 @@ class RunDesk(QObject):
         self._exports.refused.connect(self._on_export_refused)
         self._queue.beginning.connect(window.probe.cancel)
         self._queue.changed.connect(self._on_queue_changed)
+        self._queue.problem.connect(self._on_queue_problem)
 
     # --------------------------------------------------------------------------- what is asked for
 
@@ -123,6 +124,7 @@ class RunDesk(QObject):
         try:
             job = run.training_job()
         except UserError as error:
+            self._window.go_to("navTrain")
             self._on_refused(error)
             return
         if self._training.is_busy() or self._queue.state.entries:
@@ -237,6 +239,13 @@ class RunDesk(QObject):
             page = cast("TrainPage", self._window.page("navTrain"))
             page.set_waiting(waiting, paused=self._queue.state.paused)
         self._show_progress(self._progress)
+
+    def _on_queue_problem(self, text: str) -> None:
+        """The queue's own card says it too, but the Train page may be where it was asked."""
+        if self._window.is_built("navTrain"):
+            page = cast("TrainPage", self._window.page("navTrain"))
+            if page.isVisible():
+                page.show_problems([Problem("", text)] if text else [])
 
     def _show_progress(self, text: str) -> None:
         """How training goes, in the sidebar, and how many wait."""

@@ -370,3 +370,18 @@ def test_run_again_waits_in_turn_behind_others(qtbot: QtBot, window: MainWindow)
     window.desk.run_again(done)
     qtbot.waitUntil(lambda: len(window.queue.state.entries) == 2, timeout=5_000)
     assert not window.training.is_busy()
+
+
+def test_a_queue_that_cannot_be_written_is_told_where_the_button_was_pressed(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _shown(qtbot, window)
+    window.go_to("navTrain")
+
+    def full(jobs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_queue, "add", full)
+    window.desk.add_to_queue()
+    problem = window.findChild(QLabel, "trainProblems")
+    qtbot.waitUntil(lambda: "cannot be changed: No space left" in problem.text(), timeout=5_000)
