@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
@@ -107,10 +108,16 @@ class OutcomeCard(Card):
         """Title, its colour's role, text, log tail."""
         match event:
             case RunCompleted():
-                text = self.tr(
-                    "The training took {time}. The adapter is saved; export makes a model of it "
-                    "that other programs load."
-                ).format(time=figures.duration(took))
+                saved = (
+                    self.tr("The model is saved; export writes it where other programs load it.")
+                    if Path(event.folder).name == "model"  # of a run that trained every weight
+                    else self.tr(
+                        "The adapter is saved; export makes a model of it that other programs load."
+                    )
+                )
+                text = self.tr("The training took {time}. {saved}").format(
+                    time=figures.duration(took), saved=saved
+                )
                 text = " ".join((*self._ended_how(event), text))
                 return self.tr("Completed"), "good", text, ""
             case RunStopped(checkpoint=None):
