@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training_backend.job import TrainingJob, parse_job
+from training_backend.script import notes
 from training_backend.script.notes import settings_left_out
 from training_backend.script.python import Source, call, literal
 
@@ -36,6 +38,11 @@ def _job(**sections: Any) -> TrainingJob:
     return job
 
 
-def test_settings_that_the_script_cannot_carry_over_are_named() -> None:
-    assert settings_left_out(_job()) == []
-    assert settings_left_out(_job(lora={"r": 3}, training={"packing": True})) == []
+def test_settings_that_the_script_cannot_carry_over_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = _job(lora={"r": 3}, training={"packing": True}, quantization={"load_in_4bit": False})
+    assert settings_left_out(job) == []
+    known = {**notes._CARRIED, "training": notes._CARRIED["training"] - {"packing", "seed"}}
+    monkeypatch.setattr(notes, "_CARRIED", known)
+    assert settings_left_out(job) == ["training.packing"]  # the seed is as usual

@@ -18,6 +18,10 @@ _OF_4_BIT = re.compile(r"\bbnb\.|8bit|paged_")
 
 # Settings that the script carries over, and those that change nothing of what is learned.
 _CARRIED = {
+    "quantization": {
+        "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
+        "bnb_4bit_compute_dtype",
+    },
     "lora": {
         "r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform",
         "modules_to_save", "use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio",
