@@ -6,7 +6,8 @@ Both train the demo model with the same settings on the same rows in the same or
 is given the tokens and loss masks that the worker makes of the data, and the losses of the first
 step tell that it is so. Each runs in a process of its own with the same number of threads; the
 two take turns at going first, so that what else the computer does meets both alike. The time
-is that from the end of the first step to the end of the last. Memory is the largest resident size
+is that from the end of the first step to the end of the last; "work" compares the seconds of all
+processors instead, which other programs change less. Memory is the largest resident size
 of the process, on a card the most that PyTorch held.
 
 Exits with 1 where the worker is the slower one.
@@ -66,6 +67,21 @@ CASES = (
 )  # fmt: skip
 
 
+class Clock:
+    """Seconds on the wall and of all processors, at the end of each step."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[float, float]] = []
+
+    def step(self) -> None:
+        self._steps.append((time.monotonic(), time.process_time()))
+
+    def found(self, steps: int) -> dict[str, float]:
+        """What went by from the end of the first step to that of the last."""
+        (began, began_work), (ended, ended_work) = self._steps[0], self._steps[steps - 1]
+        return {"seconds": ended - began, "work": ended_work - began_work}
+
+
 # --- the two ------------------------------------------------------------------------------------
 
 
@@ -75,16 +91,21 @@ def ours(job_document: dict[str, Any], _: Path) -> dict[str, Any]:
 
     from training_backend import runs, worker
     from training_backend.job import parse_job
+    from training_backend.trainer_reports import TrainerReports
 
+    clock, report = Clock(), TrainerReports.on_log
+
+    def on_log(*arguments: Any, **known: Any) -> None:
+        report(*arguments, **known)
+        clock.step()
+
+    TrainerReports.on_log = on_log  # type: ignore[method-assign]
     run = runs.create(parse_job(job_document))
     code = worker._work(run, queue.Queue())
     if code:
         sys.exit(f"The worker ended with {code}: {run.log_path}, {run.events()[-1]}")
-    logged = [event for event in run.events() if event.type == "MetricsLogged"]
-    return {
-        "seconds": logged[-1].elapsed - logged[0].elapsed,
-        "losses": [event.loss for event in logged],
-    }
+    losses = [event.loss for event in run.events() if event.type == "MetricsLogged"]
+    return {**clock.found(len(losses)), "losses": losses}
 
 
 def plain(job_document: dict[str, Any], rows: Path) -> dict[str, Any]:
@@ -151,19 +172,21 @@ def plain(job_document: dict[str, Any], rows: Path) -> dict[str, Any]:
                 target_modules="all-linear",
             ),
         )
-        logged: list[tuple[float, dict[str, float]]] = []
+        logged: list[dict[str, float]] = []
+        clock = Clock()
 
         class Watch(TrainerCallback):  # type: ignore[misc]
             def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
                 if "loss" in logs:
-                    logged.append((time.monotonic(), dict(logs)))
+                    logged.append(dict(logs))
+                    clock.step()
 
         trainer.add_callback(Watch())
         trainer.train()
     return {
-        "seconds": logged[-1][0] - logged[0][0],
-        "tokens": logged[-1][1]["num_tokens"] - logged[0][1]["num_tokens"],
-        "losses": [logs["loss"] for _, logs in logged],
+        **clock.found(len(logged)),
+        "tokens": logged[-1]["num_tokens"] - logged[0]["num_tokens"],
+        "losses": [logs["loss"] for logs in logged],
     }
 
 
@@ -234,13 +257,14 @@ def compare(case: Case, model: Path, data: str, pairs: int, steps: int) -> float
                 found[role].append(measured(role, folder))
     mine, theirs = found["ours"], found["plain"]
     ratios = [b["seconds"] / a["seconds"] for a, b in zip(mine, theirs, strict=True)]
+    work = statistics.median(b["work"] / a["work"] for a, b in zip(mine, theirs, strict=True))
     tokens = theirs[0]["tokens"]
     rate = [statistics.median(tokens / one["seconds"] for one in side) for side in (mine, theirs)]
     memory = [max(one.get("card", one["resident"]) for one in side) for side in (mine, theirs)]
     first, last = ((mine[0]["losses"][n], theirs[0]["losses"][n]) for n in (0, -1))
     print(
         f"{case.name:28}{rows['learned']:7.0%}{rate[0]:8.0f}{rate[1]:8.0f}"
-        f"{statistics.median(ratios):8.2f}  {min(ratios):.2f}-{max(ratios):.2f}"
+        f"{statistics.median(ratios):8.2f}  {min(ratios):.2f}-{max(ratios):.2f}{work:8.2f}"
         f"{memory[0] / 2**20:9,.0f}{memory[1] / 2**20:9,.0f}"
         f"{first[0] / first[1] - 1:+11.1e}{last[0] / last[1] - 1:+11.1e}",
         flush=True,
@@ -269,9 +293,9 @@ def main() -> int:
     data = str(options.data.absolute()) if options.data else "demo"
     print(f"{platform.machine()}, {os.cpu_count()} cores, {time.strftime('%F')}, {model.name}, "
           f"{os.path.basename(data)}, {options.pairs} pairs of {options.steps} steps")  # fmt: skip
-    print(f"{'':28}{'':7}{'tokens a second':>16}{'':20}{'peak MiB':>18}{'loss apart':>22}")
-    print(f"{'':28}{'learned':>7}{'ours':>8}{'TRL':>8}{'ratio':>8}  {'range':9}{'ours':>9}"
-          f"{'TRL':>9}{'first':>11}{'last':>11}")  # fmt: skip
+    print(f"{'':28}{'':7}{'tokens a second':>16}{'':28}{'peak MiB':>18}{'loss apart':>22}")
+    print(f"{'':28}{'learned':>7}{'ours':>8}{'TRL':>8}{'ratio':>8}  {'range':9}{'work':>8}"
+          f"{'ours':>9}{'TRL':>9}{'first':>11}{'last':>11}")  # fmt: skip
     ratios = [
         compare(case, model, data, options.pairs, options.steps)
         for case in CASES
