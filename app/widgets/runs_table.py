@@ -19,7 +19,7 @@ from app.models.runs_model import (
 from app.widgets.list_table import ListTable
 from training_backend.runs import RunSummary
 
-_WIDTHS = {NAME: 190, STATE: 100, STARTED: 110, MODEL: 180, DATA: 150, STEPS: 110, LOSS: 80}
+_WIDTHS = {NAME: 190, STATE: 95, STARTED: 110, MODEL: 150, DATA: 120, STEPS: 100, LOSS: 75}
 
 
 class RunsTable(ListTable):
