@@ -116,9 +116,9 @@ def test_card_counts_and_tells(qtbot: QtBot) -> None:
 
 def test_the_longest_row_does_not_hold_up_the_window(view: TokenView) -> None:
     tokens = [token("abcdefg", trained=bool(place % 2)) for place in range(4000)]
-    began = time.perf_counter()
+    began = time.thread_time()
     view.show_row(row(*tokens), 5000)
     view.grab()
     view.verticalScrollBar().setValue(view.verticalScrollBar().maximum())
     view.grab()
-    assert time.perf_counter() - began < 0.5  # 0.06 on two cores
+    assert time.thread_time() - began < 0.5  # of processor time; 0.06 on two cores
