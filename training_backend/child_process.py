@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,35 @@ def detach() -> None:
     else:
         os.setsid()
         process.nice(10)
+
+
+@contextlib.contextmanager
+def stop_when_told(ask_to_stop: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile take SIGTERM, by which a system ends its programs, for a wish to stop.
+
+    The second one ends the process at once, and so does one that cannot be noted down. Windows
+    has no such signal.
+
+    Args:
+        ask_to_stop: called between any two instructions of the main thread.
+    """
+    me = os.getpid()
+
+    def on_told(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        try:
+            if os.getpid() == me:  # not a child that loads data
+                ask_to_stop()
+                return
+        except OSError:  # a full disk: what is saved is saved
+            pass
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, on_told)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def choose_card() -> None:

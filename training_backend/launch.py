@@ -135,22 +135,24 @@ def tail(run: Run) -> Iterator[Event | None]:
 
 
 def kill(run: Run) -> None:
-    """End a worker that does not stop by itself, with all its children."""
+    """End a worker at once, with all its children, and see that they are gone.
+
+    Not by SIGTERM, which it takes for a wish to save and stop (`child_process.stop_when_told`).
+    """
     process = run.worker()
     if process is None:
         return
     family = [process]
     with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself just now
         family += process.children(recursive=True)
-    for member in reversed(family):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.terminate()
-    deadline = time.monotonic() + KILL_SECONDS
-    while any(map(_is_running, family)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for member in filter(_is_running, family):
+    with contextlib.suppress(OSError):  # a full disk, a folder that is gone
+        run.request("end")
+    for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+    deadline = time.monotonic() + KILL_SECONDS  # a card's driver may hold it up
+    while any(map(_is_running, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _is_running(process: psutil.Process) -> bool:

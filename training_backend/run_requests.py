@@ -3,6 +3,7 @@
     stop                save and end
     checkpoint          save a checkpoint after this step
     pause               save, and wait for as long as this file is there
+    end                 nobody obeys it: whoever ends the worker by force leaves it to say so
     question-<number>   answer the job's questions now; or, if it holds `{"prompt": …}`, this one
 
 The worker looks at the end of every step and removes what it has done. Files are what a
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from training_backend.errors import UserError
 from training_backend.files import write_json_atomic
 
-Request = Literal["stop", "checkpoint", "pause"]
+Request = Literal["stop", "checkpoint", "pause", "end"]
 Kind = Literal["stop", "checkpoint", "pause", "question"]
 
 MOST_CHARACTERS = 4_000

@@ -341,7 +341,10 @@ def _missing_end(run: Run, exit_code: int | None) -> Event | None:
     last = journal.last_event(run.folder)
     if isinstance(last, TERMINAL_TYPES) or (last is None and exit_code is None):
         return None
-    return _interrupted(exit_code, run.log_tail())
+    ended = _interrupted(exit_code, run.log_tail())
+    if run.requested("end"):  # its killer is known, and was not the system's
+        return ended.model_copy(update={"detail": "It was ended by force, without saving."})
+    return ended
 
 
 def _interrupted(exit_code: int | None, log_tail: str) -> RunInterrupted:

@@ -30,7 +30,13 @@ from training_backend import (
     runs,
 )
 from training_backend.checkpoints import Checkpoint
-from training_backend.child_process import choose_card, detach, redirect_output, set_environment
+from training_backend.child_process import (
+    choose_card,
+    detach,
+    redirect_output,
+    set_environment,
+    stop_when_told,
+)
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
 from training_backend.journal import JournalWriter
@@ -174,7 +180,7 @@ def _work(run: Run, feed: Any) -> int:
     except Timeout:
         print(f"Another worker has {run.id}; process {os.getpid()} leaves it alone.", flush=True)
         return 1
-    with held:
+    with held, stop_when_told(lambda: run.request("stop")):
         run.claim()
         resume_from = checkpoints.newest_verified(run.checkpoints)
         known = run.events()

@@ -20,6 +20,7 @@ pytestmark = [
 
 QUICK: tuple[Fault, ...] = (
     worker_faults.segmentation_fault,
+    worker_faults.told_to_end_by_the_system,
     worker_faults.loss_that_is_no_number,
     worker_faults.card_out_of_memory,
     worker_faults.stop_while_saving,

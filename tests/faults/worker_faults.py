@@ -73,8 +73,58 @@ def hang(lab: Lab) -> str:
     expect(run.is_alive(), "a worker that hangs counts as gone")
     launch.kill(run)
     end = attempt.wait()
-    expect(isinstance(end, RunInterrupted), f"ended as {end}")
+    expect(isinstance(end, RunInterrupted) and "force" in end.detail, f"ended as {end}")
     lab.nothing_lost(run)
+    return sentence(end)
+
+
+def told_to_end_by_the_system(lab: Lab) -> str:
+    """SIGTERM, as at the end of a session: it saves and stops."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(5)
+    attempt.signal(signal.SIGTERM)
+    end = attempt.wait()
+    expect(isinstance(end, RunStopped) and end.checkpoint is not None, f"ended as {end}")
+    expect(newest_sound(run) == end.step, "it did not save where it stopped")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def told_twice_to_end(lab: Lab) -> str:
+    """The second SIGTERM does not wait for a step that takes a minute."""
+    run = lab.create()
+    attempt = lab.start(run, lab.at_step(5, "import time; print('asleep'); time.sleep(60)"))
+    attempt.until(lambda _: "asleep" in run.log_tail())
+    began = time.monotonic()
+    attempt.signal(signal.SIGTERM)
+    while not run.requested("stop") and time.monotonic() - began < 20:
+        time.sleep(0.01)
+    attempt.signal(signal.SIGTERM)
+    end = attempt.wait()
+    expect(isinstance(end, RunInterrupted) and "SIGTERM" in end.detail, f"ended as {end}")
+    expect(time.monotonic() - began < 30, "it waited for the step")
+    run.clear_requests()  # as whoever starts a worker does
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
+def computer_asleep(lab: Lab) -> str:
+    """Everything stands still for three seconds (SIGSTOP, SIGCONT), then goes on."""
+    run = lab.create()
+    attempt = lab.start(run)
+    attempt.until_step(5)
+    attempt.signal(signal.SIGSTOP)
+    time.sleep(3)
+    expect(run.is_alive(), "a worker that sleeps counts as gone")
+    attempt.signal(signal.SIGCONT)
+    end = attempt.wait()
+    events = run.events()
+    elapsed = [e.elapsed for e in events]
+    expect(elapsed == sorted(elapsed), "durations run backwards")
+    left = [e.seconds_left for e in events if isinstance(e, MetricsLogged)]
+    expect(all(s is None or 0 <= s < 60 for s in left), f"an absurd time left: {left}")
+    lab.equals_undisturbed(run)
     return sentence(end)
 
 
