@@ -64,7 +64,7 @@ class Requests:
 
     def pending(self) -> list[Kind]:
         """What has been asked and is not done."""
-        plain: tuple[Request, ...] = ("stop", "checkpoint", "pause")
+        plain: tuple[Literal["stop", "checkpoint", "pause"], ...] = ("stop", "checkpoint", "pause")
         found: list[Kind] = [what for what in plain if self.is_asked(what)]
         return [*found, "question"] if self.questions() else found
 
