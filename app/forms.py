@@ -183,6 +183,10 @@ class FormRow(QObject):
                     self.input.setText(text)
         self.input.blockSignals(blocked)
 
+    def show_note(self, note: str) -> None:
+        """Say what is true of the field at this moment instead of its help, or with "" its help."""
+        self.help.setText(note or QCoreApplication.translate("job", self.spec.help))
+
     def show_error(self, message: str) -> None:
         """Say what is wrong, or with "" that nothing is."""
         self.error.show_error(self._in_plain_words(message) if message else "")

@@ -59,8 +59,7 @@ class EvaluationSection(Section):
     held_out_fraction: float = field(
         0.0,
         "Held-out share",
-        "Share of the rows that is not trained on but used to test. 0.05 is a good choice. A test "
-        "file of its own goes before it.",
+        "Share of the rows kept back for tests; 0.05 is 5 %. Not used with a test file.",
         ge=0.0,
         le=0.5,
     )

@@ -16,8 +16,7 @@ class QuantizationSection(Section):
     load_in_4bit: bool = field(
         True,
         "Load in 4-bit (QLoRA)",
-        "Holds the base model in 4 bits: about a quarter of the memory, a little slower. "
-        "Off is LoRA on the 16-bit model.",
+        "The base model in a quarter of its memory, a little slower. Off: 16-bit LoRA.",
     )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = field(
         "nf4",
@@ -209,7 +208,7 @@ class TrainingSection(Section):
     learning_rate: float = field(
         2e-4,
         "Learning rate",
-        "How far each step goes. 2e-4 suits LoRA; a small model and a new style take up to 1e-3.",
+        "How far each step goes. 2e-4 suits LoRA; small models take up to 1e-3.",
         aliases=("lr",),
         gt=0,
         le=1.0,

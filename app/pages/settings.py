@@ -290,6 +290,7 @@ class SettingsPage(QWidget):
             )
         else:
             self._effective.setText("–")
+        self._show_steps()
         quantised = bool(self._draft.value("quantization.load_in_4bit"))
         for field, row in self._form.rows.items():
             if field.startswith("quantization.bnb_"):
@@ -302,6 +303,15 @@ class SettingsPage(QWidget):
         beta.set_enabled(self._draft.value("training.objective") == "dpo")
         every = self._form.rows["training.activation_checkpointing_every_n_layers"]
         every.set_enabled(bool(self._draft.value("training.activation_checkpointing")))
+
+    def _show_steps(self) -> None:
+        """A number of steps makes the epochs mean nothing; that stands folded away below."""
+        steps = self._draft.value("training.max_steps")
+        note = self.tr("Not used: the run ends after {count} steps (Advanced, Stop after steps).")
+        ends = isinstance(steps, int) and steps > 0
+        self._form.rows["training.num_train_epochs"].show_note(
+            note.format(count=integer(steps)) if ends else ""
+        )
 
     def _check(self) -> None:
         problems = {**self._outside, **problems_of(self._draft)}

@@ -50,6 +50,24 @@ def choose(page: SettingsPage, title: str) -> None:
     preset(page).activated.emit(index)
 
 
+def test_each_basic_setting_is_explained_in_one_line(page: SettingsPage) -> None:
+    rows = [row for row in page._form.rows.values() if not row.spec.advanced]
+    assert len(rows) == 8
+    for row in rows:
+        line = row.help.fontMetrics().horizontalAdvance(row.help.text())
+        assert 0 < line <= row.help.width(), row.spec.field
+
+
+def test_epochs_say_that_a_number_of_steps_goes_before_them(
+    page: SettingsPage, draft: JobDraft
+) -> None:
+    help_label = page._form.rows["training.num_train_epochs"].help
+    draft.set_value("training.max_steps", 1200)
+    assert "1,200 steps" in help_label.text()
+    draft.set_value("training.max_steps", -1)
+    assert help_label.text() == "How often the whole data is gone through."
+
+
 def test_a_preset_is_chosen_and_taken_back_in_one_step(page: SettingsPage, draft: JobDraft) -> None:
     assert preset(page).currentText() == "Quick demo"  # as the program starts
     before = draft.document()
