@@ -189,7 +189,7 @@ class FormRow(QObject):
 
     def show_error(self, message: str) -> None:
         """Say what is wrong, or with "" that nothing is."""
-        self.error.show_error(self._in_plain_words(message) if message else "")
+        self.error.show_error(in_plain_words(self.spec, message) if message else "")
         self.help.setVisible(not message)
         if bool(self.input.property("invalid")) != bool(message):
             self.input.setProperty("invalid", bool(message))
@@ -240,21 +240,6 @@ class FormRow(QObject):
     def _report(self, value: Any) -> None:
         self.edited.emit(self.spec.field, value)
 
-    def _in_plain_words(self, message: str) -> str:
-        """A sentence for a number out of bounds; job.py's own words for anything else."""
-        spec = self.spec
-        if spec.kind not in ("whole", "number") or "input should be" not in message:
-            return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")
-        kind = self.tr("Give a whole number") if spec.kind == "whole" else self.tr("Give a number")
-        low, high = _shown(spec.minimum), _shown(spec.maximum)
-        if low and high and spec.above:
-            return self.tr("{kind} above {low} and up to {high}.").format(
-                kind=kind, low=low, high=high
-            )
-        if low and high:
-            return self.tr("{kind} from {low} to {high}.").format(kind=kind, low=low, high=high)
-        return f"{kind}."
-
 
 class Form(QObject):
     """Rows for some fields of a draft, kept equal to it in both directions."""
@@ -276,6 +261,19 @@ class Form(QObject):
     def _on_changed(self, field: str) -> None:
         if field in self.rows:
             self.rows[field].show_value(self._draft.value(field))
+
+
+def in_plain_words(spec: FieldSpec, message: str) -> str:
+    """A sentence for a number out of bounds; job.py's own words for anything else."""
+    if spec.kind not in ("whole", "number") or "input should be" not in message:
+        return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")
+    kind = _tr("Give a whole number") if spec.kind == "whole" else _tr("Give a number")
+    low, high = _shown(spec.minimum), _shown(spec.maximum)
+    if low and high and spec.above:
+        return _tr("{kind} above {low} and up to {high}.").format(kind=kind, low=low, high=high)
+    if low and high:
+        return _tr("{kind} from {low} to {high}.").format(kind=kind, low=low, high=high)
+    return f"{kind}."
 
 
 def form_grid() -> QGridLayout:
@@ -320,3 +318,7 @@ def _shown(limit: float | None) -> str:
         return ""
     whole = float(limit).is_integer()
     return integer(int(limit)) if whole else f"{limit:g}"
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("FormRow", text)

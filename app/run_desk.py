@@ -226,6 +226,7 @@ class RunDesk(QObject):
         """Show a run that was asked for; one from the queue does not take a page away."""
         page = cast("TrainPage", self._window.page("navTrain"))
         before, self._newest = self._newest, run
+        self._show_progress(self.tr("starting"))
         if not self._queue.is_own(run):
             self.open_run(run)
         elif page.run() in (None, before):

@@ -60,7 +60,7 @@ class RunsModel(QAbstractTableModel):
         if role != Qt.ItemDataRole.DisplayRole:
             return None
         return (
-            _tr("Name"), _tr("State"), _tr("Started"), _tr("Model"), _tr("Data"), _tr("Steps"),
+            _tr("Name"), _tr("State"), _tr("Created"), _tr("Model"), _tr("Data"), _tr("Steps"),
             _tr("Loss"),
         )[section]  # fmt: skip
 

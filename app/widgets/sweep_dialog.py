@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QDialog, QHBoxLayout, QHeaderView, QVBoxLayout, QW
 
 from app import theme
 from app.background import run_in_background
+from app.forms import in_plain_words, specs
 from app.i18n import explain
 from app.widgets import figures, memory_words
 from app.widgets.card import (
@@ -129,7 +130,7 @@ class SweepDialog(QDialog):
             known = {axis.field for axis in axes}
             for problem in error.problems:
                 at = problem.field if problem.field in known else axes[0].field
-                problems.setdefault(at, []).append(_sentence(problem.message))
+                problems.setdefault(at, []).append(_in_plain_words(at, problem.message))
         except UserError as error:
             trouble = explain(error)
         for edit in self._axes:
@@ -208,8 +209,8 @@ class SweepDialog(QDialog):
         outer.addWidget(page_title(self.windowTitle()))
         outer.addWidget(
             secondary_label(
-                self.tr("Each value becomes a run of its own. They follow one another unattended "
-                "and are compared at the end."),
+                self.tr("Each value becomes a run of its own. They follow one another unattended; "
+                "Compare this sweep on the Runs page then shows them side by side."),
                 wrap=True,
             )
         )  # fmt: skip
@@ -267,5 +268,11 @@ def _estimate(job: TrainingJob, device: Device) -> Estimate | None:
         return None
 
 
-def _sentence(message: str) -> str:
-    return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")
+def _in_plain_words(field: str, message: str) -> str:
+    """As beside the field on the Settings page, led by the value that cannot be."""
+    spec = next((spec for spec in specs() if spec.field == field), None)
+    if spec is None:  # the number of rows stands on the Data page
+        return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")
+    value, _, _ = message.partition(":")
+    words = in_plain_words(spec, message)
+    return words if "input should be" not in message else f"{value}: {words}"
