@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QLineEdit, QVBoxLayout, QWidget
 
 from app.background import run_in_background
 from app.i18n import explain
 from app.widgets.card import (
     ErrorLabel,
     PrimaryButton,
-    SecondaryButton,
     page_title,
     secondary_label,
 )
+from app.widgets.dialog_foot import dialog_foot
 from training_backend.presets import LONGEST_TITLE
 
 
@@ -66,18 +66,10 @@ class PresetDialog(QDialog):
         column.addWidget(self._edit)
         self._error = ErrorLabel("error_presetName")
         column.addWidget(self._error)
-        cancel = SecondaryButton(self.tr("Cancel"))
-        cancel.clicked.connect(self.reject)
         self._save = PrimaryButton("")
         self._save.setObjectName("presetSave")
-        self._save.setDefault(True)
         self._save.clicked.connect(self._try)
-        foot = QHBoxLayout()
-        foot.setSpacing(12)
-        foot.addStretch(1)
-        foot.addWidget(cancel)
-        foot.addWidget(self._save)
-        column.addLayout(foot)
+        column.addLayout(dialog_foot(self, self._save))
         self._on_text()
 
     def _name(self) -> str:

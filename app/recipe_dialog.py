@@ -20,11 +20,11 @@ from app.widgets import figures, setting_words, wording
 from app.widgets.card import (
     ElidedLabel,
     PrimaryButton,
-    SecondaryButton,
     page_title,
     plain_label,
     secondary_label,
 )
+from app.widgets.dialog_foot import dialog_foot
 from training_backend.recipes import PARTS, Change, Part, Recipe
 
 INDENT = 28
@@ -117,19 +117,11 @@ class RecipeDialog(QDialog):
         return notes
 
     def _foot(self) -> QHBoxLayout:
-        foot = QHBoxLayout()
-        foot.setSpacing(12)
-        foot.addWidget(secondary_label(self.tr("Ctrl+Z takes it back in one step.")))
-        foot.addStretch(1)
-        close = SecondaryButton(self.tr("Cancel"))
-        close.clicked.connect(self.reject)
         self._apply = PrimaryButton("")
         self._apply.setObjectName("recipeApply")
-        self._apply.setDefault(True)
         self._apply.clicked.connect(self._choose)
-        foot.addWidget(close)
-        foot.addWidget(self._apply)
-        return foot
+        note = secondary_label(self.tr("Ctrl+Z takes it back in one step."))
+        return dialog_foot(self, self._apply, note)
 
     def _picked(self) -> list[Change]:
         return [change for change in self._changes if self._boxes[change.part].isChecked()]

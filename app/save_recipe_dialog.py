@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QRadioButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QRadioButton, QVBoxLayout, QWidget
 
 from app.background import run_in_background
 from app.i18n import explain
@@ -14,10 +14,10 @@ from app.widgets.card import (
     ElidedLabel,
     ErrorLabel,
     PrimaryButton,
-    SecondaryButton,
     page_title,
     secondary_label,
 )
+from app.widgets.dialog_foot import dialog_foot
 from training_backend import recipes
 from training_backend.job import TrainingJob
 
@@ -61,19 +61,11 @@ class SaveRecipeDialog(QDialog):
         self._error = ErrorLabel("saveRecipeProblem")
         column.addWidget(self._error)
         column.addSpacing(16)
-        cancel = SecondaryButton(self.tr("Cancel"))
-        cancel.clicked.connect(self.reject)
         self._save = PrimaryButton(self.tr("Save…"))
         self._save.setObjectName("saveRecipe")
-        self._save.setDefault(True)
         self._save.clicked.connect(self._choose)
         self._share.toggled.connect(self._update)
-        foot = QHBoxLayout()
-        foot.setSpacing(12)
-        foot.addStretch(1)
-        foot.addWidget(cancel)
-        foot.addWidget(self._save)
-        column.addLayout(foot)
+        column.addLayout(dialog_foot(self, self._save))
         # Whether a name is a folder or an id is seen on the disk.
         run_in_background(
             lambda: recipes.shareable(job),

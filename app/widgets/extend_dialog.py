@@ -8,11 +8,11 @@ from PySide6.QtWidgets import QDialog, QHBoxLayout, QVBoxLayout, QWidget
 from app.widgets import figures
 from app.widgets.card import (
     PrimaryButton,
-    SecondaryButton,
     page_title,
     plain_label,
     secondary_label,
 )
+from app.widgets.dialog_foot import dialog_foot
 from app.widgets.inputs import NumberEdit
 from training_backend.errors import UserError
 from training_backend.extend import CONSTANT, Reached, longer
@@ -104,19 +104,11 @@ class ExtendDialog(QDialog):
         return "\n\n".join(parts)
 
     def _buttons(self) -> QHBoxLayout:
-        cancel = SecondaryButton(self.tr("Cancel"))
-        cancel.clicked.connect(self.reject)
         self._go = PrimaryButton(self.tr("Train longer"))
         self._go.setObjectName("extendStartButton")
         self._go.setProperty("primary", True)
-        self._go.setDefault(True)
         self._go.clicked.connect(self._choose)
-        row = QHBoxLayout()
-        row.setSpacing(8)
-        row.addStretch(1)
-        row.addWidget(cancel)
-        row.addWidget(self._go)
-        return row
+        return dialog_foot(self, self._go)
 
     def _show(self) -> None:
         """What the number adds, or what is wrong with it."""

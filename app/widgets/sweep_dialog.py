@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QStandardItem, QStandardItemModel
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QHeaderView, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QHeaderView, QVBoxLayout, QWidget
 
 from app import theme
 from app.background import run_in_background
@@ -17,11 +17,11 @@ from app.widgets.card import (
     ErrorLabel,
     PrimaryButton,
     QuietButton,
-    SecondaryButton,
     page_title,
     plain_label,
     secondary_label,
 )
+from app.widgets.dialog_foot import dialog_foot
 from app.widgets.list_table import ListTable
 from app.widgets.values_edit import AxisEdit
 from training_backend import run_times, sweeps, vram
@@ -239,18 +239,10 @@ class SweepDialog(QDialog):
         self._notes = secondary_label(wrap=True)
         outer.addWidget(self._notes)
         self._total = plain_label(wrap=True)
-        foot = QHBoxLayout()
-        foot.setSpacing(16)
-        foot.addWidget(self._total, 1)
-        cancel = SecondaryButton(self.tr("Cancel"))
-        cancel.clicked.connect(self.reject)
-        foot.addWidget(cancel)
         self._start = PrimaryButton(self.tr("Start"))
         self._start.setObjectName("startSweepButton")
-        self._start.setDefault(True)
         self._start.clicked.connect(self._accept)
-        foot.addWidget(self._start)
-        outer.addLayout(foot)
+        outer.addLayout(dialog_foot(self, self._start, self._total))
 
 
 def costs_of(jobs: list[TrainingJob], device: Device | None) -> list[Cost]:

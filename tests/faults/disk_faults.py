@@ -323,11 +323,7 @@ def _settled(run: Run) -> Event:
 
 def torn_journal(lab: Lab) -> str:
     """Cut at every byte of its last kilobyte, the history can be read and gone on with."""
-    run = lab.create()
-    attempt = lab.start(run)
-    attempt.until_step(8)
-    attempt.signal(signal.SIGKILL)
-    attempt.wait()
+    run = lab.killed(8)
     journal = run.folder / "events.jsonl"
     whole = journal.read_bytes()
     for length in range(len(whole) - 1_000, len(whole)):
@@ -348,11 +344,7 @@ def torn_journal(lab: Lab) -> str:
 
 def garbage_in_the_journal(lab: Lab) -> str:
     """Events that are huge, of a wrong type or no text at all are passed over."""
-    run = lab.create()
-    attempt = lab.start(run)
-    attempt.until_step(5)
-    attempt.signal(signal.SIGKILL)
-    attempt.wait()
+    run = lab.killed(5)
     count = len(run.events())
     with (run.folder / "events.jsonl").open("ab") as file:
         file.write(b'{"type": "Nonsense"}\n[1, 2]\n\x00\xff\xfe\n')

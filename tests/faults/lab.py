@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -204,6 +205,15 @@ class Lab:
         """A new run from its start to its end."""
         run = self.create(**sections)
         return run, self.start(run, setup).wait()
+
+    def killed(self, step: int) -> Run:
+        """A run whose worker was killed after so many steps."""
+        run = self.create()
+        attempt = self.start(run)
+        attempt.until_step(step)
+        attempt.signal(signal.SIGKILL)
+        attempt.wait()
+        return run
 
     def at_step(self, step: int, code: str) -> str:
         """Setup that runs one line of code at the end of a step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from pathlib import Path
 
 from tests.faults.disk_faults import NotHere
 from tests.faults.lab import Lab, expect, sentence
@@ -14,42 +15,29 @@ from training_backend.protocol import RunCompleted, RunFailed
 from training_backend.runs import Run
 
 
-def _interrupted(lab: Lab) -> Run:
-    run = lab.create()
-    attempt = lab.start(run)
-    attempt.until_step(7)
-    attempt.signal(signal.SIGKILL)
-    attempt.wait()
-    return run
-
-
 def base_model_deleted(lab: Lab) -> str:
-    run = _interrupted(lab)
-    aside = lab.model.rename(lab.folder / "model aside")
-    try:
-        end = lab.start(run).wait()
-        expect(isinstance(end, RunFailed), f"ended as {end}")
-    finally:
-        aside.rename(lab.model)
-    lab.nothing_lost(run)
-    return sentence(end)
+    return _gone_for_a_while(lab, lab.model)
 
 
 def data_deleted(lab: Lab) -> str:
-    run = _interrupted(lab)
-    aside = lab.data.rename(lab.folder / "rows aside.jsonl")
+    return _gone_for_a_while(lab, lab.data)
+
+
+def _gone_for_a_while(lab: Lab, path: Path) -> str:
+    run = lab.killed(7)
+    aside = path.rename(lab.folder / "aside")
     try:
         end = lab.start(run).wait()
         expect(isinstance(end, RunFailed), f"ended as {end}")
     finally:
-        aside.rename(lab.data)
+        aside.rename(path)
     lab.nothing_lost(run)
     return sentence(end)
 
 
 def data_changed(lab: Lab) -> str:
     """It says so, goes on with the old data when that is back, and with the new when told to."""
-    run, other = _interrupted(lab), _interrupted(lab)
+    run, other = lab.killed(7), lab.killed(7)
     before = lab.data.read_text(encoding="utf-8")
     try:
         lab.data.write_text(before.replace("What is 3", "What was 3"), encoding="utf-8")
@@ -66,7 +54,7 @@ def data_changed(lab: Lab) -> str:
 
 
 def base_model_changed(lab: Lab) -> str:
-    run = _interrupted(lab)
+    run = lab.killed(7)
     weights = lab.model / "model.safetensors"
     before = weights.read_bytes()
     try:

@@ -47,14 +47,11 @@ def segmentation_fault(lab: Lab) -> str:
 
 def ended_by_the_system_for_memory(lab: Lab) -> str:
     """Simulated: the system's killer sends SIGKILL too."""
-    run = lab.create()
-    attempt = lab.start(run)
-    attempt.until_step(5)
-    attempt.signal(signal.SIGKILL)
-    end = attempt.wait()
-    expect("ran out of memory" in sentence(end), "memory is not named as a cause")
+    run = lab.killed(5)
+    told = sentence(run.events()[-1])
+    expect("ran out of memory" in told, "memory is not named as a cause")
     lab.nothing_lost(run)
-    return sentence(end)
+    return told
 
 
 def exit_in_the_midst(lab: Lab) -> str:
@@ -131,33 +128,29 @@ def computer_asleep(lab: Lab) -> str:
 def loss_that_is_no_number(lab: Lab) -> str:
     """A weight of the adapter becomes NaN: the checkpoint before is kept."""
     plant = "next(p for p in model.parameters() if p.requires_grad).data[0, 0] = float('nan')"
-    run, end = lab.train(lab.at_step(5, plant))
-    expect(isinstance(end, RunFailed) and end.code == "loss_not_finite", f"ended as {end}")
-    expect(newest_sound(run) == 4, "the last finite checkpoint is not the newest")
-    lab.nothing_lost(run)
-    return sentence(end)
+    return _fails(lab, plant, "loss_not_finite")
 
 
 def card_out_of_memory(lab: Lab) -> str:
     """PyTorch's own error, raised in a real step."""
-    setup = lab.at_step(5, "import torch; raise torch.OutOfMemoryError('CUDA out of memory.')")
-    run, end = lab.train(setup)
-    expect(isinstance(end, RunFailed) and end.code == "out_of_vram", f"ended as {end}")
-    lab.nothing_lost(run)
-    return sentence(end)
+    return _fails(
+        lab, "import torch; raise torch.OutOfMemoryError('CUDA out of memory.')", "out_of_vram"
+    )
 
 
 def computer_out_of_memory(lab: Lab) -> str:
-    run, end = lab.train(lab.at_step(5, "raise MemoryError"))
-    expect(isinstance(end, RunFailed) and end.code == "out_of_ram", f"ended as {end}")
-    lab.nothing_lost(run)
-    return sentence(end)
+    return _fails(lab, "raise MemoryError", "out_of_ram")
 
 
 def error_of_the_card(lab: Lab) -> str:
-    setup = lab.at_step(5, "raise RuntimeError('CUDA error: an illegal memory access')")
-    run, end = lab.train(setup)
-    expect(isinstance(end, RunFailed) and end.code == "card_error", f"ended as {end}")
+    return _fails(lab, "raise RuntimeError('CUDA error: an illegal memory access')", "card_error")
+
+
+def _fails(lab: Lab, plant: str, code: str) -> str:
+    """In step 5; the newest checkpoint is the one before, of the test at step 4."""
+    run, end = lab.train(lab.at_step(5, plant))
+    expect(isinstance(end, RunFailed) and end.code == code, f"ended as {end}")
+    expect(newest_sound(run) == 4, "the last sound checkpoint is not the newest")
     lab.nothing_lost(run)
     return sentence(end)
 
