@@ -51,7 +51,9 @@ def _run(application: type, options: argparse.Namespace) -> int:
 
     from app import background, i18n, theme
     from app.demo_tour import DemoTour
+    from app.end_signals import EndSignals
     from app.error_dialog import install_excepthook
+    from app.icon import sign
     from app.main_window import MainWindow
     from app.one_window import OneWindow, bring_to_front
     from app.settings import Settings
@@ -78,10 +80,15 @@ def _run(application: type, options: argparse.Namespace) -> int:
     if options.theme:
         settings.set_theme(options.theme)
     theme.apply(app, settings.theme())
+    app.setWindowIcon(sign())
     window = MainWindow(settings)
     # Qt's own quitting after the last window is lost when the window closes while its pages
-    # are still being built.
+    # are still being built, and would end a window that is hidden in the tray.
+    app.setQuitOnLastWindowClosed(False)
     window.closed.connect(app.quit, Qt.ConnectionType.QueuedConnection)
+    app.commitDataRequest.connect(window.closing.end_of_session)
+    signals = EndSignals()
+    signals.asked.connect(window.closing.end)
     only.show_requested.connect(lambda: bring_to_front(window))
     window.show()
     if options.demo:

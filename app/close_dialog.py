@@ -9,33 +9,46 @@ from PySide6.QtWidgets import QWidget
 
 from app.question import Role, ask
 
+NAME = "closeDialog"
+
 
 def ask_about_training(
-    parent: QWidget, waiting: int, on_stop: Callable[[], None], on_keep: Callable[[], None]
+    parent: QWidget,
+    waiting: int,
+    has_tray: bool,
+    on_stop: Callable[[], None],
+    on_keep: Callable[[], None],
 ) -> None:
     """Ask, without blocking; cancelling calls neither.
 
     Args:
         waiting: how many runs are in the queue.
+        has_tray: whether the window can go to the tray; it is minimised otherwise.
     """
 
     def tr(text: str) -> str:
         return QCoreApplication.translate("CloseDialog", text)
 
-    details = tr(
-        "It can be stopped now and go on later from where it was, or carry on without the "
-        "window. The next start of Lorasmith finds it again."
+    if has_tray:
+        keep = tr("Keep training in the tray")
+        kept = tr("In the tray, training goes on without the window. A click on the icon shows it.")
+    else:
+        keep = tr("Keep training, minimised")
+        kept = tr("Minimised, training goes on; this desktop has no tray to hide the window in.")
+    stopped = tr(
+        "Stopped, the run can go on later from where it was; Lorasmith closes once it is saved."
     )
     if waiting:
-        details += " " + tr("Runs in the queue wait until then: without the window none starts.")
+        kept += " " + tr("The queue goes on, too.")
+        stopped += " " + tr("The queue waits for your return.")
     ask(
         parent,
-        "closeDialog",
+        NAME,
         tr("Training is under way"),
-        details,
+        f"{kept}\n\n{stopped}",
         [
-            (tr("Stop and save"), Role.AcceptRole, on_stop),
-            (tr("Keep training in the background"), Role.DestructiveRole, on_keep),
+            (keep, Role.AcceptRole, on_keep),
+            (tr("Stop and save"), Role.DestructiveRole, on_stop),
         ],
-        tr("Cancel"),
+        tr("Stay open"),
     )

@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from PySide6.QtCore import QEvent, QTimer, Signal
-from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWidget, QWidget
 
 from app import theme
 from app.away import Away
 from app.background import run_in_background
+from app.closing import Closing
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.i18n import integer, size
@@ -27,6 +28,7 @@ from app.recipe_desk import RecipeDesk
 from app.run_controller import RunController
 from app.run_desk import RunDesk, page_of
 from app.settings import Settings
+from app.tray import Tray
 from app.widgets import memory_words
 from app.widgets.sidebar import Sidebar
 from training_backend import adapters, preferences, runs
@@ -65,13 +67,15 @@ class MainWindow(QMainWindow):
         self.exports = RunController(self)
         self.queue = QueueController(self.training, self)
         self.awake = KeepAwake(self.training, self.queue, self)
-        self.notifier = Notifier(self, self.settings)
+        self.tray = Tray(self)
+        self.notifier = Notifier(self, self.settings, self.tray)
         self.away = Away(self.queue, self.notifier, self.settings, self)
         self.probe = ProbeController(self.training, self)
         self.helper = HelperClient(self)
         self._smoothing_boxes: list[SmoothingBox] = []
         self.estimator = MemoryEstimator(self.draft, self.helper, self)
         self.desk = RunDesk(self)
+        self.closing = Closing(self)
         self.recipes = RecipeDesk(self.draft, self)
         self.recipes.applied.connect(self._show_field)
         self._painted = False
@@ -402,18 +406,26 @@ class MainWindow(QMainWindow):
 
     # ------------------------------------------------------------------------------- closing
 
-    def closeEvent(self, event: QCloseEvent) -> None:
-        if not self.desk.may_close():
-            event.ignore()
-            return
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.tray.leave()
+
+    def remember(self) -> None:
+        """Keep what the next start begins with."""
         self.away.dismiss()  # what was to be told is on the Runs page
         self.settings.set_geometry(self.saveGeometry())
         self.settings.set_draft(self.draft.document())
         self.settings.flush()
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        if not self.closing.may_close():
+            event.ignore()
+            return
+        self.remember()
         cast("ModelPage", self.page("navModel")).shutdown()
         self.queue.shutdown()
         self.awake.shutdown()
-        self.notifier.clear()
+        self.tray.leave()
         self.training.shutdown()
         self.exports.shutdown()
         self.probe.shutdown()

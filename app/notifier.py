@@ -1,7 +1,7 @@
 """Tells the desktop that training has ended, while the person works in another window.
 
 On Linux through the desktop's own notifications (org.freedesktop.Notifications), elsewhere
-through a tray icon that is there only meanwhile. Where neither is to be had the taskbar entry
+through the tray. Where neither is to be had the taskbar entry
 asks for attention, as it does in any case.
 """
 
@@ -11,27 +11,24 @@ import html
 import sys
 from typing import Any
 
-from PySide6.QtCore import QObject, QTimer
-from PySide6.QtWidgets import QApplication, QStyle, QSystemTrayIcon, QWidget
+from PySide6.QtCore import QObject
+from PySide6.QtWidgets import QApplication, QWidget
 
 from app.background import run_in_background
-from app.one_window import bring_to_front
 from app.settings import Settings
+from app.tray import SHOWN_MILLISECONDS, Tray
 
-SHOWN_MILLISECONDS = 15_000
 ANSWER_SECONDS = 3.0
 
 
 class Notifier(QObject):
     """Speaks for `window`, and only while none of the program's windows is the active one."""
 
-    def __init__(self, window: QWidget, settings: Settings) -> None:
+    def __init__(self, window: QWidget, settings: Settings, tray: Tray) -> None:
         super().__init__(window)
         self._window = window
         self._settings = settings
-        self._tray: QSystemTrayIcon | None = None
-        self._over = QTimer(self, singleShot=True, interval=SHOWN_MILLISECONDS)
-        self._over.timeout.connect(self.clear)
+        self._tray = tray
 
     def tell(self, title: str, text: str) -> None:
         """Show a short notice in plain text, if it is wanted and the person is elsewhere."""
@@ -42,30 +39,8 @@ class Notifier(QObject):
             run_in_background(
                 lambda: send_to_desktop(title, text), lambda _: None, lambda _: None, self
             )
-        elif QSystemTrayIcon.isSystemTrayAvailable():
-            self._show_in_tray(title, text)
-
-    def clear(self) -> None:
-        """Take the tray icon away, if there is one."""
-        self._over.stop()
-        if self._tray is not None:
-            self._tray.hide()
-            self._tray.deleteLater()
-            self._tray = None
-
-    def _show_in_tray(self, title: str, text: str) -> None:
-        self.clear()
-        style = QApplication.style()
-        sign = self._window.windowIcon()
-        if sign.isNull():
-            sign = style.standardIcon(QStyle.StandardPixmap.SP_MessageBoxInformation)
-        self._tray = QSystemTrayIcon(sign, self)
-        self._tray.messageClicked.connect(lambda: bring_to_front(self._window))
-        self._tray.show()
-        self._tray.showMessage(
-            title, text, QSystemTrayIcon.MessageIcon.Information, SHOWN_MILLISECONDS
-        )
-        self._over.start()
+        elif self._tray.is_available():
+            self._tray.tell(title, text)
 
 
 def send_to_desktop(title: str, text: str) -> None:

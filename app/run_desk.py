@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from PySide6.QtCore import QObject
 
 from app.background import run_in_background
-from app.close_dialog import ask_about_training
 from app.i18n import explain, integer
 from app.question import Role, ask
 from app.start_dialog import ask_about_memory, ask_about_queue
-from app.widgets import memory_words, wording
+from app.widgets import figures, memory_words, wording
 from training_backend import extend, inputs, journal, run_queue
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob, TrainingJob
@@ -53,8 +52,6 @@ class RunDesk(QObject):
         self._exports = window.exports
         self._newest: Run | None = None
         self._progress = ""
-        self._may_close = False
-        self._close_when_ended = False
         self._training.event_arrived.connect(self._on_event)
         self._training.run_opened.connect(self._on_opened)
         self._training.run_ended.connect(self._on_run_ended)
@@ -168,6 +165,11 @@ class RunDesk(QObject):
             self.tr("Cancel"),
         )
 
+    def stop(self) -> None:
+        """Have the run under way save and stop; the Train page says so."""
+        cast("TrainPage", self._window.page("navTrain")).show_stopping()
+        self._training.stop()
+
     def ask_to_extend(self, run: Run) -> None:
         """Ask by how much an ended run is to go on, and let it."""
         run_in_background(
@@ -248,8 +250,8 @@ class RunDesk(QObject):
             if page.isVisible():
                 page.show_problems([Problem("", text)] if text else [])
 
-    def _show_progress(self, text: str) -> None:
-        """How training goes, in the sidebar, and how many wait."""
+    def _show_progress(self, text: str, left: str = "") -> None:
+        """How training goes, in the sidebar, and how many wait; in the tray how long it takes."""
         self._progress = text
         waiting = len(self._queue.state.entries)
         more = self.tr("{count} waiting").format(count=integer(waiting)) if waiting else ""
@@ -257,13 +259,16 @@ class RunDesk(QObject):
             text = self.tr("queue paused")
         shown = ", ".join(part for part in (text, more) if part)
         self._window.sidebar.set_detail("navTrain", shown or self.tr("not started"))
+        self._window.tray.set_status(", ".join(part for part in (text, left, more) if part))
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case MetricsLogged(step=step, total_steps=total):
+            case MetricsLogged(step=step, total_steps=total, seconds_left=seconds):
                 text = self.tr("step {step} of {total}")
                 text = text.format(step=integer(step), total=integer(total))
-                self._show_progress(text)
+                left = self.tr("about {time} left")
+                left = left.format(time=figures.duration(seconds)) if seconds is not None else ""
+                self._show_progress(text, left)
             case PhaseChanged(phase=phase):
                 self._show_progress(wording.phase_title(phase).lower())
 
@@ -275,8 +280,7 @@ class RunDesk(QObject):
             "RunInterrupted": self.tr("interrupted"),
         }
         self._show_progress(states[terminal.type] if terminal else "")
-        if self._close_when_ended:
-            self._close_now()
+        if self._window.closing.is_quitting():
             return
         if self._window.is_built("navRuns"):
             cast("RunsPage", self._window.page("navRuns")).refresh()
@@ -340,25 +344,6 @@ class RunDesk(QObject):
             lambda _: None,  # the run's own page says what is wrong with it
             self,
         )
-
-    # ------------------------------------------------------------------------------------- closing
-
-    def may_close(self) -> bool:
-        """Whether the window may close now; asks what is to become of a run under way."""
-        if self._training.active() is None or self._may_close:
-            return True
-        waiting = len(self._queue.state.entries)
-        ask_about_training(self._window, waiting, self._stop_and_close, self._close_now)
-        return False
-
-    def _stop_and_close(self) -> None:
-        self._close_when_ended = True
-        cast("TrainPage", self._window.page("navTrain")).show_stopping()
-        self._training.stop()
-
-    def _close_now(self) -> None:
-        self._may_close = True
-        self._window.close()
 
 
 def samples_of(run: Run) -> tuple[str, list[SampleGenerated], int | None]:

@@ -61,8 +61,7 @@ def window(
     made.show()
     qtbot.waitUntil(lambda: made.findChild(Plot, "vramChart") is not None, timeout=20_000)
     yield made
-    made.desk._may_close = True
-    made.close()
+    made.closing.close_now()
     background.shutdown()
     made.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)

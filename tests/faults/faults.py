@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.faults import disk_faults, outside_faults, worker_faults
+from tests.faults import disk_faults, outside_faults, window_faults, worker_faults
 from tests.faults.lab import Lab
 
 Fault = Callable[[Lab], str]
@@ -53,6 +53,9 @@ ALL: tuple[Fault, ...] = (
     outside_faults.spaces_and_emoji_in_paths,
     outside_faults.decimal_comma,
     outside_faults.no_home_to_write_to,
+    window_faults.window_closed_in_each_of_three_ways,
+    window_faults.window_ended_by_the_system,
+    window_faults.two_windows,
 )
 
 

@@ -130,14 +130,14 @@ class Lab:
     def __init__(self, folder: Path, demo_model: Path) -> None:
         self.folder = folder
         self.home = folder / "home"
-        self._environment = {
+        self.environment = {
             **os.environ, "LORASMITH_HOME": str(self.home), "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }  # fmt: skip
         self.zygote = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.zygote"],
             cwd=REPOSITORY,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",

@@ -50,8 +50,7 @@ def window(qtbot: QtBot, told: list[tuple[str, str]]) -> Iterator[MainWindow]:
     made = MainWindow()
     qtbot.addWidget(made)
     yield made
-    made.desk._may_close = True
-    made.close()
+    made.closing.close_now()
 
 
 def _shown(qtbot: QtBot, window: MainWindow) -> None:

@@ -257,33 +257,6 @@ def test_choices_and_place_are_remembered(qtbot: QtBot) -> None:
     assert second.size() == first.size()
 
 
-def test_closing_asks_while_training(
-    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = runs.create(window.draft.job())
-    monkeypatch.setattr(window.training, "active", lambda: run)
-    stopped: list[bool] = []
-    monkeypatch.setattr(window.training, "stop", lambda: stopped.append(True))
-
-    def press(text: str) -> None:
-        window.close()
-        assert window.isVisible()
-        dialog = window.findChild(QMessageBox, "closeDialog")
-        next(b for b in dialog.buttons() if b.text().replace("&", "") == text).click()
-        qtbot.wait(10)
-
-    press("Cancel")
-    assert window.isVisible()
-    cast(TrainPage, window.page("navTrain")).open_run(run, live=True)
-    press("Stop and save")
-    assert stopped == [True]
-    assert window.findChild(QAbstractButton, "stopButton").text() == "Saving"
-    assert window.isVisible()  # until the run has saved
-    window.desk._close_when_ended = False
-    press("Keep training in the background")
-    assert not window.isVisible()
-
-
 def test_answers_of_a_finished_run_stand_on_the_try_it_page(
     qtbot: QtBot, window: MainWindow
 ) -> None:

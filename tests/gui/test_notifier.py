@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 from app import notifier
 from app.notifier import Notifier
 from app.settings import Settings
+from app.tray import Tray
 
 # A desktop that takes notices, in so far as a test needs one; prints what it is asked to show.
 DESKTOP = """
@@ -75,12 +76,12 @@ def test_a_desktop_that_does_not_answer_is_no_error(
     with pytest.raises(FileNotFoundError):
         notifier.send_to_desktop("Done", "text")
     if sys.platform == "linux":
-        Notifier(window, Settings()).tell("Done", "text")
+        Notifier(window, Settings(), Tray(window)).tell("Done", "text")
         qtbot.wait(100)
 
 
 def test_only_who_is_elsewhere_is_told(qtbot: QtBot, window: QWidget, told: list[str]) -> None:
-    made = Notifier(window, Settings())
+    made = Notifier(window, Settings(), Tray(window))
     window.show()
     window.activateWindow()
     qtbot.waitUntil(lambda: QApplication.activeWindow() is window)
@@ -94,22 +95,21 @@ def test_only_who_is_elsewhere_is_told(qtbot: QtBot, window: QWidget, told: list
 def test_it_can_be_turned_off(qtbot: QtBot, window: QWidget, told: list[str]) -> None:
     settings = Settings()
     settings.set_notify(False)
-    Notifier(window, Settings()).tell("unwanted", "")
+    Notifier(window, Settings(), Tray(window)).tell("unwanted", "")
     settings.set_notify(True)
-    Notifier(window, Settings()).tell("wanted", "")
+    Notifier(window, Settings(), Tray(window)).tell("wanted", "")
     qtbot.waitUntil(lambda: told == ["wanted"])
 
 
 def test_a_tray_icon_is_there_only_meanwhile(
-    window: QWidget, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, window: QWidget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(QSystemTrayIcon, "isSystemTrayAvailable", lambda: True)
-    made = Notifier(window, Settings())
+    tray = Tray(window)
+    made = Notifier(window, Settings(), tray)
     made.tell("Done", "text")
     made.tell("Done again", "text")
-    assert len([icon for icon in made.findChildren(QSystemTrayIcon) if icon.isVisible()]) <= 1
-    assert made._tray is not None
-    made.clear()
-    assert made._tray is None
-    assert not any(icon.isVisible() for icon in made.findChildren(QSystemTrayIcon))
+    assert len(tray.findChildren(QSystemTrayIcon)) == 1
+    tray._over.start(1)
+    qtbot.waitUntil(lambda: not tray.findChildren(QSystemTrayIcon), timeout=2_000)
