@@ -634,6 +634,9 @@ def test(arguments: Sequence[str]) -> int:
         else:
             say("There is no display and no xvfb-run: the windows under test stay off screen.")
             environment["QT_QPA_PLATFORM"] = "offscreen"
+    if all(argument.startswith("--") for argument in arguments) and (os.cpu_count() or 1) > 1:
+        # The whole suite: most tests wait for one core. A file's tests share what they prepare.
+        arguments = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *arguments]
     return hand_over([*prefix, str(VENV_PYTHON), "-m", "pytest", *arguments], environment)
 
 

@@ -580,8 +580,32 @@ def test_tests_stay_off_screen_where_no_virtual_screen_can_be_had(
 
     program, environment = started_by(bootstrap, monkeypatch, "test")
 
-    assert program[1:] == ["-m", "pytest"]
+    assert program[1:3] == ["-m", "pytest"]
     assert environment["QT_QPA_PLATFORM"] == "offscreen"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cores", "in_two"),
+    [
+        pytest.param((), 2, True, id="all"),
+        pytest.param(("--color=no",), 8, True, id="all, with an option"),
+        pytest.param((), 1, False, id="all on one core"),
+        pytest.param(("tests/unit",), 8, False, id="some"),
+        pytest.param(("-m", "not slow"), 8, False, id="a choice"),
+    ],
+)
+def test_the_whole_suite_runs_in_two_processes(
+    bootstrap: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    cores: int,
+    in_two: bool,
+) -> None:
+    pretend_linux(bootstrap, monkeypatch, DISPLAY=":0")
+    monkeypatch.setattr(bootstrap.os, "cpu_count", lambda: cores)
+    program, _ = started_by(bootstrap, monkeypatch, "test", *arguments)
+    assert ("-n" in program) is in_two
+    assert program[len(program) - len(arguments) :] == list(arguments)
 
 
 # -------------------------------------------------------------------------- missing libraries
