@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training_backend import journal, paths, preflight, runs
-from training_backend.errors import UserError
+from training_backend.errors import JobError, UserError
 from training_backend.files import replace, write_json_atomic
 from training_backend.job import TrainingJob
 from training_backend.journal import JournalWriter
@@ -238,7 +238,16 @@ def admit(run: Run) -> bool:
     Seconds for large data: not for a GUI thread.
     """
     try:
-        preflight.check(run.training_job())
+        job = run.training_job()
+    except UserError as error:
+        refuse(run, error)
+        return False
+    try:
+        preflight.check(job)
+    except JobError as error:  # whose sentences say what is wrong without the names of fields
+        reason = " ".join(problem.message for problem in error.problems)
+        refuse(run, UserError("not_ready", "{reason}", field=error.field, reason=reason))
+        return False
     except UserError as error:
         refuse(run, error)
         return False

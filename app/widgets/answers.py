@@ -10,7 +10,7 @@ from app import theme
 from app.models.told_answers import ToldAnswers
 from app.widgets import figures
 from app.widgets.answer_text import AnswerText
-from app.widgets.card import Card, plain_label, secondary_label
+from app.widgets.card import Card, ElidedLabel, plain_label, secondary_label
 from training_backend.protocol import SampleGenerated
 
 SLIDER_WIDTH = 220
@@ -29,7 +29,8 @@ class AnswersCard(Card):
         self._rows: dict[str, _Row] = {}
         self._kept: int | None = None
         self._chosen: int | None = None  # a step; None follows the newest
-        self._legend_words = secondary_label()
+        self._legend_words = ElidedLabel()  # gives way, so that the slider is whole in any window
+        self._legend_words.setProperty("role", "secondary")
         self.add_legend(self._legend_words)
         self._step_words = plain_label()
         self._step_words.setFont(theme.font(13, tabular=True))

@@ -130,7 +130,7 @@ class AskDialog(QDialog):
 
     def _put(self, prompt: str | None) -> None:
         self._error.show_error("")
-        self._status.setText(self.tr("Asked; the answer comes after this step."))
+        self._status.setText(self.tr("Asked; it answers between two steps."))
         self.asked.emit(prompt)
 
     def _buttons(self, own_questions: int) -> QHBoxLayout:

@@ -31,6 +31,8 @@ class ExtendDialog(QDialog):
         self.setWindowTitle(self.tr("Train longer"))
         self.setMinimumWidth(520)
         self._run = run
+        # As the run itself counts: an epoch may be many times a run of so many steps.
+        self._by_epochs = run.steps_per_epoch is not None and run.job.training.max_steps <= 0
         self._job: TrainingJob | None = None
         outer = QVBoxLayout(self)
         outer.setContentsMargins(24, 20, 24, 20)
@@ -61,7 +63,7 @@ class ExtendDialog(QDialog):
         return text
 
     def _amount_row(self) -> QHBoxLayout:
-        epochs = self._run.steps_per_epoch is not None
+        epochs = self._by_epochs
         label = self.tr("Epochs to add") if epochs else self.tr("Steps to add")
         self._amount = NumberEdit(whole=not epochs, minimum=0.1 if epochs else 1, maximum=1_000_000)
         self._amount.setObjectName("extendAmount")
@@ -116,7 +118,7 @@ class ExtendDialog(QDialog):
         self._job = None
         if isinstance(amount, str) or amount <= 0:
             words = self.tr("Write a number above 0.")
-        elif self._run.steps_per_epoch is None and not isinstance(amount, int):
+        elif not self._by_epochs and not isinstance(amount, int):
             words = self.tr("Write a whole number.")
         else:
             words = self._try(amount)
@@ -128,7 +130,7 @@ class ExtendDialog(QDialog):
 
     def _try(self, amount: float) -> str:
         try:
-            if self._run.steps_per_epoch is None:
+            if not self._by_epochs:
                 added = int(amount)
                 self._job = longer(self._run, steps=added)
             else:

@@ -98,6 +98,15 @@ def test_words_that_the_step_before_did_not_have_are_marked(card: AnswersCard) -
     assert not [text for text in _texts(card) if text.startswith("marked")]
 
 
+def test_the_card_is_whole_in_the_smallest_window(card: AnswersCard) -> None:
+    for event in (base("No."), after(100_000, "Yes."), after(200_000, "Whale.")):
+        card.add(event)
+    card.show_kept(200_000)
+    card.render_now()
+    assert any(text.startswith("marked") for text in _texts(card))
+    assert card.minimumSizeHint().width() <= 760  # 1,040 less the sidebar and the margins
+
+
 def test_an_answer_is_as_high_as_its_text_and_never_markup(qtbot: QtBot) -> None:
     text = AnswerText()
     qtbot.addWidget(text)

@@ -179,7 +179,7 @@ def test_the_model_is_asked_and_its_answers_are_plain_text(page: TrainPage, qtbo
         ask.click()
     assert asked.args == ["What is <b>1</b>?"]
     assert not dialog.findChild(QLabel, "askError").isVisible()
-    assert status.text() == "Asked; the answer comes after this step."
+    assert status.text() == "Asked; it answers between two steps."
     assert _said(page) == ("Training", "answering after this step")
 
     sample = SampleGenerated(step=11, prompt="What is <b>1</b>?", answer="<i>One</i>\u202e")
@@ -322,6 +322,12 @@ def test_the_dialog_is_honest_about_the_special_cases(dialog_of: Any) -> None:
     assert "That makes 12 more steps, 48 in all." in _texts(dialog)
     dialog._amount.setValue(0.5)
     assert "Write a whole number." in _texts(dialog)
+
+
+def test_a_run_of_so_many_steps_is_extended_by_steps(dialog_of: Any) -> None:
+    dialog = dialog_of(training={"max_steps": 36}, steps_per_epoch=500.0)
+    assert "Steps to add" in _texts(dialog)
+    assert "That makes 12 more steps, 48 in all; they take about 2 min." in _texts(dialog)
 
 
 def test_only_what_has_completed_or_was_stopped_can_be_trained_longer(

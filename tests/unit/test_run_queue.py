@@ -242,7 +242,9 @@ def test_a_run_that_cannot_start_is_ended_with_the_reason(home_with_demo_model: 
     assert bad.state() == "failed"
     started, failed = bad.events()
     assert isinstance(started, RunStarted) and isinstance(failed, RunFailed)
+    assert failed.message.startswith("There is no data file")
     assert "no/such/file.jsonl" in failed.message
+    assert failed.field == "dataset.path"
 
 
 def test_a_run_whose_job_is_damaged_waits_and_ends_with_the_reason() -> None:
