@@ -53,6 +53,7 @@ ALL: tuple[Fault, ...] = (
     outside_faults.spaces_and_emoji_in_paths,
     outside_faults.decimal_comma,
     outside_faults.no_home_to_write_to,
+    window_faults.window_killed,
     window_faults.window_closed_in_each_of_three_ways,
     window_faults.window_ended_by_the_system,
     window_faults.two_windows,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import disk_faults, outside_faults, worker_faults
+from tests.faults import disk_faults, outside_faults, window_faults, worker_faults
 from tests.faults.disk_faults import NotHere
 from tests.faults.faults import Fault
 from tests.faults.lab import Lab, lab
@@ -28,6 +28,7 @@ QUICK: tuple[Fault, ...] = (
     disk_faults.disk_full_at_a_checkpoint,
     disk_faults.disk_full_and_given_up,
     disk_faults.vanished_folder,
+    window_faults.window_killed,
     outside_faults.data_changed,
 )
 

@@ -18,10 +18,10 @@ from training_backend.protocol import MetricsLogged, PhaseChanged, RunStopped
 from training_backend.runs import Run
 
 START = (sys.executable, "-m", "tests.faults.window")
-# Two seconds of steps; a pause in between is as long as it takes.
+# A second of steps; a pause in between is as long as it takes.
 LONG: dict[str, dict[str, Any]] = {
-    "training": {"max_steps": 400, "save_steps": 100},
-    "evaluation": {"eval_steps": 100},
+    "training": {"max_steps": 120, "save_steps": 40},
+    "evaluation": {"eval_steps": 40},
 }
 
 # What stands in the loss chart, and in the question of a window that is closed.
@@ -115,7 +115,12 @@ def _window(lab: Lab) -> Iterator[Window]:
         yield made
     finally:
         made.process.kill()
-        made.process.communicate()
+        made.process.wait()
+        # Not `communicate`: what the worker brought along holds the other end of the pipe.
+        for pipe in (made.process.stdin, made.process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def _until_step(run: Run, step: int) -> None:
