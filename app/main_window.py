@@ -157,6 +157,7 @@ class MainWindow(QMainWindow):
         from app.pages.settings import SettingsPage
 
         page = SettingsPage(self.draft, self.estimator, self.probe)
+        page.more.add_separator()
         page.more.add("trySeveral", self.tr("Try several values…"), self.desk.try_values)
         page.continue_requested.connect(lambda: self.go_to("navTrain"))
         page.open_requested.connect(self.recipes.ask_for_file)

@@ -91,11 +91,13 @@ class LengthHistogram(QWidget):
         rows, tokens = self.cut_share(length)
         if rows:
             text = self.tr(
-                "The line is max_length, {length} tokens: {rows}\u00a0% of the rows are cut, "
-                "{tokens}\u00a0% of all tokens lost."
+                "The line is the longest row allowed, {length} tokens: {rows}\u00a0% of the rows "
+                "are cut, {tokens}\u00a0% of all tokens lost."
             )
         else:
-            text = self.tr("The line is max_length, {length} tokens: no row is cut. Drag it.")
+            text = self.tr(
+                "The line is the longest row allowed, {length} tokens: no row is cut. Drag it."
+            )
         self._share.setText(
             text.format(length=integer(length), rows=_percent(rows), tokens=_percent(tokens))
         )
@@ -112,7 +114,9 @@ class _Plot(pg.PlotWidget):  # type: ignore[misc]
         x_axis = NumberAxis("bottom", pixels_apart=70, write=write_number, whole=True)
         super().__init__(axisItems={"bottom": x_axis, "left": y_axis})
         self._longest = 0
-        self.setAccessibleName(self.tr("Length in tokens, with the line of max_length"))
+        self.setAccessibleName(
+            self.tr("Length in tokens, with the line of the longest row allowed")
+        )
         make_calm(self, x_axis, y_axis)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.plotItem.setContentsMargins(0, 6, 12, 0)

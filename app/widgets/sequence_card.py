@@ -187,11 +187,13 @@ class SequenceCard(Card):
             text = self.tr("Only the first {count} tokens are shown.")
             said.append(text.format(count=integer(shown)))
         if row["truncated"]:
-            text = self.tr("Cut at max_length, {length} tokens: {lost} tokens are lost.")
+            text = self.tr(
+                "Cut at the longest row allowed, {length} tokens: {lost} tokens are lost."
+            )
             lost = row["n_tokens_full"] - row["n_tokens"]
             said.append(text.format(length=integer(preview["max_length"]), lost=integer(lost)))
         else:
-            text = self.tr("{count} of {length} tokens (max_length).")
+            text = self.tr("{count} of {length} tokens allowed.")
             said.append(
                 text.format(count=integer(row["n_tokens"]), length=integer(preview["max_length"]))
             )
