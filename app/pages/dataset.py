@@ -177,7 +177,7 @@ class DatasetPage(QWidget):
         self._findings = FindingsCard()
         self._findings.set_flexible(208)
         lengths = Card(self.tr("Length in tokens"))
-        lengths.set_flexible(208)
+        lengths.set_flexible(228)  # two lines below the bars in the smallest window
         lengths.title.setMinimumHeight(24)  # as high as the row beside it, which has buttons
         self._epoch = secondary_label()
         self._epoch.setFont(theme.font(13, tabular=True))
@@ -185,7 +185,7 @@ class DatasetPage(QWidget):
         self._histogram = LengthHistogram()
         self._histogram.set_max_length(_whole(self._draft.value("training.max_length")))
         lengths.body.addWidget(self._histogram, 1)
-        self._numbers = secondary_label()
+        self._numbers = secondary_label(wrap=True)
         self._numbers.setFont(theme.font(13, tabular=True))
         lengths.body.addWidget(self._numbers)
         row = QHBoxLayout()

@@ -18,7 +18,14 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.i18n import integer, number
-from app.widgets.card import Card, QuietButton, SecondaryButton, plain_label, secondary_label
+from app.widgets.card import (
+    Card,
+    ElidedLabel,
+    QuietButton,
+    SecondaryButton,
+    plain_label,
+    secondary_label,
+)
 from training_backend.job_data import MAX_FIX_ROWS
 
 COUNT_WIDTH = 72
@@ -50,7 +57,8 @@ class FindingsCard(Card):
         self.title.setMinimumHeight(24)  # also while there are no buttons beside it
         self._report: dict[str, Any] | None = None
         self._fixes: list[dict[str, Any]] = []
-        self._state = secondary_label()
+        self._state = ElidedLabel()  # in the smallest window the button beside it goes before
+        self._state.setProperty("role", "secondary")
         self._state.setFont(theme.font(13, tabular=True))
         self.add_right(self._state)
         self._near = QuietButton(self.tr("Look for near duplicates"))
