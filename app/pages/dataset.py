@@ -177,7 +177,7 @@ class DatasetPage(QWidget):
         self._findings = FindingsCard()
         self._findings.set_flexible(208)
         lengths = Card(self.tr("Length in tokens"))
-        lengths.set_flexible(228)  # two lines below the bars in the smallest window
+        lengths.set_flexible(208)
         lengths.title.setMinimumHeight(24)  # as high as the row beside it, which has buttons
         self._epoch = secondary_label()
         self._epoch.setFont(theme.font(13, tabular=True))
@@ -574,7 +574,7 @@ class DatasetPage(QWidget):
         )
         self._epoch.setText(words.format(steps=integer(steps)))
         self._numbers.setText(
-            self.tr("{share} % of the tokens are learned from, the median row has {median}").format(
+            self.tr("{share} % learned from, the median row has {median}").format(
                 share=integer(round(100 * numbers["trained_share"])),
                 median=integer(numbers["median"]),
             )
