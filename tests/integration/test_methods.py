@@ -19,7 +19,15 @@ STEPS, SAVED = 4, 2
 IN_16_BIT = {"quantization": {"load_in_4bit": False}}
 
 METHODS = {
+    "LoRA in NF4": {},
+    "rsLoRA in FP4, constants in full": {
+        "lora": {"use_rslora": True},
+        "quantization": {"bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False},
+    },
     "DoRA in 4-bit": {"lora": {"use_dora": True}},
+    "pre-training on plain text": {
+        "dataset": {"path": str(Path(__file__).parents[2] / "docs" / "memory.md")}
+    },
     "LoRA+, norms in full, noise, like lengths": {
         "lora": {
             "loraplus_lr_ratio": 8.0,
@@ -71,7 +79,8 @@ def test_a_method_learns_resumes_exactly_and_merges_as_peft_does(
     base = untied_model if name == "words in full" else tiny_model
     training = {"max_steps": STEPS, "save_steps": SAVED, "learning_rate": 0.01, "warmup_steps": 0.0,
                 "lr_scheduler_type": "constant", "per_device_train_batch_size": 8}  # fmt: skip
-    sections = {"model": {"id": str(base)}, **METHODS[name]}
+    # The demo's answers to customers, where the method does not say otherwise.
+    sections = {"model": {"id": str(base)}, "dataset": {"path": "demo"}, **METHODS[name]}
     job = job_document(**{**sections, "training": {**training, **sections.get("training", {})}})
     whole = do(job)
     assert whole.exit_code == 0, whole.terminal
