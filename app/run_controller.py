@@ -55,6 +55,7 @@ class RunController(QObject):
         self._warm: launch.Worker | None = None
         self._warm_lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._busy = False
         self._run: Run | None = None
         self._leaving = threading.Event()
         self._room = threading.Semaphore(EVENTS_UNDER_WAY)
@@ -155,7 +156,7 @@ class RunController(QObject):
 
     def is_busy(self) -> bool:
         """Whether a run is being followed or prepared."""
-        return self._thread is not None
+        return self._busy
 
     def shutdown(self) -> None:
         """Let go of everything; a worker that trains carries on without the window."""
@@ -171,13 +172,14 @@ class RunController(QObject):
     # -------------------------------------------------------------------- in the run's thread
 
     def _follow_in_thread(self, opening: Opening) -> None:
-        if self._thread is not None:
+        if self._busy:
             self.refused.emit(
                 UserError(
                     "busy", "Another run is under way.", "Stop it first, or wait until it ends."
                 )
             )
             return
+        self._busy = True
         self._thread = threading.Thread(
             target=self._follow, args=(opening,), name="run-reader", daemon=True
         )
@@ -263,14 +265,14 @@ class RunController(QObject):
     @Slot(object)
     def _on_ended(self, terminal: Terminal | None) -> None:
         self._room.release()
-        run, self._run, self._thread = self._run, None, None
+        run, self._run, self._busy = self._run, None, False
         self._patience.stop()
         self.run_ended.emit(run, terminal)
 
     @Slot(object)
     def _on_refused(self, error: UserError) -> None:
         self._room.release()
-        self._thread = None
+        self._busy = False
         self.refused.emit(error)
 
     def _kill(self) -> None:

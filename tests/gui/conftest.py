@@ -48,8 +48,11 @@ def nothing_left_behind(
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
         QCoreApplication.processEvents()
     gc.collect()
+    started = set(threading.enumerate()) - threads
+    for thread in started:  # one that has done its work may need a moment to be gone
+        thread.join(1.0)
     leaked = [
-        *(thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()),
+        *(thread.name for thread in started if thread.is_alive()),
         *(repr(widget) for widget in set(QApplication.topLevelWidgets()) - widgets),
         *(repr(timer) for timer in set(_running_timers()) - timers),
     ]
