@@ -50,7 +50,6 @@ def _run(application: type, options: argparse.Namespace) -> int:
     from PySide6.QtWidgets import QMessageBox
 
     from app import background, i18n, theme
-    from app.demo_tour import DemoTour
     from app.end_signals import EndSignals
     from app.error_dialog import install_excepthook
     from app.icon import sign
@@ -92,6 +91,8 @@ def _run(application: type, options: argparse.Namespace) -> int:
     only.show_requested.connect(lambda: bring_to_front(window))
     window.show()
     if options.demo:
+        from app.demo_tour import DemoTour
+
         tour = DemoTour(window)
         QTimer.singleShot(1500, tour, tour.start)
     code = int(app.exec())

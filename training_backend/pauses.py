@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeVar
 
 from training_backend.protocol import TERMINAL_TYPES, Event, Phase, PhaseChanged, RunStarted
 
+if TYPE_CHECKING:  # the window imports this before its first paint
+    import numpy as np
+    from numpy.typing import NDArray
+
 STANDING: tuple[Phase, ...] = ("waiting", "paused", "no_room")
-Seconds = TypeVar("Seconds", float, NDArray[np.float64])
+Seconds = TypeVar("Seconds", float, "NDArray[np.float64]")
 
 
 @dataclass
