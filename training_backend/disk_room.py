@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from training_backend.errors import StopRequested, UserError
+from training_backend.errors import UserError
 from training_backend.files import is_disk_full
 from training_backend.journal import RESERVE_BYTES
-from training_backend.paths import GB, drive_of, free_bytes
-from training_backend.protocol import PhaseChanged
+from training_backend.paths import drive_of, free_bytes, gigabytes
+from training_backend.protocol import Phase, PhaseChanged
 from training_backend.worker import Reporter
 
 LOOK_SECONDS = 1.0
@@ -32,7 +32,11 @@ class DiskRoom:
         self._waited = waited
 
     def keep(
-        self, needed_bytes: int, write: Callable[[], Result], tidy: Callable[[], None]
+        self,
+        needed_bytes: int,
+        write: Callable[[], Result],
+        tidy: Callable[[], None] = lambda: None,
+        phase: Phase = "training",
     ) -> Result:
         """Write when there is room for it, as often as it takes.
 
@@ -40,12 +44,13 @@ class DiskRoom:
             needed_bytes: what will be written, roughly.
             write: may be begun again from its start when the disk was full.
             tidy: removes what a failed `write` left.
+            phase: what goes on after a wait.
 
         Raises:
             StopRequested: the person gave up waiting.
         """
         while True:
-            self.wait_for(needed_bytes)
+            self.wait_for(needed_bytes, phase)
             try:
                 return write()
             except Exception as error:
@@ -53,11 +58,35 @@ class DiskRoom:
                     raise
                 tidy()
                 # Free bytes say nothing of a quota: what fitted in was not enough.
-                self._wait(needed_bytes, at_least_once=True)
+                self.wait_for(needed_bytes, phase, failed=True)
 
-    def wait_for(self, needed_bytes: int) -> None:
-        """Return when so much and some to spare is free. Raises `StopRequested`."""
-        self._wait(needed_bytes, at_least_once=False)
+    def wait_for(
+        self, needed_bytes: int, phase: Phase = "training", *, failed: bool = False
+    ) -> None:
+        """Return when so much and some to spare is free. Raises `StopRequested`.
+
+        Args:
+            failed: it was not enough just now; wait a moment at least.
+        """
+        self.check_folder()
+        folder = self._reporter.run.folder
+        began = time.monotonic()
+        told = ""
+        while True:
+            missing = needed_bytes + SPARE_BYTES - free_bytes(folder)
+            if missing <= 0 and not failed:
+                break
+            failed = False
+            words = _missing(missing, folder)
+            if words != told:
+                self._reporter.emit(PhaseChanged(phase="no_room", detail=words))
+                told = words
+            self._reporter.check_stop()
+            time.sleep(LOOK_SECONDS)
+        self._reporter.make_room()
+        if told:
+            self._waited(time.monotonic() - began)
+            self._reporter.emit(PhaseChanged(phase=phase))
 
     def check_folder(self) -> None:
         """Raises `UserError` when the run's folder is gone: a save would make half of it anew."""
@@ -70,30 +99,8 @@ class DiskRoom:
                 folder=folder,
             )
 
-    def _wait(self, needed_bytes: int, *, at_least_once: bool) -> None:
-        self.check_folder()
-        folder = self._reporter.run.folder
-        began = time.monotonic()
-        told = ""
-        while True:
-            missing = needed_bytes + SPARE_BYTES - free_bytes(folder)
-            if missing <= 0 and not (at_least_once and not told):
-                break
-            words = _missing(missing, folder)
-            if words != told:
-                self._reporter.emit(PhaseChanged(phase="no_room", detail=words))
-                told = words
-            if self._reporter.stop_requested():
-                raise StopRequested
-            time.sleep(LOOK_SECONDS)
-        self._reporter.make_room()
-        if told:
-            self._waited(time.monotonic() - began)
-            self._reporter.emit(PhaseChanged(phase="training"))
-
 
 def _missing(missing_bytes: int, folder: Path) -> str:
     if missing_bytes <= 0:
         return f"trying again on {drive_of(folder)}"
-    hundredths = -(-missing_bytes * 100 // GB)  # rounded up, so that it suffices
-    return f"{hundredths / 100:.2f} GB missing on {drive_of(folder)}"
+    return f"{gigabytes(missing_bytes)} GB missing on {drive_of(folder)}"

@@ -7,7 +7,6 @@ and resumed decides as the uninterrupted one does, without a state of ours to ke
 from __future__ import annotations
 
 import time
-import traceback
 from typing import Any
 
 from transformers import TrainerCallback
@@ -113,11 +112,6 @@ class Answers(TrainerCallback):  # type: ignore[misc]
         try:
             sampling.answer_prompts(self._job, self._trainer, self._tokenizer, step, self._reporter)
         except StopRequested:
-            pass  # obeyed at the end of the next step
+            pass  # obeyed before the first step, or at the end of the next
         except RuntimeError as error:  # out of memory is one
-            traceback.print_exc()
-            self._reporter.warn(
-                "question_not_answered",
-                "The model could not answer now ({kind}); the training goes on.",
-                kind=type(error).__name__,
-            )
+            sampling.warn_not_answered(error, self._reporter)

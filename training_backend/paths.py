@@ -93,9 +93,9 @@ def require_free(path: Path, needed_bytes: int, what: str) -> None:
         "Free {missing_gb} GB on {drive}, or choose a folder on another drive.",
         drive=drive_of(path),
         what=what,
-        needed_gb=_gb(needed_bytes),
-        free_gb=_gb(free, round_up=False),
-        missing_gb=_gb(needed_bytes - free),
+        needed_gb=gigabytes(needed_bytes),
+        free_gb=gigabytes(free, round_up=False),
+        missing_gb=gigabytes(needed_bytes - free),
     )
 
 
@@ -135,7 +135,7 @@ def _nearest_existing(path: Path) -> Path:
     return found
 
 
-def _gb(count: int, round_up: bool = True) -> str:
-    """Gigabytes with two decimals; what is missing is rounded up, so that it suffices."""
+def gigabytes(count: int, round_up: bool = True) -> str:
+    """Two decimals, for people; what is missing is rounded up, so that it suffices."""
     hundredths = -(-count * 100 // GB) if round_up else count * 100 // GB
     return f"{hundredths / 100:.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,16 @@ def answer_prompts(
         answers(base=False)
     else:
         answers(base=step == 0)
+
+
+def warn_not_answered(error: Exception, reporter: Reporter) -> None:
+    """A training does not end for want of an answer; the traceback goes to the log."""
+    traceback.print_exception(error)
+    reporter.warn(
+        "question_not_answered",
+        "The model could not answer now ({kind}); the training goes on.",
+        kind=type(error).__name__,
+    )
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,12 +110,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         try:
             text = sampling.answer(model, tokenizer, prompt, longest, self._reporter.check_stop)
         except (RuntimeError, ValueError, TypeError, LookupError) as error:
-            traceback.print_exc()
-            self._reporter.warn(
-                "question_not_answered",
-                "The model could not answer now ({kind}); the training goes on.",
-                kind=type(error).__name__,
-            )
+            sampling.warn_not_answered(error, self._reporter)
             return
         self._reporter.emit(SampleGenerated(step=step, prompt=prompt, answer=text))
 

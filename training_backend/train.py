@@ -29,7 +29,6 @@ from training_backend import (
     lora,
     losses,
     results,
-    sampling,
     scoring,
     start_adapter,
 )
@@ -101,14 +100,14 @@ def _run(
         trainer.add_callback(callback)
     tidy = functools.partial(shutil.rmtree, staging, ignore_errors=True)
     trainer.save_when_there_is_room = lambda save: reports.room.keep(
-        save_bytes(trainer.model), save, tidy
+        save_bytes(trainer.model, with_optimizer=True), save, tidy
     )
     first = lora.first_weights(job, trainer.model)
 
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total_steps = _total_steps(trainer)
     if resume_from is None:
-        sampling.answer_prompts(job, trainer, tokenizer, 0, reporter)
+        answers.answer(0)
     reporter.phase(
         "training",
         total_steps=total_steps,
@@ -143,7 +142,8 @@ def _run(
         else:
             results.save_adapter(trainer, tokenizer, first, staging / target.name, target)
 
-    reports.room.keep(save_bytes(trainer.model), save, tidy)
+    needed = save_bytes(trainer.model, with_optimizer=False)
+    reports.room.keep(needed, save, tidy, phase="saving")
     kept = best[0].step if best else step
     with contextlib.suppress(StopRequested):
         scoring.score_answers(job, trainer.model, tokenizer, data.questions, first, kept, reporter)

@@ -120,7 +120,6 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         saved = self.room.keep(
             0,  # it is written already, but for a few hashes
             lambda: checkpoints.commit(staged, self._reporter.run.checkpoints, tested),
-            lambda: None,
         )
         checkpoints.prune(
             self._reporter.run.checkpoints,
@@ -131,10 +130,11 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
 
 
-def save_bytes(model: Any) -> int:
-    """About what a checkpoint takes: 32-bit weights, twice as much of the optimizer, the rest."""
+def save_bytes(model: Any, *, with_optimizer: bool) -> int:
+    """About what is written of a model in training: its 32-bit weights, twice as much of the
+    optimizer in a checkpoint, and the rest."""
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
-    return 3 * 4 * trained + SMALL_FILES_BYTES
+    return (3 if with_optimizer else 1) * 4 * trained + SMALL_FILES_BYTES
 
 
 def _loss_not_finite(step: int) -> UserError:
