@@ -7,23 +7,23 @@ line, 3 stopped on request. Progress goes to stderr, results to stdout.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from training_backend import (
     adapters,
     benchmark,
+    data_commands,
     extend,
     inputs,
     live_commands,
+    memory_commands,
     preferences,
     preflight,
     queue_commands,
@@ -31,26 +31,17 @@ from training_backend import (
     runs,
     sweep_commands,
 )
-from training_backend.console import ConsoleReport, JsonReport, Report
+from training_backend.command_line import give, positive, report_for, rows_told, tokenizer_of
+from training_backend.console import ConsoleReport
 from training_backend.errors import JobError, UserError
-from training_backend.following import exit_code as _exit_code
-from training_backend.following import follow as _follow
+from training_backend.following import exit_code, follow
 from training_backend.job import (
     ExportFormat,
     ExportJob,
-    ProbeJob,
-    TrainingJob,
     load_training_job,
     parse_job,
 )
-from training_backend.protocol import MemoryMeasured, RunCompleted, SampleGenerated
-
-if TYPE_CHECKING:
-    from training_backend.data.lint import Finding
-    from training_backend.devices import Device
-    from training_backend.vram import Estimate
-
-_SHOWN_ROWS = 8  # of one finding of lint
+from training_backend.protocol import RunCompleted, SampleGenerated
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def demo_model(options: argparse.Namespace) -> int:
     from training_backend.demo_model import DemoProgress, prepare_demo_model
 
-    with _report(options) as report:
+    with report_for(options) as report:
         told = ""
 
         def tell(progress: DemoProgress) -> None:
@@ -90,18 +81,18 @@ def demo_model(options: argparse.Namespace) -> int:
                 report.say(told)
 
         folder = prepare_demo_model(tell)
-    _result(options, {"folder": str(folder)}, str(folder))
+    give(options, {"folder": str(folder)}, str(folder))
     return 0
 
 
 def train(options: argparse.Namespace) -> int:
-    job = _training_job(options)
+    job = load_training_job(options.job)
     preflight.check(job)
     run = runs.create(job)
-    terminal = _follow(run, _report(options))
+    terminal = follow(run, report_for(options))
     if not options.json:
         print(run.folder)
-    return _exit_code(terminal)
+    return exit_code(terminal)
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -118,10 +109,10 @@ def resume(options: argparse.Namespace) -> int:
     runs.settle(run)
     if options.accept_changes:
         inputs.accept_changes(run)
-    terminal = _follow(run, _report(options))
+    terminal = follow(run, report_for(options))
     if not options.json:
         print(run.folder)
-    return _exit_code(terminal)
+    return exit_code(terminal)
 
 
 def extend_run(options: argparse.Namespace) -> int:
@@ -129,10 +120,10 @@ def extend_run(options: argparse.Namespace) -> int:
     longer = extend.longer(extend.reached(run), epochs=options.epochs, steps=options.steps)
     preflight.check(longer)
     runs.revise(run, longer)
-    terminal = _follow(run, _report(options))
+    terminal = follow(run, report_for(options))
     if not options.json:
         print(run.folder)
-    return _exit_code(terminal)
+    return exit_code(terminal)
 
 
 def list_runs(options: argparse.Namespace) -> int:
@@ -150,138 +141,8 @@ def list_runs(options: argparse.Namespace) -> int:
         + (f"step {row.step} of {row.total_steps}, loss {row.loss:.3f}" if row.step else "")
         for row in rows
     ]
-    _result(options, document, "\n".join(line.rstrip() for line in lines) or "No runs yet.")
+    give(options, document, "\n".join(line.rstrip() for line in lines) or "No runs yet.")
     return 0
-
-
-def preview(options: argparse.Namespace) -> int:
-    from training_backend.data.preview import preview as shown
-
-    job = _training_job(options)
-    document = shown(job, _tokenizer(job), options.rows, options.start)
-    lines = [f"Format: {document['format']}", *document["notices"]]
-    for row in document["rows"]:
-        counts = f"{row['n_tokens']} of {row['n_tokens_full']} tokens, {row['n_trained']} learned"
-        lines += ["", f"Row {row['index'] + 1}: {counts} (in brackets)"]
-        lines.append(row.get("problem") or _bracketed(row["tokens"]))
-    _result(options, document, "\n".join(lines))
-    return 0
-
-
-def _bracketed(tokens: list[dict[str, Any]]) -> str:
-    """The text with what is learned from in brackets that no text holds."""
-    text, inside = "", False
-    for token in tokens:
-        if token["trained"] != inside:
-            text += "\u27e6" if token["trained"] else "\u27e7"
-            inside = token["trained"]
-        text += token["text"]
-    return text + ("\u27e7" if inside else "")
-
-
-def lint(options: argparse.Namespace) -> int:
-    from training_backend.data.lint import lint as examined
-
-    job = _training_job(options)
-    tokenizer = _tokenizer(job)
-    with _report(options) as report:
-        found = examined(
-            job,
-            tokenizer,
-            near_duplicates=options.near_duplicates,
-            on_progress=_rows_told(report),
-        )
-    numbers = found.numbers
-    lines = [
-        f"{numbers.rows:,} rows, {numbers.tokens:,} tokens, "
-        f"{numbers.trained_share:.1%} of them learned from",
-        *found.notices,
-        *(f"{f.severity:8} {f.code}: {f.message} {_places(f)}" for f in found.findings),
-    ]
-    _result(options, found.document(job), "\n".join(lines))
-    return 0
-
-
-def _rows_told(report: Report) -> Callable[[int], None]:
-    def tell(rows: int) -> None:
-        if isinstance(report, ConsoleReport):
-            report.bar(f"{rows:,} rows", 0, None)
-        elif rows % 50_000 == 0:
-            report.say(f"{rows} rows")
-
-    return tell
-
-
-def _places(finding: Finding) -> str:
-    """The first rows of a finding, counted from 1 as `preview` shows them to people."""
-    shown = ", ".join(str(row + 1) for row in finding.rows[:_SHOWN_ROWS])
-    more = ", ..." if finding.count > _SHOWN_ROWS else ""
-    return f"({'row' if finding.count == 1 else 'rows'} {shown}{more})"
-
-
-def estimate(options: argparse.Namespace) -> int:
-    from training_backend.devices import this_device
-    from training_backend.memory_report import as_document, as_text
-
-    job = _training_job(options)
-    device = options.device or this_device()
-    found = _estimated(job, device, options)
-    _warn_of_files(job)
-    _result(options, as_document(found), "" if options.json else as_text(found))
-    return 0
-
-
-def _warn_of_files(job: TrainingJob) -> None:
-    """An estimate needs no weights; but if those that are there will not load, it says so."""
-    from training_backend.catalog import describe_model
-
-    try:
-        describe_model(job.model.id)
-    except UserError as error:
-        if error.code != "model_weights_missing":
-            print(f"But this model cannot be trained as it is: {error}", file=sys.stderr)
-
-
-def _device(text: str) -> Device:
-    from training_backend.devices import parse_device
-
-    try:
-        return parse_device(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _estimated(job: TrainingJob, device: Device, options: argparse.Namespace) -> Estimate:
-    """The job's memory; a model that was never traced is traced first, which takes seconds."""
-    from training_backend.vram import TraceNeeded, estimate_job
-
-    with contextlib.suppress(TraceNeeded):
-        return estimate_job(job, device)
-    with _report(options) as report:
-        report.say("Finding out what a step of this model allocates ...")
-        from training_backend.trace_model import trace_job
-
-        trace_job(job, device.kind != "cpu")
-    return estimate_job(job, device)
-
-
-def _training_job(options: argparse.Namespace) -> TrainingJob:
-    return load_training_job(options.job)
-
-
-def _tokenizer(job: TrainingJob) -> Any:
-    """The tokenizer of the job's model; the demo model is prepared first."""
-    from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
-    from training_backend.demo_model import prepare_demo_model
-    from training_backend.downloads import fetch_tokenizer
-    from training_backend.tokenizer import load_tokenizer
-
-    if job.model.id in DEMO_MODEL_IDS:
-        return load_tokenizer(prepare_demo_model())
-    found = resolve_model(job.model.id)
-    if isinstance(found, str):
-        found = fetch_tokenizer(found, job.model.revision)
-    return load_tokenizer(found)
 
 
 def export(options: argparse.Namespace) -> int:
@@ -297,10 +158,10 @@ def export(options: argparse.Namespace) -> int:
         "the export",
     )
     preflight.check(job)
-    terminal = _follow(runs.create(job), _report(options))
+    terminal = follow(runs.create(job), report_for(options))
     if not options.json and isinstance(terminal, RunCompleted):
         print(terminal.folder)
-    return _exit_code(terminal)
+    return exit_code(terminal)
 
 
 def script(options: argparse.Namespace) -> int:
@@ -313,52 +174,12 @@ def script(options: argparse.Namespace) -> int:
     preflight.check_empty(options.out)
     from training_backend.script import folder
 
-    tokenizer = _tokenizer(job)
-    with _report(options) as report:
-        written = folder.write(job, tokenizer, options.out, _rows_told(report))
+    tokenizer = tokenizer_of(job)
+    with report_for(options) as report:
+        written = folder.write(job, tokenizer, options.out, rows_told(report))
     out = options.out.expanduser().absolute()
-    _result(options, {"folder": str(out), "files": written}, str(out))
+    give(options, {"folder": str(out), "files": written}, str(out))
     return 0
-
-
-def probe(options: argparse.Namespace) -> int:
-    """Try one real step; its progress goes to stderr, also with --json."""
-    asked = ProbeJob(job=_training_job(options))
-    preflight.check(asked)
-    run = runs.create(asked)
-    try:
-        terminal = _follow(run, ConsoleReport())
-        found = next((e for e in run.events() if isinstance(e, MemoryMeasured)), None)
-    finally:
-        runs.clear_probes()
-    if found is not None:
-        document = found.model_dump(mode="json", exclude={"type", "seq", "time", "elapsed"})
-        _result(options, document, "\n".join(_measured_lines(found)))
-    return _exit_code(terminal)
-
-
-def _measured_lines(found: MemoryMeasured) -> list[str]:
-    device = f"{found.device_name}, which has {_gb(found.device_total_bytes)}"
-    rows = f"with rows of {found.longest_tokens:,} tokens"
-    if not found.fits:
-        where = f"it ran out {found.ran_out}" if found.ran_out else "it takes more than is free"
-        return [
-            f"Does not fit: {where}, at {_gb(found.measured_bytes)} on {device}, {rows}.",
-            "Choose a smaller batch size or a shorter longest row, 4-bit loading, or activation "
-            "checkpointing.",
-        ]
-    estimate = f" (estimate {_gb(found.estimate_bytes)})" if found.estimate_bytes else ""
-    lines = [f"Measured {_gb(found.measured_bytes)}{estimate} on {device}, {rows}."]
-    lines += [f"  {name:12} {_gb(size):>10}" for name, size in found.parts.items()]
-    if found.seconds_per_step is not None:
-        lines.append(f"One step takes {found.seconds_per_step:.1f} seconds.")
-    if found.run_seconds is not None:
-        lines.append(f"The whole run takes about {found.run_seconds / 60:,.0f} minutes.")
-    return lines
-
-
-def _gb(size: int) -> str:
-    return f"{size / 2**30:,.2f} GB"  # as cards are sold: 24 GB are 24 * 2^30 bytes
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -366,7 +187,7 @@ def doctor(options: argparse.Namespace) -> int:
     from training_backend import doctor_text
 
     found = examination.report(ask_hub=options.ask_hub)
-    _result(options, found, doctor_text.as_text(found))
+    give(options, found, doctor_text.as_text(found))
     return 0
 
 
@@ -378,12 +199,12 @@ def demo(options: argparse.Namespace) -> int:
     job = demo_job()
     preflight.check(job)
     run = runs.create(job)
-    code = _exit_code(_follow(run, _report(options)))
+    code = exit_code(follow(run, report_for(options)))
     if code:
         return code
     out = exports_dir() / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     exported = runs.create(ExportJob(run=str(run.folder), out=str(out)))
-    code = _exit_code(_follow(exported, _report(options)))
+    code = exit_code(follow(exported, report_for(options)))
     if code == 0:
         samples = [event for event in run.events() if isinstance(event, SampleGenerated)]
         for prompt in job.evaluation.prompts:
@@ -391,15 +212,6 @@ def demo(options: argparse.Namespace) -> int:
             print(f"\nQuestion: {prompt}\n\n  Before: {before}\n\n  After:  {after}")
         print(f"\nThe run is in     {run.folder}\nThe new model is in {out}")
     return code
-
-
-def _report(options: argparse.Namespace) -> Report:
-    return JsonReport() if options.json else ConsoleReport()
-
-
-def _result(options: argparse.Namespace, document: Any, text: str) -> int:
-    print(json.dumps(document, indent=2, default=str) if options.json else text)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -417,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     def add_answer(
         name: str, ask: Callable[[argparse.Namespace], tuple[Any, str]], help: str
     ) -> argparse.ArgumentParser:
-        return add(name, lambda options: _result(options, *ask(options)), help)
+        return add(name, lambda options: give(options, *ask(options)), help)
 
     add("demo-model", demo_model, "prepare the demo model and print its folder")
     add("demo", demo, "train on the demo, export, and compare the answers")
@@ -435,28 +247,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run", metavar="RUN")
     by = command.add_mutually_exclusive_group(required=True)
     by.add_argument("--epochs", type=_positive_share, metavar="N", help="such as 1 or 0.5")
-    by.add_argument("--steps", type=_positive, metavar="N")
+    by.add_argument("--steps", type=positive, metavar="N")
     live_commands.register(add_answer)
     queue_commands.register(add)
     sweep_commands.register(add)
     recipe_commands.register(add)
-    command = add("preview", preview, "what the model sees: tokens, text, loss mask")
-    command.add_argument("job", type=Path, metavar="JOB.json")
-    command.add_argument("--rows", type=_positive, default=5, metavar="N", help="5 by default")
-    command.add_argument("--start", type=int, default=0, metavar="ROW", help="counted from 0")
-    command = add("lint", lint, "problems in the data, by row")
-    command.add_argument("job", type=Path, metavar="JOB.json")
-    command.add_argument(
-        "--near-duplicates", action="store_true", help="look for rows that are nearly the same"
-    )
-    add("probe", probe, "try one real step and measure its memory and time").add_argument(
-        "job", type=Path, metavar="JOB.json"
-    )
-    command = add("estimate", estimate, "memory needed, with its parts; needs no weights")
-    command.add_argument("job", type=Path, metavar="JOB.json")
-    command.add_argument(
-        "--device", type=_device, metavar="CARD", help="imagine one, such as cuda:24GiB"
-    )
+    data_commands.register(add)
+    memory_commands.register(add)
     add("runs", list_runs, "list the runs")
     command = add("export", export, "write what a run learned as a folder")
     command.add_argument("run", metavar="RUN", help="a run's id or folder, or an adapter folder")
@@ -482,13 +279,6 @@ def _positive_share(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError("must be more than 0")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
     return number
 
 

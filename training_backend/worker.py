@@ -40,7 +40,7 @@ from training_backend.child_process import (
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
 from training_backend.journal import JournalWriter
-from training_backend.memory import SAMPLE_SECONDS, MemorySampler
+from training_backend.memory_sampler import SAMPLE_SECONDS, MemorySampler
 from training_backend.paths import home
 from training_backend.protocol import (
     TERMINAL_TYPES,

@@ -13,7 +13,7 @@ from training_backend import child_process, preferences, torch_build
 from training_backend.devices import chosen_gpu, parse_device, this_device
 from training_backend.errors import UserError
 from training_backend.hardware import probe
-from training_backend.memory import MemorySampler
+from training_backend.memory_sampler import MemorySampler
 from training_backend.nvidia import find_cards
 from training_backend.other_gpus import OtherGpu
 from training_backend.preferences import Preferences
