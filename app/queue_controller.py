@@ -1,6 +1,6 @@
 """Works through the queue on behalf of the window: one run after the other.
 
-`training_backend.run_queue` keeps the queue on disk, where a terminal may change it too; it is
+`run_queue` keeps the queue on disk, where a terminal may change it too; it is
 read and changed in threads here, one change after the other, in the order they were asked for.
 Nothing starts before the person has said so since the window opened.
 """
@@ -20,7 +20,7 @@ from PySide6.QtCore import QObject, Signal
 from app.background import run_in_background
 from app.i18n import explain
 from app.run_controller import RunController
-from training_backend import paths, run_queue, run_times, sweeps
+from training_backend import paths, queue_file, run_queue, run_times, sweeps
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.protocol import Terminal
@@ -326,7 +326,7 @@ class _Work:
             entries,
             tuple(run_times.expected_seconds([entry.job for entry in entries])),
             run_queue.is_paused(),
-            not self._holds and run_queue.is_worked_on(),
+            not self._holds and queue_file.is_worked_on(),
             run_queue.notice(),
         )
 

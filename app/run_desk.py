@@ -15,7 +15,7 @@ from app.i18n import explain, integer
 from app.question import Role, ask
 from app.start_dialog import ask_about_memory, ask_about_queue
 from app.widgets import figures, memory_words, wording
-from training_backend import extend, inputs, journal, run_queue
+from training_backend import extend, inputs, journal, queue_file
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob, TrainingJob
 from training_backend.protocol import (
@@ -286,7 +286,7 @@ class RunDesk(QObject):
             cast("RunsPage", self._window.page("navRuns")).refresh()
         if run is not None and isinstance(terminal, RunCompleted):
             self._load_answers(run)
-        queued = run is not None and run_queue.read_mark(run) is not None
+        queued = run is not None and queue_file.read_mark(run) is not None
         if isinstance(terminal, RunFailed) and not queued:  # whose job is not the draft's
             message = f"{terminal.message} {terminal.remedy}".rstrip()
             self._show_beside_field(Problem(terminal.field or "", message))

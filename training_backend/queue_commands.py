@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training_backend import queue_summary, run_queue
+from training_backend import queue_file, queue_summary, run_queue
 from training_backend.console import ConsoleReport, JsonReport, Report
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.following import follow
@@ -40,7 +40,7 @@ def queue(options: argparse.Namespace) -> int:
         run_queue.add(jobs)
     if options.later or not (jobs or options.run):
         return _list(options)
-    if jobs and run_queue.is_worked_on():
+    if jobs and queue_file.is_worked_on():
         tell("Another program works through the queue; these are done there, in their turn.")
         return 0
     done, stopped = work_through(JsonReport if options.json else ConsoleReport)
@@ -153,7 +153,7 @@ def _list(options: argparse.Namespace) -> int:
         print_json(
             {
                 "paused": run_queue.is_paused(),
-                "worked_on": run_queue.is_worked_on(),
+                "worked_on": queue_file.is_worked_on(),
                 "waiting": waiting,
                 "ended": [document(one) for one in ended],
             }
@@ -165,7 +165,7 @@ def _list(options: argparse.Namespace) -> int:
     if entries:
         rows = [[str(n), entry.name, entry.run.id] for n, entry in enumerate(entries, start=1)]
         print_table("Waiting", ["", "Name", "Run"], rows)
-        if not run_queue.is_worked_on():
+        if not queue_file.is_worked_on():
             tell("`queue --run` does them.")
     else:
         print("Nothing waits.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from training_backend import journal, paths, run_facts, run_queue
+from training_backend import journal, paths, queue_file, run_facts
 from training_backend.errors import UserError
 from training_backend.protocol import TERMINAL_TYPES
 from training_backend.run_facts import RunFacts
@@ -27,7 +27,7 @@ def ended_since(when: float) -> list[RunFacts]:
     found = []
     for folder in paths.runs_dir().iterdir():
         run = Run(folder)
-        if run_queue.read_mark(run) is None:
+        if queue_file.read_mark(run) is None:
             continue
         last = journal.last_event(folder)
         if isinstance(last, TERMINAL_TYPES) and last.time > when:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_backend import preflight, queue_summary, run_queue, sweep_results, sweeps
+from training_backend import preflight, queue_file, queue_summary, sweep_results, sweeps
 from training_backend.console import ConsoleReport
 from training_backend.job import load_training_job
 from training_backend.queue_commands import exit_code, work_through
@@ -42,7 +42,7 @@ def sweep(options: argparse.Namespace) -> int:
     if options.later:
         tell(f"`queue --run` does them, and `sweep --show {begun.id}` tells how they did.")
         return 0
-    if run_queue.is_worked_on():
+    if queue_file.is_worked_on():
         tell(
             "Another program works through the queue; these runs are done there, in their turn. "
             f"`sweep --show {begun.id}` tells how they did."

@@ -2,7 +2,7 @@
 
 A sweep answers "which rank?" or "is 4-bit as good?" by trying. Its runs go into the queue; what
 was varied is kept in `sweeps/<id>.json` below home, and which runs belong to it in the runs'
-own folders (see run_queue.py), so that a run that is removed or put back needs no mending here.
+own folders (see queue_file.py), so that a run that is removed or put back needs no mending here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from training_backend import paths, run_queue
+from training_backend import paths, queue_file, run_queue
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.files import write_json_atomic
 from training_backend.job import TrainingJob, parse_job
@@ -71,7 +71,7 @@ class Sweep(BaseModel):
 
     def runs(self) -> list[Run]:
         """Its runs, in the order in which they were made; without those thrown away."""
-        return run_queue.queued_by(self.id)
+        return queue_file.queued_by(self.id)
 
 
 # -------------------------------------------------------------------------- planning one

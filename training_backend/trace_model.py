@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training_backend.trace_model")
     parser.add_argument("--catalogue", action="store_true", required=True)
     parser.parse_args()
-    trace_catalogue(Path(__file__).parents[1] / "resources" / "memory_traces")
+    trace_catalogue(Path(str(resources.files("resources") / "memory_traces")))
 
 
 if __name__ == "__main__":

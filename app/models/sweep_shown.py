@@ -8,7 +8,7 @@ from PySide6.QtCore import QCoreApplication
 
 from app.models.comparison import MOST_RUNS
 from app.widgets import figures
-from training_backend import run_queue, runs, sweep_results, sweeps
+from training_backend import queue_file, runs, sweep_results, sweeps
 from training_backend.errors import UserError
 from training_backend.runs import Run, RunSummary
 from training_backend.sweep_results import SweepRow, SweepTable
@@ -25,7 +25,7 @@ class SweepShown:
 
 def sweep_of(run: Run) -> str:
     """The id of the sweep that a run belongs to; "" for none."""
-    mark = run_queue.read_mark(run)
+    mark = queue_file.read_mark(run)
     return mark.sweep if mark is not None else ""
 
 

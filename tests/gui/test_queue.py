@@ -21,7 +21,7 @@ from app.pages.train import TrainPage
 from app.queue_controller import QueueController
 from app.run_controller import RunController
 from app.widgets.queue_card import QueueCard
-from training_backend import preferences, preflight, run_queue, runs
+from training_backend import preferences, preflight, queue_file, run_queue, runs
 from training_backend.job import TrainingJob, parse_job
 from training_backend.journal import JournalWriter
 from training_backend.protocol import RunCompleted, RunFailed, RunStarted, RunStopped, Terminal
@@ -137,7 +137,7 @@ def test_nothing_starts_until_the_person_says_so(
     assert training.begun == []
     card.go_button.click()
     qtbot.waitUntil(lambda: training.names() == ["one"], timeout=5_000)
-    assert run_queue.is_worked_on()
+    assert queue_file.is_worked_on()
 
 
 def test_the_next_run_follows_one_that_completed_and_one_that_failed(
@@ -152,7 +152,7 @@ def test_the_next_run_follows_one_that_completed_and_one_that_failed(
     qtbot.waitUntil(lambda: training.names() == ["one", "two", "three"], timeout=5_000)
     with qtbot.waitSignal(queue.drained, timeout=5_000):
         training.end(RunCompleted(folder="x"))
-    qtbot.waitUntil(lambda: not run_queue.is_worked_on(), timeout=5_000)
+    qtbot.waitUntil(lambda: not queue_file.is_worked_on(), timeout=5_000)
     assert not queue.is_going()
     assert [run.state() for run in training.begun] == ["completed", "failed", "completed"]
 
@@ -177,7 +177,7 @@ def test_a_run_that_was_stopped_pauses_the_queue_and_the_card_says_so(
     qtbot.waitUntil(lambda: training.names() == ["one"], timeout=5_000)
     training.stopped = True
     training.end(RunStopped(step=3))
-    qtbot.waitUntil(lambda: run_queue.is_paused() and not run_queue.is_worked_on(), timeout=5_000)
+    qtbot.waitUntil(lambda: run_queue.is_paused() and not queue_file.is_worked_on(), timeout=5_000)
     qtbot.waitUntil(lambda: "because a run was stopped" in card._status.text(), timeout=5_000)
     assert training.names() == ["one"]
     assert card.go_button.text() == "Start queue"
@@ -208,7 +208,7 @@ def test_pause_lets_the_run_under_way_end_and_starts_no_other(
     assert card.go_button.text() == "Pause after this run"
     card.go_button.click()
     training.end(RunCompleted(folder="x"))
-    qtbot.waitUntil(lambda: not run_queue.is_worked_on(), timeout=5_000)
+    qtbot.waitUntil(lambda: not queue_file.is_worked_on(), timeout=5_000)
     qtbot.waitUntil(lambda: _names(queue) == ["two"], timeout=5_000)
     assert training.names() == ["one"]
     assert "paused" in card._status.text()

@@ -362,7 +362,8 @@ def test_a_worker_that_has_its_run_carries_on_without_its_parent(
     run = export_run(adapter, tmp_path / "out")
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from training_backend.launch import Worker; from training_backend.runs import Run\n"
+        "from training_backend.launch import Worker\n"
+        "from training_backend.runs import Run\n"
         "if __name__ == '__main__':\n"
         "    worker = Worker(); worker.start(Run(Path(sys.argv[1])))\n"
         "    print(worker.process.pid, flush=True)\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from training_backend import run_queue, runs, sweeps
+from training_backend import queue_file, run_queue, runs, sweeps
 from training_backend.protocol import parse_event
 
 REPOSITORY = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def test_ctrl_c_stops_the_run_under_way_and_what_waits_behind_it_stays(
     types = [parse_event(line).type for line in [first, *out.splitlines()]]
     assert (types[0], types[-1]) == ("RunStarted", "RunStopped")
     assert states() == {"first": "stopped", "second": "queued"}
-    assert run_queue.is_paused() and not run_queue.is_worked_on()
+    assert run_queue.is_paused() and not queue_file.is_worked_on()
     assert "1 run was stopped; 1 is waiting." in err and "Traceback" not in err
 
 

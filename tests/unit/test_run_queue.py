@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training_backend import paths, run_queue, runs
+from training_backend import paths, queue_file, run_queue, runs
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob, parse_job
 from training_backend.journal import JournalWriter
@@ -60,7 +60,7 @@ def in_another_process(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def queue_file() -> Path:
+def order_file() -> Path:
     return paths.home() / "queue.json"
 
 
@@ -162,7 +162,7 @@ def test_any_sequence_of_changes_gives_what_a_list_would(
             end(runs.find(chosen))
             expected.remove(chosen)
         else:  # the order is lost, never a run
-            queue_file().unlink(missing_ok=True)
+            order_file().unlink(missing_ok=True)
             assert sorted(entry.run.id for entry in run_queue.entries()) == sorted(expected)
             expected = [entry.run.id for entry in run_queue.entries()]
         assert [entry.run.id for entry in run_queue.entries()] == expected
@@ -280,10 +280,10 @@ def test_a_run_that_never_began_is_not_taken_for_ever() -> None:
 def test_only_one_program_works_through_the_queue() -> None:
     code = "from training_backend import run_queue as q\nwith q.working(): print('mine')"
     with run_queue.working():
-        assert run_queue.is_worked_on()
+        assert queue_file.is_worked_on()
         answer = in_another_process(code)
     assert answer.stdout == "" and "works through the queue already" in answer.stderr
-    assert not run_queue.is_worked_on()
+    assert not queue_file.is_worked_on()
     assert in_another_process(code).stdout.strip() == "mine"
 
 
@@ -300,7 +300,7 @@ def test_two_programs_that_add_at_once_lose_nothing() -> None:
     ]
     assert [process.wait() for process in both] == [0, 0]
     assert sorted(waiting()) == sorted(f"{name} {n}" for name in "ab" for n in range(8))
-    assert len(json.loads(queue_file().read_text())["order"]) == 16
+    assert len(json.loads(order_file().read_text())["order"]) == 16
     assert [name for name in waiting() if name[0] == "a"] == [f"a {n}" for n in range(8)]
 
 
@@ -308,7 +308,7 @@ def test_two_programs_that_add_at_once_lose_nothing() -> None:
 def test_a_damaged_file_is_set_aside_and_said_and_no_run_is_lost(content: bytes) -> None:
     add("first")
     add("second")
-    queue_file().write_bytes(content)
+    order_file().write_bytes(content)
     assert waiting() == ["first", "second"]
     assert "could not be read" in run_queue.notice()
     assert (paths.home() / "queue.damaged.json").read_bytes() == content
@@ -319,9 +319,9 @@ def test_a_damaged_file_is_set_aside_and_said_and_no_run_is_lost(content: bytes)
 
 def test_a_run_added_just_before_a_crash_waits_though_the_order_does_not_know_it() -> None:
     add("first")
-    before = queue_file().read_bytes()
+    before = order_file().read_bytes()
     add("second")
-    queue_file().write_bytes(before)
+    order_file().write_bytes(before)
     assert waiting() == ["first", "second"]
 
 
@@ -337,7 +337,7 @@ def test_what_is_no_run_in_the_store_does_no_harm() -> None:
     add("first")
     (paths.runs_dir() / ".DS_Store").write_bytes(b"x")
     (paths.runs_dir() / "empty").mkdir()
-    (paths.runs_dir() / "odd" / run_queue.MARK).mkdir(parents=True)
+    (paths.runs_dir() / "odd" / queue_file.MARK).mkdir(parents=True)
     assert waiting() == ["first"]
 
 
@@ -351,5 +351,5 @@ def test_a_run_whose_first_word_was_cut_off_waits_and_one_that_began_does_not() 
 
 def test_a_damaged_mark_still_says_that_the_run_waits() -> None:
     (run,) = add("first")
-    (run.folder / run_queue.MARK).write_text("{")
+    (run.folder / queue_file.MARK).write_text("{")
     assert waiting() == ["first"]

@@ -40,7 +40,7 @@ def trainer_class(job: TrainingJob, evaluates: bool) -> str:
 
 
 def held_out_class(job: TrainingJob) -> str:
-    """What follows from the tests on the held-out rows, as in `training_backend.held_out`."""
+    """What follows from the tests on the held-out rows, as in `held_out.py`."""
     patience, keeps = job.evaluation.early_stopping_patience, job.evaluation.keep_best
     lines = ["class HeldOut(TrainerCallback):"]
     if patience or keeps:
