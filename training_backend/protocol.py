@@ -34,6 +34,8 @@ Phase = Literal[
 ]
 ScoreName = Literal["exact_match", "f1", "rouge_l"]
 Cause = Literal["signal", "exit_code", "vanished"]
+# The person; the computer about to sleep; the system ending its programs or the session.
+StopReason = Literal["asked", "sleep", "system"]
 
 
 class _Event(BaseModel):
@@ -266,6 +268,7 @@ class RunStopped(_Event):
     type: Literal["RunStopped"] = "RunStopped"
     step: int | None = None
     checkpoint: str | None = None
+    reason: StopReason = "asked"
 
 
 class RunFailed(_Event):

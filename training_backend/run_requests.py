@@ -1,6 +1,6 @@
 """What a person asks of a live run: small files in `requests/` in the run's folder.
 
-    stop                save and end
+    stop                save and end; if it is not the person who asks, it holds why
     checkpoint          save a checkpoint after this step
     pause               save, and wait for as long as this file is there
     end                 nobody obeys it: whoever ends the worker by force leaves it to say so
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training_backend.errors import UserError
-from training_backend.files import write_json_atomic
+from training_backend.files import write_json_atomic, write_text_atomic
+from training_backend.protocol import StopReason
 
 Request = Literal["stop", "checkpoint", "pause", "end"]
 Kind = Literal["stop", "checkpoint", "pause", "question"]
@@ -40,7 +41,27 @@ class Requests:
     def ask(self, what: Request) -> None:
         """Asking twice is asking once."""
         self.folder.mkdir(exist_ok=True)
-        (self.folder / what).touch()
+        (self.folder / what).write_bytes(b"")
+
+    def ask_to_stop(self, reason: StopReason) -> None:
+        """As `ask("stop")`, by the computer; what the person asked for is not touched."""
+        if self.is_asked("stop"):
+            return
+        self.folder.mkdir(exist_ok=True)
+        try:
+            write_text_atomic(self.folder / "stop", reason)
+        except OSError:  # a full disk has room for an empty file
+            self.ask("stop")
+
+    def stop_reason(self) -> StopReason:
+        """Who or what asked to stop."""
+        with contextlib.suppress(OSError, ValueError):
+            match (self.folder / "stop").read_text(encoding="utf-8"):
+                case "sleep":
+                    return "sleep"
+                case "system":
+                    return "system"
+        return "asked"
 
     def ask_question(self, prompt: str | None = None) -> None:
         """Have the model answer the job's questions, or this one.

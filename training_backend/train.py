@@ -128,7 +128,8 @@ def _run(
     _warn_of_rise(told, job, reporter)
     if reports.stopped:
         newest = checkpoints.finished(reporter.run.checkpoints)[-1]
-        return RunStopped(step=step, checkpoint=str(newest.folder))
+        reason = reporter.run.requests.stop_reason()
+        return RunStopped(step=step, checkpoint=str(newest.folder), reason=reason)
     # Done: a request to stop no longer takes the result away.
     target = reporter.run.model if job.training.method == "full" else reporter.run.adapter
     reporter.emit(PhaseChanged(phase="saving", detail=f"the {target.name}"))

@@ -180,7 +180,7 @@ def _work(run: Run, feed: Any) -> int:
     except Timeout:
         print(f"Another worker has {run.id}; process {os.getpid()} leaves it alone.", flush=True)
         return 1
-    with held, stop_when_told(lambda: run.request("stop")):
+    with held, stop_when_told(lambda: run.requests.ask_to_stop("system")):
         run.claim()
         resume_from = checkpoints.newest_verified(run.checkpoints)
         known = run.events()
@@ -196,6 +196,9 @@ def _work(run: Run, feed: Any) -> int:
                 app_version=__version__,
             )
         )
+        if known and isinstance(known[-1], RunStopped) and known[-1].reason == "sleep":
+            minutes = max(1, round((time.time() - known[-1].time) / 60))
+            reporter.log(f"The computer went to sleep {minutes:,} min ago; the run goes on.")
         ended = threading.Event()
         pulse = threading.Thread(target=_pulse, args=(reporter, ended), daemon=True)
         pulse.start()
@@ -238,7 +241,10 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
                 return folder.run(job, reporter)
     except StopRequested:
         newest = checkpoints.finished(run.checkpoints)
-        return RunStopped(checkpoint=str(newest[-1].folder) if newest else None)
+        return RunStopped(
+            checkpoint=str(newest[-1].folder) if newest else None,
+            reason=run.requests.stop_reason(),
+        )
     except UserError as error:
         return RunFailed.of(error)
     except Exception as error:

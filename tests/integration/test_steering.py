@@ -151,6 +151,25 @@ def test_a_paused_run_can_be_stopped_and_goes_on_from_its_pause(
     assert weights(run) == weights(plain.run)
 
 
+def test_a_run_that_was_saved_for_the_computer_s_sleep_says_so_and_goes_on_as_if_it_had_not(
+    do: Any, demanding_job: dict[str, Any]
+) -> None:
+    plain = do(demanding_job)
+    run = made(demanding_job)
+    run.requests.ask_to_stop("sleep")
+    before = do(run)
+    assert before.terminal.reason == "sleep"  # before its first step
+    run.request("pause")
+    with once_paused(run, lambda: run.requests.ask_to_stop("sleep")):
+        stopped = do(run)
+    assert (stopped.terminal.step, stopped.terminal.reason) == (1, "sleep")
+    done = do(run)
+    assert done.exit_code == 0
+    assert sum("went to sleep" in event.message for event in done.of("LogLine")) == 2
+    assert numbers(run.events()) == numbers(plain.events)
+    assert weights(run) == weights(plain.run)
+
+
 def test_what_is_asked_too_late_is_told(do: Any, job_document: Any) -> None:
     run = made(job_document(training={"max_steps": 1}))
     run.request("pause")  # after the last step there is nothing left to wait with
