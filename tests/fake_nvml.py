@@ -29,6 +29,8 @@ class FakeCard:
     instances: Sequence[FakeCard] = ()  # of a card divided by MIG
     silent: set[str] = field(default_factory=set)  # NVML functions that it does not support
     index: int = 0
+    reasons: int = pynvml.nvmlClocksThrottleReasonSwPowerCap  # of its clock, as under full load
+    clock: int = 2520
 
 
 class FakeNvml:
@@ -94,6 +96,10 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "nvmlDeviceGetUtilizationRates": lambda card: SimpleNamespace(gpu=97),
     "nvmlDeviceGetTemperature": lambda card, sensor: 61,
     "nvmlDeviceGetPowerUsage": lambda card: 312_500,
+    "nvmlDeviceGetCurrentClocksEventReasons": lambda card: card.reasons,
+    "nvmlDeviceGetCurrentClocksThrottleReasons": lambda card: card.reasons,
+    "nvmlDeviceGetClockInfo": lambda card, clock: card.clock,
+    "nvmlDeviceGetMaxClockInfo": lambda card, clock: 2520,
     "nvmlDeviceGetComputeRunningProcesses": lambda card: _process(3 * GIB),
     "nvmlDeviceGetGraphicsRunningProcesses": lambda card: _process(None),
     "nvmlDeviceGetMigMode": lambda card: [1 if card.instances else 0] * 2,

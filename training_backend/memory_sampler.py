@@ -36,6 +36,8 @@ class MemorySampler:
                 utilization=gpu.utilization,
                 temperature_celsius=gpu.temperature_celsius,
                 power_watts=gpu.power_watts,
+                held_back_by=gpu.held_back_by,
+                clock_share=gpu.clock_share,
             )
         found = ram.read()
         cores = os.cpu_count() or 1

@@ -15,6 +15,13 @@ from typing import Any
 import psutil
 import pynvml
 
+from training_backend.protocol import Brake
+
+_TOO_HOT = (
+    pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
+    | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
+)
+
 
 @dataclass(frozen=True)
 class GpuProcess:
@@ -62,7 +69,11 @@ class Nvidia:
 
 @dataclass(frozen=True)
 class GpuSample:
-    """One reading of a card: bytes, utilisation from 0 to 1, degrees Celsius, watts."""
+    """One reading of a card: bytes, utilisation from 0 to 1, degrees Celsius, watts.
+
+    `held_back_by`: what keeps it from its full speed, beyond what is normal under load;
+    `clock_share`: the clock of its processors against the highest that it knows.
+    """
 
     index: int
     name: str
@@ -72,6 +83,8 @@ class GpuSample:
     utilization: float | None
     temperature_celsius: float | None
     power_watts: float | None
+    held_back_by: Brake | None = None
+    clock_share: float | None = None
 
 
 def find_cards() -> Nvidia:
@@ -151,6 +164,8 @@ class GpuReader:
             utilization=None if rates is None else rates.gpu / 100,
             temperature_celsius=_temperature(handle),
             power_watts=_power(handle),
+            held_back_by=_held_back_by(handle),
+            clock_share=_clock_share(handle),
         )
 
     def close(self) -> None:
@@ -277,6 +292,22 @@ def _temperature(handle: Any) -> float | None:
 def _power(handle: Any) -> float | None:
     milliwatts = _ask(pynvml.nvmlDeviceGetPowerUsage, handle)
     return None if milliwatts is None else milliwatts / 1000
+
+
+def _held_back_by(handle: Any) -> Brake | None:
+    """Heat or too little power; that it keeps to its power limit is normal under load."""
+    reasons = _ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
+    if reasons is None:  # a driver from before that name
+        reasons = _ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+    if reasons & _TOO_HOT:
+        return "heat"
+    return "power" if reasons & pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown else None
+
+
+def _clock_share(handle: Any) -> float | None:
+    now = _ask(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
+    most = _ask(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM)
+    return now / most if now and most else None
 
 
 def _process_name(pid: int) -> str:

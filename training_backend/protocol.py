@@ -36,6 +36,7 @@ ScoreName = Literal["exact_match", "f1", "rouge_l"]
 Cause = Literal["signal", "exit_code", "vanished"]
 # The person; the computer about to sleep; the system ending its programs or the session.
 StopReason = Literal["asked", "sleep", "system"]
+Brake = Literal["heat", "power"]
 
 
 class _Event(BaseModel):
@@ -105,7 +106,8 @@ class MetricsLogged(_Event):
 class MemorySampled(_Event):
     """Memory once a second. Without a GPU `device` is "cpu" and the bytes are RAM.
 
-    `process_bytes` is what this run holds; None where the driver does not say.
+    `process_bytes` is what this run holds; None where the driver does not say. `held_back_by` is
+    what keeps the card from going at full speed, `clock_share` its clock against the highest.
     """
 
     type: Literal["MemorySampled"] = "MemorySampled"
@@ -117,6 +119,8 @@ class MemorySampled(_Event):
     utilization: float | None = None
     temperature_celsius: float | None = None
     power_watts: float | None = None
+    held_back_by: Brake | None = None
+    clock_share: float | None = None
 
 
 class EvaluationLogged(_Event):
@@ -224,12 +228,18 @@ class MemoryMeasured(_Event):
 
 
 class WarningRaised(_Event):
-    """Something the person should know that does not end the run."""
+    """Something the person should know that does not end the run.
+
+    `since` and `until` are the steps that it speaks of, where it speaks of some: the charts mark
+    them. `until` is None where it goes on; a later warning with the same `since` tells its end.
+    """
 
     type: Literal["WarningRaised"] = "WarningRaised"
     code: str
     message: str
     params: dict[str, Any] = Field(default_factory=dict)
+    since: int | None = None
+    until: int | None = None
 
 
 class LogLine(_Event):

@@ -112,8 +112,20 @@ class Reporter:
         self.emit(PhaseChanged(phase=phase, fraction=fraction, **known))
         self.check_stop()
 
-    def warn(self, code: str, template: str, **params: Any) -> None:
-        self.emit(WarningRaised(code=code, message=template.format(**params), params=params))
+    def warn(
+        self,
+        code: str,
+        template: str,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        **params: Any,
+    ) -> None:
+        """Say something that does not end the run; of which steps, where it is of some."""
+        message = template.format(since=since, until=until, **params)
+        self.emit(
+            WarningRaised(code=code, message=message, params=params, since=since, until=until)
+        )
 
     def make_room(self) -> None:
         """There is room again on a disk that was full."""

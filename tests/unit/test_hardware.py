@@ -78,6 +78,27 @@ def test_every_value_of_a_card(lorasmith_home: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
+    ("reasons", "brake"),
+    [
+        (0, None),
+        (pynvml.nvmlClocksThrottleReasonGpuIdle, None),
+        (pynvml.nvmlClocksThrottleReasonSwPowerCap, None),  # normal at full load
+        (pynvml.nvmlClocksThrottleReasonSwThermalSlowdown, "heat"),
+        (pynvml.nvmlClocksThrottleReasonHwThermalSlowdown | 0x4, "heat"),
+        (pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown, "power"),
+    ],
+)
+@pytest.mark.parametrize("silent", [set(), {"nvmlDeviceGetCurrentClocksEventReasons"}])
+def test_what_holds_a_card_back(
+    monkeypatch: pytest.MonkeyPatch, reasons: int, brake: str | None, silent: set[str]
+) -> None:
+    FakeNvml(monkeypatch, FakeCard(reasons=reasons, clock=1260, silent=silent))
+    sample = GpuReader().read()
+    assert sample is not None
+    assert (sample.held_back_by, sample.clock_share) == (brake, 0.5)
+
+
+@pytest.mark.parametrize(
     ("name", "capability", "bf16"),
     [
         ("NVIDIA GeForce RTX 3060", (8, 6), True),
