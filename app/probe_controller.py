@@ -99,10 +99,8 @@ class ProbeController(QObject):
                 self.measured.emit(self.newest)
 
     def _on_ended(self, run: Run | None, terminal: Terminal | None) -> None:
-        if isinstance(terminal, RunFailed):
-            self.failed.emit(f"{terminal.message} {terminal.remedy}".strip())
-        elif isinstance(terminal, RunInterrupted):
-            self.failed.emit(terminal.detail)
+        if isinstance(terminal, RunFailed | RunInterrupted):
+            self.failed.emit(terminal.words)
         self._finish()
 
     def _on_refused(self, error: UserError) -> None:

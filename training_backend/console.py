@@ -176,9 +176,7 @@ def _how(event: RunCompleted) -> str:
 
 
 def _why(event: RunFailed | RunInterrupted) -> str:
-    if isinstance(event, RunInterrupted):
-        return f"Interrupted: {event.detail}"
-    return f"Failed: {event.message} {event.remedy}".rstrip()
+    return f"{'Failed' if isinstance(event, RunFailed) else 'Interrupted'}: {event.words}"
 
 
 Report = JsonReport | ConsoleReport

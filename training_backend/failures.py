@@ -14,6 +14,9 @@ from training_backend.errors import UserError
 from training_backend.files import is_disk_full
 from training_backend.paths import drive_of
 
+OUT_OF_MEMORY = ("out_of_vram", "out_of_ram", "out_of_ram_likely")  # ends that less memory mends
+LESS_RAM = "Close other programs, or choose a smaller batch, a shorter length or a smaller model."
+
 _RESUME = "Go on from the newest checkpoint with Resume."
 _NO_CARD = re.compile(
     r"GPU is lost|device (is )?lost|no CUDA-capable device|unknown error.*cudaErrorUnknown"
@@ -39,7 +42,6 @@ def explained(error: BaseException, place: Path) -> UserError:
     """
     if isinstance(error, UserError):
         return error
-    words = str(error)
     if is_disk_full(error):
         return UserError(
             "disk_full",
@@ -49,41 +51,61 @@ def explained(error: BaseException, place: Path) -> UserError:
         )
     if isinstance(error, OSError):
         return _of_the_system(error, place)
-    if isinstance(error, MemoryError) or _NO_RAM.search(words):
-        return UserError(
-            "out_of_ram",
-            "The computer ran out of memory.",
-            "Close other programs, or choose a smaller batch, a shorter length or a smaller model.",
-        )
-    if type(error).__name__ == "OutOfMemoryError" or _NO_VRAM.search(words):
+    if isinstance(error, MemoryError):
+        return out_of_ram()
+    if type(error).__name__ == "OutOfMemoryError":
         return out_of_vram()
-    if _NO_CARD.search(words):
-        return UserError(
-            "card_lost",
-            "The card is no longer there ({reason}).",
-            f"Restart the computer, look at the card's power and heat. {_RESUME}",
-            reason=_first_line(words),
-        )
-    if _TOO_OLD.search(words):
-        return UserError(
-            "card_not_supported",
-            "The card's driver and this PyTorch do not go together ({reason}).",
-            "Update the driver; `doctor` says which build of PyTorch the card needs.",
-            reason=_first_line(words),
-        )
-    if _OF_THE_CARD.search(words):
-        return UserError(
-            "card_error",
-            "The card reported an error ({reason}).",
-            f"{_RESUME} If it comes again, update the driver, and undo any overclocking.",
-            reason=_first_line(words),
-        )
-    return UserError(
+    return of_words(str(error)) or UserError(
         "unexpected",
         "Something unexpected went wrong ({kind}: {reason}).",
         "The details are in worker.log in the run's folder.",
         kind=type(error).__name__,
-        reason=_first_line(words),
+        reason=_reason(str(error).partition("\n")[0]),
+    )
+
+
+def of_words(words: str) -> UserError | None:
+    """What memory, the card or its driver say in an error's text or at the end of a log.
+
+    None where they say nothing of the kind.
+    """
+
+    def line_of(kind: re.Pattern[str]) -> str:
+        return next((_reason(line) for line in words.splitlines() if kind.search(line)), "")
+
+    if _NO_RAM.search(words):
+        return out_of_ram()
+    if _NO_VRAM.search(words):
+        return out_of_vram()
+    if reason := line_of(_NO_CARD):
+        return card_lost(reason)
+    if reason := line_of(_TOO_OLD):
+        return UserError(
+            "card_not_supported",
+            "The card's driver and this PyTorch do not go together ({reason}).",
+            "Update the driver; `doctor` says which build of PyTorch the card needs.",
+            reason=reason,
+        )
+    if reason := line_of(_OF_THE_CARD):
+        return UserError(
+            "card_error",
+            "The card reported an error ({reason}).",
+            f"{_RESUME} If it comes again, update the driver, and undo any overclocking.",
+            reason=reason,
+        )
+    return None
+
+
+def out_of_ram() -> UserError:
+    return UserError("out_of_ram", "The computer ran out of memory.", LESS_RAM)
+
+
+def card_lost(reason: str) -> UserError:
+    return UserError(
+        "card_lost",
+        "The card is no longer there ({reason}).",
+        f"Restart the computer, look at the card's power and heat. {_RESUME}",
+        reason=reason,
     )
 
 
@@ -122,5 +144,7 @@ def _of_the_system(error: OSError, place: Path) -> UserError:
     )
 
 
-def _first_line(words: str) -> str:
-    return words.splitlines()[0][:300].rstrip(".") if words.strip() else "no reason given"
+def _reason(line: str) -> str:
+    """A line of an error as part of a sentence."""
+    line = line.strip().removeprefix("what():").strip()
+    return line[:300].rstrip(".") or "no reason given"

@@ -134,10 +134,13 @@ def tail(run: Run) -> Iterator[Event | None]:
         time.sleep(0.25)
 
 
-def kill(run: Run) -> None:
+def kill(run: Run, still_seconds: float | None = None) -> None:
     """End a worker at once, with all its children, and see that they are gone.
 
     Not by SIGTERM, which it takes for a wish to save and stop (`child_process.stop_when_told`).
+
+    Args:
+        still_seconds: for how long it had stood still, if that is why.
     """
     process = run.worker()
     if process is None:
@@ -146,7 +149,7 @@ def kill(run: Run) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself just now
         family += process.children(recursive=True)
     with contextlib.suppress(OSError):  # a full disk, a folder that is gone
-        run.request("end")
+        run.requests.note_end(still_seconds)
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()

@@ -291,6 +291,10 @@ class RunFailed(_Event):
     field: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def words(self) -> str:
+        return f"{self.message} {self.remedy}".rstrip()
+
     @classmethod
     def of(cls, error: UserError) -> RunFailed:
         """What the person was told, as the end of the run that it happened to."""
@@ -304,12 +308,24 @@ class RunFailed(_Event):
 
 
 class RunInterrupted(_Event):
-    """The worker died without a word; whoever noticed wrote this for it."""
+    """The worker died without a word; whoever noticed wrote this for it.
+
+    `code` names the end (see `ends.py`), `detail` says it in a sentence, `remedy` what to do about
+    it; `exit_code` is negative for a signal, and None where nobody could ask for it.
+    """
 
     type: Literal["RunInterrupted"] = "RunInterrupted"
     cause: Cause
+    code: str = ""
     detail: str = ""
+    remedy: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+    exit_code: int | None = None
     log_tail: str = ""
+
+    @property
+    def words(self) -> str:
+        return f"{self.detail} {self.remedy}".rstrip()
 
 
 Terminal = RunCompleted | RunStopped | RunFailed | RunInterrupted

@@ -6,6 +6,7 @@ kernel kills the process, whatever the computer still has.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,12 +47,42 @@ def read(root: Path = Path("/")) -> Ram:
     return Ram(total, available, swap.total, swap.free, limited=total < memory.total)
 
 
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """How many processes of this one's control group the system has ended for want of memory.
+
+    Of the whole computer where the group does not say; None where neither does, as on Windows.
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+
+    Args:
+        root: as of `read`.
+    """
+    for folder, _ in _groups(root):
+        for name in ("memory.events", "memory.oom_control"):  # of the second version, of the first
+            found = _counter(folder / name)
+            if found is not None:
+                return found
+    return _counter(root / "proc/vmstat")
+
+
+def _counter(file: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        rows = dict(line.split(maxsplit=1) for line in file.read_text("ascii").splitlines())
+        return int(rows["oom_kill"])
+    return None
+
+
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
     """Limit and use in bytes of every control group that this process is in.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files and, for the first
     version, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
     """
+    for folder, names in _groups(root):
+        yield from _limit(folder, *names)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """The folders of those groups, each after its parts, and what its files are called."""
     mounted = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -71,7 +102,7 @@ def _limits(root: Path) -> Iterator[tuple[int, int]]:
         group = top / path.strip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(top):
-                yield from _limit(folder, *names)
+                yield folder, names
 
 
 def _limit(folder: Path, limit: str, usage: str, inactive: str) -> Iterator[tuple[int, int]]:

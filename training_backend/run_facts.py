@@ -62,10 +62,8 @@ class RunFacts:
     def cause(self) -> str:
         """Why it did not come to its end, and what to do; "" for a run that did."""
         match self.terminal:
-            case RunFailed(message=message, remedy=remedy):
-                return f"{message} {remedy}".rstrip()
-            case RunInterrupted(detail=detail):
-                return detail
+            case RunFailed() | RunInterrupted():
+                return self.terminal.words
         return ""
 
 

@@ -3,7 +3,8 @@
     stop                save and end; if it is not the person who asks, it holds why
     checkpoint          save a checkpoint after this step
     pause               save, and wait for as long as this file is there
-    end                 nobody obeys it: whoever ends the worker by force leaves it to say so
+    end                 nobody obeys it: whoever ends the worker by force leaves it to say so, and
+                        for how many seconds it had stood still, if that was why
     question-<number>   answer the job's questions now; or, if it holds `{"prompt": …}`, this one
 
 The worker looks at the end of every step and removes what it has done. Files are what a
@@ -71,6 +72,22 @@ class Requests:
         self.folder.mkdir(exist_ok=True)
         text = None if prompt is None else checked_prompt(prompt)
         write_json_atomic(self.folder / f"{_QUESTION}{time.time_ns()}", {"prompt": text})
+
+    def note_end(self, still_seconds: float | None = None) -> None:
+        """Say that the worker is being ended by force.
+
+        Args:
+            still_seconds: for how long it had stood still, if that is why.
+        """
+        self.folder.mkdir(exist_ok=True)
+        write_json_atomic(self.folder / "end", {"still_seconds": still_seconds})
+
+    def stood_still(self) -> float | None:
+        """The seconds that `note_end` was given."""
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            seconds = json.loads((self.folder / "end").read_bytes())["still_seconds"]
+            return None if seconds is None else float(seconds)
+        return None
 
     def is_asked(self, what: Request) -> bool:
         return (self.folder / what).exists()

@@ -23,16 +23,16 @@ import logging
 import os
 import re
 import shutil
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
 
-from training_backend import journal
+from training_backend import ends, journal, ram
+from training_backend.ends import Circumstances
 from training_backend.errors import UserError
 from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, load_job
@@ -41,6 +41,7 @@ from training_backend.paths import export_runs_dir, probe_runs_dir, runs_dir
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,
+    MemorySampled,
     MetricsLogged,
     RunCompleted,
     RunFailed,
@@ -146,9 +147,15 @@ class Run:
         return self.requests.is_asked(what)
 
     def claim(self) -> None:
-        """Note down that the calling process is the run's worker."""
+        """Note down that the calling process is the run's worker, and what to tell its end by."""
         me = psutil.Process()
-        write_json_atomic(self.folder / "worker.json", {"pid": me.pid, "created": me.create_time()})
+        known = {
+            "pid": me.pid,
+            "created": me.create_time(),
+            "log_bytes": self.log_path.stat().st_size if self.log_path.exists() else 0,
+            "oom_kills": ram.oom_kills(),
+        }
+        write_json_atomic(self.folder / "worker.json", known)
 
     def clear_requests(self) -> None:
         self.requests.clear()
@@ -160,24 +167,48 @@ class Run:
 
     def _claimant(self) -> psutil.Process | None:
         """The process that last claimed the run. A recycled pid is not mistaken for it."""
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, psutil.Error):
-            known = json.loads((self.folder / "worker.json").read_text(encoding="utf-8"))
+        known = self._claimed()
+        with contextlib.suppress(LookupError, TypeError, ValueError, psutil.Error):
             process = psutil.Process(known["pid"])
             if abs(process.create_time() - known["created"]) < 1.0:
                 return process
         return None
 
+    def _claimed(self) -> dict[str, Any]:
+        """What the newest worker noted down; empty where that cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads((self.folder / "worker.json").read_text(encoding="utf-8"))
+            if isinstance(known, dict):
+                return known
+        return {}
+
     def log_tail(self) -> str:
-        """The end of the worker's own output; of a crash the beginning of its report."""
+        """The end of the newest worker's own output; of a crash the beginning of its report."""
+        began = self._claimed().get("log_bytes", 0)
         try:
             with self.log_path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _CRASH_BYTES))
+                began = began if isinstance(began, int) and 0 <= began <= size else 0
+                file.seek(max(began, size - _CRASH_BYTES))
                 text = file.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
         crash = text.rfind(_CRASH)
-        return text[crash:][:LOG_TAIL_BYTES] if crash >= 0 else text[-LOG_TAIL_BYTES:]
+        return _of_crash(text[crash:]) if crash >= 0 else text[-LOG_TAIL_BYTES:]
+
+    def circumstances(self, exit_code: int | None) -> Circumstances:
+        """What is known of how its newest worker died."""
+        events = journal.tail(self.folder)
+        before, now = self._claimed().get("oom_kills"), ram.oom_kills()
+        return Circumstances(
+            exit_code=exit_code,
+            log=self.log_tail(),
+            memory=next((e for e in reversed(events) if isinstance(e, MemorySampled)), None),
+            oom_killed=None if before is None or now is None else now > before,
+            restarted=bool(events) and psutil.boot_time() > events[-1].time,
+            by_force=self.requested("end"),
+            still_seconds=self.requests.stood_still(),
+        )
 
 
 @dataclass(frozen=True)
@@ -341,29 +372,7 @@ def _missing_end(run: Run, exit_code: int | None) -> Event | None:
     last = journal.last_event(run.folder)
     if isinstance(last, TERMINAL_TYPES) or (last is None and exit_code is None):
         return None
-    ended = _interrupted(exit_code, run.log_tail())
-    if run.requested("end"):  # its killer is known, and was not the system's
-        return ended.model_copy(update={"detail": "It was ended by force, without saving."})
-    return ended
-
-
-def _interrupted(exit_code: int | None, log_tail: str) -> RunInterrupted:
-    if exit_code is None:
-        return RunInterrupted(
-            cause="vanished", detail="The worker is gone; how it ended is not known.",
-            log_tail=log_tail,
-        )  # fmt: skip
-    if exit_code < 0:
-        known = {int(one): one.name for one in signal.Signals}
-        name = known.get(-exit_code, f"signal {-exit_code}")
-        hint = " Often the system ran out of memory." if name == "SIGKILL" else ""
-        return RunInterrupted(
-            cause="signal", detail=f"The worker was ended by {name}.{hint}", log_tail=log_tail
-        )
-    return RunInterrupted(
-        cause="exit_code", detail=f"The worker ended with exit code {exit_code}.",
-        log_tail=log_tail,
-    )  # fmt: skip
+    return ends.named(run.circumstances(exit_code))
 
 
 def _state(run: Run, last: Event | None) -> State:
@@ -379,6 +388,14 @@ def _state(run: Run, last: Event | None) -> State:
     if run.is_alive():
         return "running"
     return "queued" if last is None else "interrupted"
+
+
+def _of_crash(report: str) -> str:
+    """What the thread that crashed was at; the other ones are told before it."""
+    at = report.find("Current thread")
+    if at > 0:
+        report = f"{report.splitlines()[0]}\n\n{report[at:]}"
+    return report[:LOG_TAIL_BYTES]
 
 
 def attempts(events: list[Event]) -> int:

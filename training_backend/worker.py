@@ -254,6 +254,7 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
     except StopRequested:
         newest = checkpoints.finished(run.checkpoints)
         return RunStopped(
+            step=newest[-1].step if newest else None,
             checkpoint=str(newest[-1].folder) if newest else None,
             reason=run.requests.stop_reason(),
         )

@@ -21,9 +21,9 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
+from app.widgets.end_words import explained
 from app.widgets.export_progress import ExportProgress
 from app.widgets.export_steps import DoneStep, ProgressStep, SourceStep, TargetStep
-from app.widgets.outcome import explained
 from app.widgets.runs_table import RunsTable
 from training_backend.errors import UserError
 from training_backend.job import ExportJob
@@ -102,10 +102,8 @@ class ExportWizard(QWizard):
                 super().reject()
             case RunFailed(field="out"):
                 self._mend_target(explained(event))
-            case RunFailed():
+            case RunFailed() | RunInterrupted():
                 self._fail(explained(event))
-            case RunInterrupted():
-                self._fail(event.detail)
 
     def refuse(self, error: UserError) -> None:
         """The export could not begin."""
@@ -248,7 +246,7 @@ class ExportPage(QWidget):
                 self._errors.show_error(explained(event))
             case RunInterrupted():
                 self._progress.title.setText(self.tr("The export was interrupted"))
-                self._errors.show_error(event.detail)
+                self._errors.show_error(explained(event))
 
     def _on_wizard_closed(self) -> None:
         self._wizard = None

@@ -296,14 +296,13 @@ class TrainPage(QWidget):
         if isinstance(event, RunCompleted):
             self.answers.show_kept(event.best_step)
         if shown.run is not None:
-            saved = shown.checkpoint.step if shown.checkpoint else None
             self.outcome.show_outcome(
                 shown.run,
                 event,
                 shown.seconds,
-                saved,
                 shown.warning_of(event),
                 shown.pauses.seconds,
+                saved=shown.checkpoint is not None,
             )
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
         shown.forget_requests()
@@ -311,6 +310,7 @@ class TrainPage(QWidget):
             shown.phase = None  # the next attempt begins anew
             return
         shown.terminal = event
+        self.outcome.look_for_evidence()
         if shown.live:
             self._current = None
         self.buttons.steer.end()

@@ -269,10 +269,8 @@ def newest_sound(run: Run) -> int:
 def sentence(end: Event) -> str:
     """What the person reads of an end."""
     match end:
-        case RunFailed():
-            return f"{end.message} {end.remedy}".strip()
-        case RunInterrupted():
-            return end.detail
+        case RunFailed() | RunInterrupted():
+            return end.words
         case RunStopped():
             return "Stopped and saved." if end.checkpoint else "Stopped."
         case RunCompleted():

@@ -7,7 +7,7 @@ import signal
 import time
 
 from tests.faults.lab import Lab, expect, newest_sound, sentence
-from training_backend import launch
+from training_backend import launch, ram
 from training_backend.protocol import (
     EvaluationLogged,
     MetricsLogged,
@@ -46,8 +46,13 @@ def segmentation_fault(lab: Lab) -> str:
 
 
 def ended_by_the_system_for_memory(lab: Lab) -> str:
-    """Simulated: the system's killer sends SIGKILL too."""
-    run = lab.killed(5)
+    """Simulated: SIGKILL, and one more in the system's count of those it ended for memory."""
+    count = ram.oom_kills
+    ram.oom_kills = lambda: (count() or 0) + 1
+    try:
+        run = lab.killed(5)
+    finally:
+        ram.oom_kills = count
     told = sentence(run.events()[-1])
     expect("ran out of memory" in told, "memory is not named as a cause")
     lab.nothing_lost(run)

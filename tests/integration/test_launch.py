@@ -174,9 +174,11 @@ def test_a_killed_worker_is_given_an_end_that_names_the_signal_and_keeps_the_log
     spawn: Spawn, tmp_path: Path
 ) -> None:
     run, worker = training_run(str(tmp_path / "no model")), spawn()
-    run.log_path.write_text("what it said before\n")
+    run.log_path.write_text("what an earlier one said\n")
     worker.start(run)
     wait_for(run, RunStarted)  # and now it imports torch, which takes seconds
+    with run.log_path.open("a") as log:
+        log.write("what it said\n")
     assert worker.process.pid is not None
     os.kill(worker.process.pid, signal.SIGKILL)
     events = follow(worker, run)
@@ -184,7 +186,7 @@ def test_a_killed_worker_is_given_an_end_that_names_the_signal_and_keeps_the_log
     last = events[-1]
     assert isinstance(last, RunInterrupted)
     assert last.cause == "signal" and "SIGKILL" in last.detail
-    assert "what it said before" in last.log_tail
+    assert last.log_tail == "what it said\n"
     assert run.state() == "interrupted"
     assert runs.settle(run) is None
 
