@@ -6,8 +6,6 @@ asked to, and carries on when nobody asks.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject
@@ -15,6 +13,7 @@ from PySide6.QtWidgets import QMessageBox
 
 from app import close_dialog
 from app.one_window import bring_to_front
+from app.sleeping import wait_for_end
 from app.tray import Tray
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Closing(QObject):
 
     def end(self) -> None:
         """The system ends the program: ask the run to save and stop, and be gone."""
-        self._ask_to_stop()
+        self._training.stop_for("system")
         self.close_now()
 
     def end_of_session(self, _: QSessionManager | None = None) -> None:
@@ -96,17 +95,15 @@ class Closing(QObject):
         the person takes the logging out back, the window is still there, with the stopped run.
         """
         run = self._training.active()
-        self._ask_to_stop()
+        self.prepare_for_end()
+        if run is not None:
+            wait_for_end(run, SESSION_SECONDS)
+
+    def prepare_for_end(self) -> None:
+        """The computer or the session will end: nothing that comes then may ask or be lost."""
+        self._training.stop_for("system")
         self._without_asking = True
         self._window.remember()
-        deadline = time.monotonic() + SESSION_SECONDS
-        while run is not None and run.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    def _ask_to_stop(self) -> None:
-        """Like `stop`, without a word on a page: its window goes."""
-        with contextlib.suppress(OSError):  # a full disk, a folder that is gone
-            self._training.stop()
 
     def _on_opened(self, _: object) -> None:
         self._without_asking = False  # of the run before

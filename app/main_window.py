@@ -28,6 +28,7 @@ from app.recipe_desk import RecipeDesk
 from app.run_controller import RunController
 from app.run_desk import RunDesk, page_of
 from app.settings import Settings
+from app.sleeping import Sleeping
 from app.tray import Tray
 from app.widgets import memory_words
 from app.widgets.sidebar import Sidebar
@@ -76,6 +77,7 @@ class MainWindow(QMainWindow):
         self.estimator = MemoryEstimator(self.draft, self.helper, self)
         self.desk = RunDesk(self)
         self.closing = Closing(self)
+        self.sleeping = Sleeping(self)
         self.recipes = RecipeDesk(self.draft, self)
         self.recipes.applied.connect(self._show_field)
         self._painted = False
@@ -426,6 +428,7 @@ class MainWindow(QMainWindow):
         cast("ModelPage", self.page("navModel")).shutdown()
         self.queue.shutdown()
         self.awake.shutdown()
+        self.sleeping.shutdown()
         self.tray.leave()
         self.training.shutdown()
         self.exports.shutdown()

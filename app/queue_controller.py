@@ -23,7 +23,7 @@ from app.run_controller import RunController
 from training_backend import paths, queue_file, run_queue, run_times, sweeps
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
-from training_backend.protocol import Terminal
+from training_backend.protocol import RunStopped, Terminal
 from training_backend.run_queue import QueueEntry
 from training_backend.runs import Run
 from training_backend.sweeps import Axis
@@ -193,9 +193,13 @@ class QueueController(QObject):
         self.problem.emit(explain(_plain(error)))
         self.refresh()
 
-    def _on_run_ended(self, run: Run | None, _: Terminal | None) -> None:
-        if self._training.stop_was_asked() and (self._going or self.state.entries):
-            self._stopped_by_hand = True
+    def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
+        by_hand = self._training.stop_was_asked()
+        reason = terminal.reason if isinstance(terminal, RunStopped) else "asked"
+        if reason == "sleep" and not by_hand:
+            return  # it goes on when the computer wakes; nothing comes before it
+        if (by_hand or reason == "system") and (self._going or self.state.entries):
+            self._stopped_by_hand = by_hand
             self._going = False
             self._do(run_queue.pause)
         taken, self._taken = self._taken, None

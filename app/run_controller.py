@@ -18,7 +18,7 @@ from PySide6.QtCore import QObject, Qt, QTimer, Signal, SignalInstance, Slot
 from training_backend import journal, launch, preflight, runs
 from training_backend.errors import UserError
 from training_backend.job import Job, TrainingJob
-from training_backend.protocol import TERMINAL_TYPES, Event, Terminal
+from training_backend.protocol import TERMINAL_TYPES, Event, StopReason, Terminal
 from training_backend.run_requests import Request
 from training_backend.runs import Run
 
@@ -117,6 +117,12 @@ class RunController(QObject):
         self._stop_asked = True
         self._run.request("stop")
         self._patience.start()
+
+    def stop_for(self, reason: StopReason) -> None:
+        """Have the run save and stop for the computer; asked for by the person it is `stop`."""
+        if self._run is not None:
+            with contextlib.suppress(OSError):  # a full disk, a folder that is gone
+                self._run.requests.ask_to_stop(reason)
 
     def request(self, what: Request) -> None:
         """Ask the run for a checkpoint or a pause; it obeys at the end of its step."""

@@ -24,6 +24,7 @@ from training_backend.protocol import (
     PhaseChanged,
     RunCompleted,
     RunFailed,
+    RunStopped,
     SampleGenerated,
     Terminal,
 )
@@ -225,11 +226,14 @@ class RunDesk(QObject):
     # ---------------------------------------------------------------------------- what comes of it
 
     def _on_opened(self, run: Run) -> None:
-        """Show a run that was asked for; one from the queue does not take a page away."""
+        """Show a run that was asked for.
+
+        One from the queue, or that goes on after the computer slept, takes no page away.
+        """
         page = cast("TrainPage", self._window.page("navTrain"))
         before, self._newest = self._newest, run
         self._show_progress(self.tr("starting"))
-        if not self._queue.is_own(run):
+        if not (self._queue.is_own(run) or self._window.sleeping.is_own(run)):
             self.open_run(run)
         elif page.run() in (None, before):
             page.open_run(run, live=True)
@@ -279,6 +283,8 @@ class RunDesk(QObject):
             "RunFailed": self.tr("failed"),
             "RunInterrupted": self.tr("interrupted"),
         }
+        for_sleep = isinstance(terminal, RunStopped) and terminal.reason == "sleep"
+        states["RunStopped"] = self.tr("saved for sleep") if for_sleep else states["RunStopped"]
         self._show_progress(states[terminal.type] if terminal else "")
         if self._window.closing.is_quitting():
             return
@@ -290,7 +296,8 @@ class RunDesk(QObject):
         if isinstance(terminal, RunFailed) and not queued:  # whose job is not the draft's
             message = f"{terminal.message} {terminal.remedy}".rstrip()
             self._show_beside_field(Problem(terminal.field or "", message))
-        if run is not None and terminal is not None and not self._queue.is_going():
+        alone = not self._queue.is_going() and not for_sleep
+        if run is not None and terminal is not None and alone:
             self._notify(run, terminal)
         self._window.warm_up_soon()
 

@@ -140,7 +140,8 @@ class ConsoleReport:
             case RunCompleted():
                 self.say(_how(event))
             case RunStopped():
-                self.say("Stopped and saved." if event.checkpoint else "Stopped.")
+                said = "Stopped and saved." if event.checkpoint else "Stopped."
+                self.say(said + (" The computer went to sleep." if event.reason == "sleep" else ""))
             case RunFailed():
                 self.say(_why(event))
             case RunInterrupted():

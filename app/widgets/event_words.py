@@ -12,6 +12,7 @@ from training_backend.protocol import (
     Event,
     LogLine,
     RunStarted,
+    RunStopped,
     WarningRaised,
 )
 
@@ -45,6 +46,10 @@ def log_line(event: Event) -> str:
             )
         case WarningRaised():
             return _tr("Note: {message}").format(message=event.message)
+        case RunStopped(reason="sleep"):
+            return _tr("Saved and stopped, since the computer went to sleep")
+        case RunStopped(reason="system"):
+            return _tr("Saved and stopped, since the session or the computer ended")
         case LogLine():
             return event.message
     return ""
