@@ -25,11 +25,14 @@ class DiskRoom:
 
     Args:
         waited: is told how many seconds the training stood still.
+
+    `write_seconds` is how long all that was written took, without the waits.
     """
 
     def __init__(self, reporter: Reporter, waited: Callable[[float], None]) -> None:
         self._reporter = reporter
         self._waited = waited
+        self.write_seconds = 0.0
 
     def keep(
         self,
@@ -51,8 +54,11 @@ class DiskRoom:
         """
         while True:
             self.wait_for(needed_bytes, phase)
+            began = time.monotonic()
             try:
-                return write()
+                written = write()
+                self.write_seconds += time.monotonic() - began
+                return written
             except Exception as error:
                 if not is_disk_full(error):
                     raise

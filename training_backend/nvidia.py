@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ _TOO_HOT = (
     pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
     | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
 )
+BUSY_PERCENT = 10  # of a card's processors
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,45 @@ def process_gpu_bytes(handle: Any, pid: int) -> int | None:
     """
     told = [used for owner, used in _processes(handle) if owner == pid and used is not None]
     return max(told, default=None)
+
+
+def moves_memory(uuid: str | None = None) -> bool:
+    """Whether the driver moves what does not fit on the card into the computer's memory.
+
+    As it does on Windows, also for Linux within it (WSL); elsewhere a program is told instead.
+    """
+    if "microsoft" in platform.release().lower():
+        return True
+    return bool(_of_card(uuid, _is_wddm))
+
+
+def others_computing(uuid: str | None = None, seconds: float = 20.0) -> tuple[str, ...]:
+    """The names of other programs that kept the card's processors busy in the last seconds.
+
+    Empty where the driver does not say, or numbers processes otherwise than we do, as in a
+    container.
+    """
+    since = int((time.time() - seconds) * 1e6)
+
+    def ask(handle: Any) -> set[int]:
+        if os.getpid() not in (pid for pid, _ in _processes(handle)):
+            return set()
+        samples = _ask(pynvml.nvmlDeviceGetProcessUtilization, handle, since) or ()
+        return {each.pid for each in samples if each.smUtil >= BUSY_PERCENT} - {os.getpid()}
+
+    names = (_process_name(pid) for pid in sorted(_of_card(uuid, ask) or ()))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _of_card(uuid: str | None, question: Callable[[Any], Any]) -> Any:
+    """What a question about the card's handle is answered; None where there is no card."""
+    if _start_nvml() is not None:
+        return None
+    try:
+        handle = _find_card(uuid)
+        return None if handle is None else question(handle)
+    finally:
+        _ask(pynvml.nvmlShutdown)
 
 
 class GpuReader:

@@ -17,13 +17,18 @@ import psutil
 
 @dataclass(frozen=True)
 class Ram:
-    """Bytes. `limited`: a container's limit is lower than what the computer has."""
+    """Bytes. `limited`: a container's limit is lower than what the computer has.
+
+    `swapped_in_bytes` is what was read back from the swap file since the computer was started;
+    0 where the system does not count it, as Windows.
+    """
 
     total_bytes: int
     available_bytes: int
     swap_total_bytes: int
     swap_free_bytes: int
     limited: bool = False
+    swapped_in_bytes: int = 0
 
     @property
     def used_bytes(self) -> int:
@@ -44,7 +49,8 @@ def read(root: Path = Path("/")) -> Ram:
     for limit, used in _limits(root):
         total = min(total, limit)
         available = min(available, max(0, limit - used))
-    return Ram(total, available, swap.total, swap.free, limited=total < memory.total)
+    limited = total < memory.total
+    return Ram(total, available, swap.total, swap.free, limited, swapped_in_bytes=swap.sin)
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:

@@ -47,6 +47,7 @@ from training_backend.protocol import (
     RunCompleted,
     RunStopped,
 )
+from training_backend.run_watch import RunWatch
 from training_backend.runs import Run
 from training_backend.steering import Steering
 from training_backend.tokenizer import load_tokenizer
@@ -91,6 +92,7 @@ def _run(
     answers = Answers(job, trainer, tokenizer, reporter, reports)
     # Steering is the last one: a pause begins when all else is done.
     for callback in (
+        RunWatch(trainer, reporter),
         reports,
         ScheduleOfTheJob(),
         HeldOut(job, reporter),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from peft.optimizers import create_loraplus_optimizer
@@ -15,7 +15,8 @@ class TrainerHabits:
     """Goes before a trainer of TRL in a class's bases.
 
     Evaluations leave the random numbers of the training alone, and a save waits for room on the
-    disk where `save_when_there_is_room` is set.
+    disk where `save_when_there_is_room` is set. `batches` are the micro-batches of the step under
+    way, and `learned_tokens` how many tokens its loss is a mean of, where that is so.
 
     Args:
         loraplus_lr_ratio: learning rate of the adapter's B matrices against the others'; 1 is
@@ -26,6 +27,8 @@ class TrainerHabits:
     args: Any
     optimizer: Any
     save_when_there_is_room: Callable[[Callable[[], None]], None] | None = None
+    batches: Sequence[dict[str, Any]] = ()
+    learned_tokens: Any = None
 
     def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
         self._loraplus_lr_ratio = loraplus_lr_ratio
@@ -45,6 +48,11 @@ class TrainerHabits:
             **settings,
         )
         return self.optimizer
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        trainer: Any = super()
+        self.batches, self.learned_tokens = trainer.get_batch_samples(*args, **kwargs)
+        return self.batches, self.learned_tokens
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = super()

@@ -9,11 +9,12 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from training_backend import checkpoints, losses
+from training_backend import checkpoints, losses, slow_causes
 from training_backend.adapters import name_base
 from training_backend.disk_room import DiskRoom
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
+from training_backend.paths import drive_of
 from training_backend.protocol import CheckpointSaved, EvaluationLogged, MetricsLogged
 from training_backend.worker import Reporter
 
@@ -128,6 +129,12 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         )
         size = sum(path.stat().st_size for path in saved.folder.rglob("*") if path.is_file())
         self._reporter.emit(CheckpointSaved(step=saved.step, path=str(saved.folder), bytes=size))
+        took, self.room.write_seconds = self.room.write_seconds, 0.0
+        slow = slow_causes.slow_save(took, size, drive_of(saved.folder))
+        if slow is not None:
+            self._reporter.warn(
+                slow.code, slow.template, since=saved.step, until=saved.step, **slow.params
+            )
 
 
 def save_bytes(model: Any, *, with_optimizer: bool) -> int:

@@ -12,10 +12,10 @@ REPOSITORY = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "PySide6", "app"}
 NEED_TORCH = {
     "attention", "base_model", "fast_loss", "fast_paths", "finished_model", "held_out", "lora",
-    "model_layers", "preference", "probe", "results", "sampling", "scoring", "script.base",
-    "script.folder", "steering", "trace_model", "tracing.card", "tracing.hollow_model",
-    "tracing.layers_pass", "tracing.loss_pass", "tracing.storages", "train", "trainer_habits",
-    "trainer_reports",
+    "model_layers", "preference", "probe", "results", "run_watch", "sampling", "scoring",
+    "script.base", "script.folder", "steering", "trace_model", "tracing.card",
+    "tracing.hollow_model", "tracing.layers_pass", "tracing.loss_pass", "tracing.storages",
+    "train", "trainer_habits", "trainer_reports",
 }  # fmt: skip
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY / "training_backend").with_suffix("").parts)
