@@ -11,6 +11,7 @@ from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from app.i18n import explain
+from app.widgets.wording import sentence
 
 logger = logging.getLogger(__name__)
 _open: QMessageBox | None = None  # held here, since one without a parent has no other owner
@@ -56,8 +57,8 @@ def _show(parent: QWidget | None, title: str, message: str, details: str) -> Non
     box.setIcon(QMessageBox.Icon.Warning)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setWindowTitle("Lorasmith")
-    box.setText(title)
-    box.setInformativeText(message)
+    box.setText(sentence(title))
+    box.setInformativeText(sentence(message))
     box.setDetailedText(details)
     box.destroyed.connect(_done)
     box.open()

@@ -10,8 +10,10 @@ from app.draft import JobDraft, problems_of
 from app.i18n import integer
 from app.preset_dialog import PresetDialog
 from app.question import Role, ask
+from app.widgets.card import plain_tool_tip
 from app.widgets.menu_button import MenuButton
 from app.widgets.preset_choice import PresetChoice
+from app.widgets.wording import one_line
 from training_backend import presets
 
 
@@ -34,17 +36,19 @@ class OwnPresets(QObject):
         wrong = len(problems_of(self._draft))
         self._save.setEnabled(not wrong)
         why_not = self.tr("{count} settings need a look first.").format(count=integer(wrong))
-        self._save.setToolTip(why_not if wrong else "")
+        self._save.setToolTip(plain_tool_tip(why_not) if wrong else "")
         own = self._choice.own()
         for action, named, plain in (
             (self._rename, self.tr("Rename “{preset}”…"), self.tr("Rename preset…")),
             (self._delete, self.tr("Delete “{preset}”…"), self.tr("Delete preset…")),
         ):
             action.setEnabled(own is not None)
+            title = one_line(own.title) if own else ""
             # An ampersand would underline what follows it.
-            title = own.title.replace("&", "&&") if own else ""
-            action.setText(named.format(preset=title) if own else plain)
-            action.setToolTip("" if own else self.tr("Choose a preset of your own first."))
+            action.setText(named.format(preset=title.replace("&", "&&")) if own else plain)
+            # Without a tip of its own it would show its text as one, and that as markup.
+            why_not = self.tr("Choose a preset of your own first.")
+            action.setToolTip(plain_tool_tip(title or why_not))
 
     def _ask_to_save(self) -> None:
         values = {field: self._draft.value(field) for field in presets.fields()}
@@ -84,7 +88,7 @@ class OwnPresets(QObject):
         ask(
             self._menu.window(),
             "deletePresetDialog",
-            self.tr("Delete the preset “{preset}”?").format(preset=own.title),
+            self.tr("Delete the preset “{preset}”?").format(preset=one_line(own.title)),
             self.tr("The settings stay as they are."),
             [(self.tr("Delete"), Role.DestructiveRole, lambda: self._remove(own.title))],
             self.tr("Cancel"),

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox, QWidget
 
+from app.widgets.wording import sentence
+
 Role = QMessageBox.ButtonRole
 Answer = tuple[str, Role, Callable[[], None]]
 
@@ -26,8 +28,8 @@ def ask(
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     box.setWindowTitle("Lorasmith")
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setText(text)
-    box.setInformativeText(details)
+    box.setText(sentence(text))
+    box.setInformativeText(sentence(details))
     buttons = [(box.addButton(label, role), act) for label, role, act in answers]
     leave = box.addButton(cancel, Role.RejectRole)
     box.setEscapeButton(leave)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training_backend import journal, paths, runs
-from training_backend.checkpoints import best_first
+from training_backend.checkpoints import best_first, finished
 from training_backend.protocol import RunCompleted
 from training_backend.runs import Run, RunSummary
 
@@ -63,21 +63,15 @@ def is_free(folder: Path) -> bool:
 
 def _source(summary: RunSummary) -> ExportSource:
     run = summary.run
-    names = [path.name for path in run.checkpoints.glob("checkpoint-*")]
-    names.sort(key=_step, reverse=True)
-    finished = (run.adapter / ADAPTER_WEIGHTS, run.model / "config.json")
+    names = [checkpoint.folder.name for checkpoint in reversed(finished(run.checkpoints))]
+    results = (run.adapter / ADAPTER_WEIGHTS, run.model / "config.json")
     best = [checkpoint.folder.name for checkpoint, _ in best_first(run.checkpoints)[:1]]
     end = journal.last_event(run.folder)
     return ExportSource(
         summary,
-        any(path.is_file() for path in finished),
+        any(path.is_file() for path in results),
         tuple(names),
         run.training_job().training.method == "full",
         best[0] if best else None,
         end.best_step if isinstance(end, RunCompleted) else None,
     )
-
-
-def _step(name: str) -> int:
-    number = name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1

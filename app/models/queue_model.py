@@ -91,7 +91,7 @@ class QueueModel(QAbstractTableModel):
             case 0:
                 return figures.count(row + 1)
             case 1:
-                return entry.name
+                return wording.one_line(entry.name)
             case _ if job is None:
                 return _tr("the job file is damaged") if column == MODEL else ""
             case 2:

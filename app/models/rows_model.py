@@ -20,7 +20,7 @@ from PySide6.QtCore import (
 )
 
 from app.i18n import integer
-from app.widgets.wording import visible
+from app.widgets.wording import one_line, visible
 from training_backend.data import mapping, reader
 from training_backend.data.mapping import RowProblem
 from training_backend.data.table import Progress, Row, Table
@@ -242,7 +242,7 @@ class RowsModel(QAbstractTableModel):
         if orientation == Qt.Orientation.Vertical:
             return integer(self.number_of(section) + 1)
         if not self._mapped:
-            return self._columns[section]
+            return one_line(self._columns[section])
         titles = {
             "user": QCoreApplication.translate("RowsModel", "User"),
             "assistant": QCoreApplication.translate("RowsModel", "Assistant"),

@@ -92,7 +92,7 @@ def _alignment(column: int) -> Qt.AlignmentFlag:
 def _text(summary: RunSummary, column: int) -> str:
     match column:
         case 0:
-            return summary.name
+            return wording.one_line(summary.name)
         case 1:
             return wording.state_word(summary.state)
         case 2:

@@ -22,7 +22,7 @@ from app.i18n import explain
 from app.models import sweep_shown
 from app.models.comparison import MOST_RUNS
 from app.models.sweep_shown import SweepShown
-from app.widgets import figures
+from app.widgets import figures, wording
 from app.widgets.actions import open_folder
 from app.widgets.card import (
     CARD_GAP,
@@ -247,7 +247,11 @@ class RunsPage(QWidget):
         box.setTextFormat(Qt.TextFormat.PlainText)
         if len(chosen) == 1:
             box.setWindowTitle(self.tr("Delete the run"))
-            box.setText(self.tr("Move the run “{name}” to the trash?").format(name=chosen[0].name))
+            box.setText(
+                self.tr("Move the run “{name}” to the trash?").format(
+                    name=wording.one_line(chosen[0].name)
+                )
+            )
         else:
             box.setWindowTitle(self.tr("Delete runs"))
             count = figures.count(len(chosen))
@@ -295,9 +299,8 @@ class RunsPage(QWidget):
         self.export_button = self._button("exportRunButton", self.tr("Export"), self._export)
         self.resume_button = self._button("resumeRunButton", self.tr("Resume"), self._resume)
         self.compare_button = self._button("compareRunsButton", self.tr("Compare"), self._compare)
-        self.compare_button.setToolTip(
-            self.tr("Select 2 to {count} runs with Ctrl or Shift.").format(count=MOST_RUNS)
-        )
+        how = self.tr("Select 2 to {count} runs with Ctrl or Shift.").format(count=MOST_RUNS)
+        self.compare_button.setToolTip(plain_tool_tip(how))
         self.back_button = self._button("backToRunsButton", self.tr("Back to the list"), self._back)
         self.open_button = PrimaryButton(self.tr("Open"))
         self.open_button.setObjectName("openRunButton")

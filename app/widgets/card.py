@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.widgets.wording import sentence, visible
 
 PAGE_MARGIN = 24
 CARD_GAP = 16
@@ -76,8 +77,27 @@ class Card(QFrame):
         self._head.setVisible(True)
 
 
+class PlainLabel(QLabel):
+    """Never reads its text as markup, and writes out signs that cannot be seen.
+
+    A name from outside that turns the direction of writing would otherwise turn the sentence
+    around it, too.
+    """
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setText(text)
+
+    def setText(self, text: str) -> None:
+        super().setText(visible(text))
+
+
 class ElidedLabel(QLabel):
-    """One line that is cut in the middle when there is no room, with the whole as tool tip."""
+    """One line that is cut in the middle when there is no room, with the whole as tool tip.
+
+    Plain as `PlainLabel` is.
+    """
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -91,7 +111,7 @@ class ElidedLabel(QLabel):
         return self._whole
 
     def setText(self, text: str) -> None:
-        self._whole = " ".join(text.split())
+        self._whole = visible(" ".join(text.split()))
         self.setAccessibleName(self._whole)
         self._elide()
         self.updateGeometry()
@@ -119,7 +139,6 @@ class ElidedLabel(QLabel):
             self._whole, Qt.TextElideMode.ElideMiddle, max(self.contentsRect().width(), 0)
         )
         super().setText(shown)
-        # A tool tip guesses whether it is HTML; a zero-width space in front settles that.
         self.setToolTip("" if shown == self._whole else plain_tool_tip(self._whole))
 
 
@@ -157,9 +176,7 @@ def page_layout(page: QWidget) -> QVBoxLayout:
 
 def plain_label(text: str = "", *, wrap: bool = False) -> QLabel:
     """A label that never reads its text as markup."""
-    label = QLabel()
-    label.setTextFormat(Qt.TextFormat.PlainText)
-    label.setText(text)
+    label = PlainLabel(text)
     label.setWordWrap(wrap)
     return label
 
@@ -189,22 +206,22 @@ def number_label(text: str = "", size: int = 18) -> QLabel:
     return label
 
 
-class ErrorLabel(QLabel):
+class ErrorLabel(PlainLabel):
     """One sentence beside what it is about; not there while there is nothing to say."""
 
     def __init__(self, object_name: str = "", parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(parent=parent)
         self.setObjectName(object_name)
-        self.setTextFormat(Qt.TextFormat.PlainText)
         self.setWordWrap(True)
         self.setProperty("role", "error")
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setVisible(False)
 
-    def show_error(self, message: str) -> None:
-        self.setText(message)
-        self.setAccessibleName(message)
-        self.setVisible(bool(message))
+    def show_error(self, text: str) -> None:
+        text = sentence(text)
+        self.setText(text)
+        self.setAccessibleName(text)
+        self.setVisible(bool(text))
 
 
 class PrimaryButton(QPushButton):
@@ -234,5 +251,11 @@ class QuietButton(QPushButton):
 
 
 def plain_tool_tip(text: str) -> str:
-    """Text for `setToolTip` that Qt does not take for HTML, whatever it holds."""
-    return "\u200b" + text.replace("<", "<\u200b")
+    """Text for `setToolTip`, and wherever else Qt guesses, that it does not take for HTML.
+
+    It looks for tags, for `&lt;` and for the head of an XML document: a space of no width takes
+    each of them apart.
+    """
+    if not text:
+        return ""  # no tip at all
+    return "\u200b" + sentence(text).replace("<", "<\u200b").replace("&", "&\u200b")

@@ -16,6 +16,7 @@ from app.widgets.card import plain_tool_tip
 from app.widgets.compare_chart import STYLES
 from app.widgets.legend import pen
 from app.widgets.list_table import ROW_HEIGHT, ListTable
+from app.widgets.wording import one_line
 from training_backend.protocol import ScoreName
 
 SWATCH = (36, 14)
@@ -49,7 +50,7 @@ class ComparisonModel(QAbstractTableModel):
         if not any(value is not None for value in unsure):
             beside = []
         self._columns = [
-            (self.tr("Run"), [f"{at} {run.name}" for at, run in enumerate(compared, 1)]),
+            (self.tr("Run"), [f"{at} {one_line(run.name)}" for at, run in enumerate(compared, 1)]),
             (self.tr("Loss"), [_number(value, figures.loss) for value in losses]),
             (self.tr("Held-out"), [_number(value, figures.loss) for value in held_out]),
             *beside,

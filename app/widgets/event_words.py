@@ -40,9 +40,12 @@ def log_line(event: Event) -> str:
                 step=figures.count(event.step), size=figures.size(event.bytes)
             )
         case AnswersScored():
-            f1 = next(score.after for score in event.scores if score.name == "f1")
-            return _tr("Compared with the data's answers of {rows} held-out rows: F1 {f1}").format(
-                rows=figures.count(event.rows), f1=figures.percent(f1)
+            told = [score.after for score in event.scores if score.name == "f1"]
+            line = _tr("Compared with the data's answers of {rows} held-out rows")
+            if told:
+                line = _tr("Compared with the data's answers of {rows} held-out rows: F1 {f1}")
+            return line.format(
+                rows=figures.count(event.rows), f1=figures.percent(told[0]) if told else ""
             )
         case WarningRaised():
             return _tr("Note: {message}").format(message=event.message)

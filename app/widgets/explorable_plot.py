@@ -12,10 +12,9 @@ from collections.abc import Callable
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, Qt
 from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QResizeEvent, QWheelEvent
-from PySide6.QtWidgets import QLabel
 
 from app import theme
-from app.widgets.card import QuietButton
+from app.widgets.card import PlainLabel, QuietButton
 from app.widgets.plot import Plot
 from app.widgets.plot_axes import NumberAxis
 
@@ -48,8 +47,7 @@ class ExplorablePlot(Plot):
         self._range = pg.LinearRegionItem(movable=False)
         self._range.setVisible(False)
         self.addItem(self._range, ignoreBounds=True)
-        self._readout = QLabel(self)
-        self._readout.setTextFormat(Qt.TextFormat.PlainText)
+        self._readout = PlainLabel(parent=self)
         self._readout.setProperty("role", "readout")
         self._readout.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self._readout.setVisible(False)

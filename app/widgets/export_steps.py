@@ -50,7 +50,9 @@ class SourceStep(QWizardPage):
         self.runs.setAccessibleName(self.tr("Run"))
         for source in sources:
             summary = source.summary
-            self.runs.addItem(f"{summary.name}  ({figures.clock(summary.created)})")
+            self.runs.addItem(
+                f"{wording.one_line(summary.name)}  ({figures.clock(summary.created)})"
+            )
         self.checkpoints = SteadyComboBox()
         self.checkpoints.setObjectName("exportCheckpointCombo")
         self.checkpoints.setAccessibleName(self.tr("State of the run"))

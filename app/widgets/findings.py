@@ -9,7 +9,6 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QInputDialog,
-    QLabel,
     QProgressBar,
     QScrollArea,
     QVBoxLayout,
@@ -24,6 +23,7 @@ from app.widgets.card import (
     QuietButton,
     SecondaryButton,
     plain_label,
+    plain_tool_tip,
     secondary_label,
 )
 from training_backend.job_data import MAX_FIX_ROWS
@@ -171,9 +171,7 @@ class FindingsCard(Card):
         row = QHBoxLayout(line)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)
-        number_of = QLabel()
-        number_of.setTextFormat(Qt.TextFormat.PlainText)
-        number_of.setText(count)
+        number_of = plain_label(count)
         number_of.setFont(theme.font(13, tabular=True))
         number_of.setProperty("role", role)
         number_of.setFixedWidth(COUNT_WIDTH)
@@ -252,7 +250,8 @@ class FindingsCard(Card):
         text, said = QInputDialog.getText(
             self,
             self.tr("Fill in a placeholder"),
-            self.tr("Write in the place of {name}:").format(name=match[1]),
+            # The dialog's own label guesses whether it is markup, as a tool tip does.
+            plain_tool_tip(self.tr("Write in the place of {name}:").format(name=match[1])),
         )
         return {"code": "fill_placeholders", "values": {match[1]: text}} if said else None
 

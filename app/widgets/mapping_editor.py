@@ -273,6 +273,7 @@ class MappingDialog(QDialog):
 
     def __init__(self, draft: JobDraft, source: int = 0, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.setObjectName("mappingDialog")
         self.setWindowTitle(self.tr("Edit mapping"))
         self._draft = draft
         self._source = source

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from app.widgets.card import plain_label, secondary_label
 from app.widgets.inputs import JobTextEdit, SteadyComboBox
+from app.widgets.wording import one_line
 
 ROLES = ("system", "user", "assistant")
 
@@ -65,7 +66,9 @@ class MappingTexts(QWidget):
     def set_columns(self, columns: tuple[str, ...]) -> None:
         self._insert.clear()
         # Those with braces in their names cannot be written as {column}.
-        self._insert.addItems([name for name in columns if not set("{}") & set(name)])
+        for name in columns:
+            if not set("{}") & set(name):
+                self._insert.addItem(one_line(name), name)
         self._insert.setCurrentIndex(-1)
         view = self._insert.view()
         view.setMinimumWidth(min(480, view.sizeHintForColumn(0) + 40))
@@ -83,6 +86,6 @@ class MappingTexts(QWidget):
         return super().eventFilter(watched, event)
 
     def _on_insert(self, index: int) -> None:
-        self._target.insertPlainText("{" + self._insert.itemText(index) + "}")
+        self._target.insertPlainText("{" + self._insert.itemData(index) + "}")
         self._target.setFocus()
         self._insert.setCurrentIndex(-1)

@@ -59,7 +59,7 @@ class MemoryCard(Card):
         self.add_legend(self._device)
         self._details = QuietButton(self.tr("Details"))
         self._details.setAccessibleName(self.tr("How the memory is counted"))
-        self._details.setToolTip(self._details.accessibleName())
+        self._details.setToolTip(self.tr("How the memory is counted"))
         self._details.setObjectName("memoryDetails")
         self._details.clicked.connect(lambda: self._show_details(""))
         self.add_right(self._details)

@@ -11,6 +11,7 @@ from app.draft import JobDraft
 from app.widgets import setting_words
 from app.widgets.card import plain_tool_tip
 from app.widgets.inputs import SteadyComboBox
+from app.widgets.wording import one_line
 from training_backend.presets import Preset, own_presets, presets
 
 WIDTH = 220
@@ -97,7 +98,7 @@ class PresetChoice(SteadyComboBox):
         for preset in presets():
             self.addItem(_tr(preset.title), preset)
         for preset in self._own:
-            self.addItem(preset.title, preset)
+            self.addItem(one_line(preset.title), preset)
         self._show()
 
     def _on_activated(self, index: int) -> None:
@@ -119,7 +120,9 @@ class PresetChoice(SteadyComboBox):
         self._last = found or self._last
         changed = self.tr("{preset}, changed")
         own = (
-            changed.format(preset=_tr(self._last.title)) if self._last else self.tr("Own settings")
+            changed.format(preset=one_line(_tr(self._last.title)))
+            if self._last
+            else self.tr("Own settings")
         )
         self.setItemText(0, own)
         at = [index for index in range(self.count()) if self.itemData(index) == found]

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QGridLayout, QProgressBar, QWidget
 
 from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
-from app.widgets.card import Card, QuietButton, plain_label, secondary_label
+from app.widgets.card import Card, QuietButton, plain_label, plain_tool_tip, secondary_label
 from app.widgets.stat_tile import StatTile
 from training_backend.losses import RECENT
 from training_backend.pauses import STANDING
@@ -44,9 +44,8 @@ class ProgressCard(Card):
         self.body.addWidget(self.progress_bar)
         self._step = StatTile(self.tr("Step"))
         self._loss = StatTile(self.tr("Loss"))
-        self._loss.setToolTip(
-            self.tr("Mean of the last {count} reports").format(count=figures.count(RECENT))
-        )
+        mean = self.tr("Mean of the last {count} reports").format(count=figures.count(RECENT))
+        self._loss.setToolTip(plain_tool_tip(mean))
         self._held_out = StatTile(self.tr("Held-out"))
         self._held_out.setToolTip(
             self.tr(

@@ -23,6 +23,7 @@ from app.widgets.card import (
     ErrorLabel,
     QuietButton,
     SecondaryButton,
+    plain_tool_tip,
 )
 from app.widgets.list_table import ROW_HEIGHT, ListTable
 from training_backend import preferences
@@ -228,5 +229,6 @@ class QueueCard(Card):
     def _button(self, name: str, text: str, keys: str) -> SecondaryButton:
         button = SecondaryButton(text)
         button.setObjectName(name)
-        button.setToolTip(QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText))
+        shown = QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText)
+        button.setToolTip(plain_tool_tip(shown))
         return button

@@ -83,7 +83,7 @@ class RunButtons(QWidget):
             self.tr("Start a new run") if shown.run is not None else self.tr("Start")
         )
         self.start.setEnabled(draft.ready and not checking)
-        self.start.setToolTip(draft.why_not)
+        self.start.setToolTip(plain_tool_tip(draft.why_not))
         set_primary(self.start, not resumable and not isinstance(shown.terminal, RunCompleted))
         self._show_queue(draft, live=running or elsewhere, first=not shown.is_paused())
         self.stop.setVisible(running)

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QSizePolicy, QWidget
 
 from app import theme
 from app.widgets import figures, wording
-from app.widgets.card import Card, number_label, plain_label, secondary_label
+from app.widgets.card import Card, number_label, plain_label, plain_tool_tip, secondary_label
 from training_backend.protocol import AnswersScored, Score, ScoredAnswer, ScoreName
 
 COLUMNS = 3
@@ -70,7 +70,7 @@ class ScoresCard(Card):
     def _add_score(self, grid: QGridLayout, column: int, score: Score) -> None:
         name, meaning = self._words(score.name)
         title = secondary_label(name)
-        title.setToolTip(meaning)
+        title.setToolTip(plain_tool_tip(meaning))
         value = number_label(figures.percent(score.after))
         if score.before is not None:
             value.setText(f"{figures.percent(score.before)} → {figures.percent(score.after)}")
@@ -78,7 +78,7 @@ class ScoresCard(Card):
         verdict = secondary_label(text)
         verdict.setProperty("role", role)
         value.setAccessibleName(f"{name}: {value.text()}. {text}".strip())
-        value.setToolTip(meaning)
+        value.setToolTip(plain_tool_tip(meaning))
         for row, label in enumerate((title, value, verdict) if text else (title, value)):
             grid.addWidget(label, row, column)
 

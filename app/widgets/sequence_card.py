@@ -16,6 +16,7 @@ from app.widgets.card import (
     QuietButton,
     SecondaryButton,
     plain_label,
+    plain_tool_tip,
     secondary_label,
 )
 from app.widgets.token_view import TokenView
@@ -55,7 +56,7 @@ class SequenceCard(Card):
         ):
             button = QuietButton(text)
             button.setAccessibleName(name)
-            button.setToolTip(name)
+            button.setToolTip(plain_tool_tip(name))
             button.clicked.connect(lambda _=False, step=step: self.step_requested.emit(step))
             row.addWidget(button)
         self.add_right(steps)

@@ -35,6 +35,7 @@ _PHASES: dict[Phase, str] = {
     "verifying": str(QT_TRANSLATE_NOOP("wording", "Checking the files")),
     "scoring": str(QT_TRANSLATE_NOOP("wording", "Comparing answers with the data's own")),
 }
+LONGEST_MESSAGE = 1_500  # signs; a library may put a whole file into what it says
 _DEMO = {"demo": "SmolLM2-135M-Instruct", "smollm2-demo": "SmolLM2-135M-Instruct"}
 
 
@@ -56,11 +57,11 @@ def phase_title(phase: Phase) -> str:
 
 
 def model_name(model_id: str) -> str:
-    return _DEMO.get(model_id) or PurePath(model_id).name or model_id
+    return one_line(_DEMO.get(model_id) or PurePath(model_id).name or model_id)
 
 
 def data_name(path: str) -> str:
-    return "support.jsonl" if path == "demo" else PurePath(path).name or path
+    return one_line("support.jsonl" if path == "demo" else PurePath(path).name or path)
 
 
 def describe(job: TrainingJob) -> str:
@@ -100,3 +101,16 @@ _UNSEEN = re.compile(
 def visible(text: str) -> str:
     """The text with signs that cannot be seen written out, as in ‹U+202E›."""  # noqa: RUF002
     return _UNSEEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+
+
+def sentence(text: str) -> str:
+    """A sentence that may quote what comes from outside, for an error, a tip or a question.
+
+    As `visible`, and cut where it is longer than anyone reads.
+    """
+    return visible(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…")
+
+
+def one_line(text: str) -> str:
+    """A name from outside as tables, menus and questions show it; as `visible`, in one line."""
+    return visible(" ".join(text.split()))
