@@ -29,6 +29,10 @@ KILL_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
+# Whose run is done with, but whose exit code nobody has taken yet: until then the system keeps
+# an entry for each, also long after it has ended.
+_done_with: set[multiprocessing.process.BaseProcess] = set()
+
 
 class Worker:
     """One spawned process that takes exactly one run.
@@ -37,6 +41,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
+        _see_off()
         context = multiprocessing.get_context("spawn")
         self._preferences = preferences.load()
         self._queue: Any = context.Queue(QUEUE_SIZE)
@@ -71,6 +76,7 @@ class Worker:
     def dismiss(self) -> None:
         """Let an idle worker go. One that has its run is not touched."""
         self._pipe.close()
+        _done_with.add(self.process)
 
     def follow(self, run: Run) -> Iterator[Event | None]:
         """Every event of the run, in order and without a gap, until its terminal one.
@@ -78,6 +84,12 @@ class Worker:
         Blocks; yields None now and then when nothing came, so that the caller can leave.
         The queue is quick but may drop events; what it lacks is read from the journal.
         """
+        try:
+            yield from self._events(run)
+        finally:
+            _done_with.add(self.process)
+
+    def _events(self, run: Run) -> Iterator[Event | None]:
         journal = JournalReader(run.folder)
         seen = -1
         reader: Connection = self._queue._reader
@@ -164,6 +176,12 @@ def _is_running(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _see_off() -> None:
+    for process in list(_done_with):
+        if not process.is_alive():  # which takes its exit code
+            _done_with.discard(process)
 
 
 def _parsed(line: str) -> list[Event]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from rich.table import Table
 
 from tests.faults import faults
 from tests.faults.disk_faults import NotHere
-from tests.faults.lab import REPOSITORY, lab
+from tests.faults.lab import demo_model, lab
 
 
 def main() -> int:
@@ -42,7 +41,7 @@ def main() -> int:
     lost = untried = 0
     with (
         tempfile.TemporaryDirectory(prefix="lorasmith-faults-") as folder,
-        lab(Path(folder), _demo_model()) as place,
+        lab(Path(folder), demo_model()) as place,
     ):
         os.environ["LORASMITH_HOME"] = str(place.home)
         for fault in chosen:
@@ -63,19 +62,6 @@ def main() -> int:
     console.print(table)
     print(f"{len(chosen) - lost - untried} survived, {lost} lost, {untried} not tried")
     return 1 if lost else 0
-
-
-def _demo_model() -> Path:
-    cache = os.environ.get("LORASMITH_TEST_CACHE") or Path.home() / ".cache" / "lorasmith-tests"
-    answer = subprocess.run(
-        [sys.executable, "-m", "training_backend", "demo-model"],
-        cwd=REPOSITORY,
-        env={**os.environ, "LORASMITH_HOME": str(cache)},
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        check=True,
-    )
-    return Path(answer.stdout.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -294,3 +294,17 @@ def lab(folder: Path, demo_model: Path) -> Iterator[Lab]:
 
 def _weights(run: Run) -> bytes:
     return (run.adapter / "adapter_model.safetensors").read_bytes()
+
+
+def demo_model() -> Path:
+    """The folder of the demo model, whose tokenizer the lab uses; prepared once per machine."""
+    cache = os.environ.get("LORASMITH_TEST_CACHE") or Path.home() / ".cache" / "lorasmith-tests"
+    answer = subprocess.run(
+        [sys.executable, "-m", "training_backend", "demo-model"],
+        cwd=REPOSITORY,
+        env={**os.environ, "LORASMITH_HOME": str(cache)},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+    )
+    return Path(answer.stdout.strip().splitlines()[-1])

@@ -56,12 +56,12 @@ answer = [icon.toolTip() for icon in window.tray.findChildren(QSystemTrayIcon)]
 
 
 class Window:
-    """A window's process."""
+    """A window's process; `warm`: it has workers ready ahead of time, as it mostly does."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, warm: bool = False) -> None:
         self.environment = {
-            **lab.environment, "QT_QPA_PLATFORM": "offscreen", "LORASMITH_NO_WARM_UP": "1",
-            "HF_HUB_OFFLINE": "1",
+            **lab.environment, "QT_QPA_PLATFORM": "offscreen", "HF_HUB_OFFLINE": "1",
+            **({} if warm else {"LORASMITH_NO_WARM_UP": "1"}),
         }  # fmt: skip
         self.process = subprocess.Popen(
             START,
@@ -109,8 +109,8 @@ class Window:
 
 
 @contextlib.contextmanager
-def _window(lab: Lab) -> Iterator[Window]:
-    made = Window(lab)
+def open_window(lab: Lab, *, warm: bool = False) -> Iterator[Window]:
+    made = Window(lab, warm=warm)
     try:
         yield made
     finally:
@@ -155,7 +155,7 @@ def _stopped(run: Run) -> str:
 
 def window_killed(lab: Lab) -> str:
     """The worker trains on; the next window shows all of its steps, and Stop works there."""
-    with _window(lab) as first:
+    with open_window(lab) as first:
         run = first.train(lab)
         worker = run.worker()
         run.requests.done("pause")
@@ -165,7 +165,7 @@ def window_killed(lab: Lab) -> str:
     _until_step(run, 20)
     _pause(run)
     expect(worker is not None and run.worker() == worker, "the worker died with its window")
-    with _window(lab) as second:
+    with open_window(lab) as second:
         second.until(
             'answer = window.is_built("navTrain") and window.training.active() is not None'
         )
@@ -184,7 +184,7 @@ def window_killed(lab: Lab) -> str:
 
 
 def window_closed_in_each_of_three_ways(lab: Lab) -> str:
-    with _window(lab) as window:
+    with open_window(lab) as window:
         run = window.train(lab)
         question = str(window.do(WITH_TRAY + CLOSE))
         window.do(ANSWER.format(text="Stay open"))
@@ -207,7 +207,7 @@ def window_closed_in_each_of_three_ways(lab: Lab) -> str:
 
 def window_ended_by_the_system(lab: Lab) -> str:
     """SIGTERM, as when the session ends: no question, the run saves and stops."""
-    with _window(lab) as window:
+    with open_window(lab) as window:
         run = window.train(lab)
         run.requests.done("pause")
         os.kill(window.process.pid, signal.SIGTERM)
@@ -219,7 +219,7 @@ def window_ended_by_the_system(lab: Lab) -> str:
 
 def two_windows(lab: Lab) -> str:
     """The second start shows the first window, which was hidden, and ends."""
-    with _window(lab) as first:
+    with open_window(lab) as first:
         first.until('answer = window.is_built("navRuns")')
         first.do(WITH_TRAY + "window.closing.keep()")
         first.until("answer = window.isVisible()", False)
