@@ -5,7 +5,7 @@
     python -m tests.faults.soak --runs 40
 
 Every run is started through the window's own controller, in a worker of its own. Of each ten,
-seven come to their end, one is stopped, one is killed, one goes on with the run that was stopped;
+seven come to their end, one is stopped, one is killed, one goes on with the stopped one;
 now and then the person looks at an old run, at each page, and asks for what is refused. Every
 twentieth run, when all is quiet, what the window holds is counted and a row of the table is
 printed. Processes, threads, open files, widgets and temporary files may not grow at all after the
@@ -22,6 +22,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="lorasmith-soak-") as folder,
         lab(Path(folder), demo_model()) as place,
     ):
-        rows, ends = soak(place, options.runs, options.every, forked=options.forked, say=print)
+        rows, ends = soak(place, options.runs, options.every, forked=options.forked, say=_say)
     _print(rows, ends)
     problems = leaks(rows)
     print("\n".join(problems) or f"Nothing leaks: {options.runs} runs in one session.")
@@ -128,7 +129,7 @@ def main() -> int:
 
 
 def soak(
-    lab: Lab, count: int, every: int, *, forked: bool, say: Any = lambda _: None
+    lab: Lab, count: int, every: int, *, forked: bool, say: Callable[[str], None]
 ) -> tuple[list[Held], dict[str, int]]:
     """So many runs in one window; what it held at each measurement, and how the runs ended.
 
@@ -136,12 +137,11 @@ def soak(
     """
     temporary = lab.folder / "tmp"
     temporary.mkdir()
-    lab.environment["TMPDIR"] = str(temporary)
     os.environ["LORASMITH_HOME"] = str(lab.home)
     ends: dict[str, int] = {}
     rows: list[Held] = []
     began = time.monotonic()
-    with open_window(lab, warm=True) as window:
+    with open_window(lab, warm=True, TMPDIR=str(temporary)) as window:
         if forked:
             window.do(FORKED)
         window.until('answer = window.is_built("navRuns")')
@@ -159,7 +159,7 @@ def soak(
                 rows.append(_held(lab, window, temporary, number))
                 minutes = (time.monotonic() - began) / 60
                 figures = {k: v for k, v in asdict(rows[-1]).items() if k != "evidence"}
-                say(f"{minutes:5.1f} min  {figures}", flush=True)
+                say(f"{minutes:5.1f} min  {figures}")
         window.do("window.close()")
         if window.end() != 0:
             raise Lost("the window ended with an error")
@@ -172,8 +172,8 @@ def soak(
 
 
 WAYS = (
-    "completed", "completed", "stopped", "completed", "completed", "resumed", "completed",
-    "killed", "completed", "completed",
+    "completed", "completed", "stopped", "killed", "resumed", "completed", "completed",
+    "completed", "completed", "completed",
 )  # fmt: skip
 EXPECTED = {
     "completed": "completed", "stopped": "stopped", "resumed": "stopped", "killed": "interrupted",
@@ -353,6 +353,10 @@ def _difference(before: list[str], after: list[str]) -> list[str]:
         if name in more:
             more.remove(name)
     return [f"{more.count(name)} {name}" for name in sorted(set(more))]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _most_grown(before: dict[str, int], after: dict[str, int]) -> str:

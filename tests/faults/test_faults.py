@@ -12,6 +12,7 @@ from tests.faults import disk_faults, outside_faults, window_faults, worker_faul
 from tests.faults.disk_faults import NotHere
 from tests.faults.faults import Fault
 from tests.faults.lab import Lab, lab
+from tests.faults.soak import leaks, soak
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="forks, signals and mounts"),
@@ -47,3 +48,13 @@ def test_nothing_is_lost(fault: Fault, place: Lab, monkeypatch: pytest.MonkeyPat
     except NotHere as reason:
         pytest.skip(str(reason))
     assert sentence and "Traceback" not in sentence
+
+
+def test_runs_in_one_window_leave_nothing_behind(
+    place: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m tests.faults.soak` does two hundred."""
+    monkeypatch.setenv("LORASMITH_HOME", str(place.home))
+    rows, ends = soak(place, count=6, every=3, forked=True, say=print)
+    assert leaks(rows) == []
+    assert ends == {"completed": 3, "stopped": 2, "interrupted": 1}

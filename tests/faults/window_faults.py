@@ -56,12 +56,17 @@ answer = [icon.toolTip() for icon in window.tray.findChildren(QSystemTrayIcon)]
 
 
 class Window:
-    """A window's process; `warm`: it has workers ready ahead of time, as it mostly does."""
+    """A window's process.
 
-    def __init__(self, lab: Lab, *, warm: bool = False) -> None:
+    Args:
+        warm: it has workers ready ahead of time, as it mostly does.
+        more: of its environment.
+    """
+
+    def __init__(self, lab: Lab, *, warm: bool = False, **more: str) -> None:
         self.environment = {
             **lab.environment, "QT_QPA_PLATFORM": "offscreen", "HF_HUB_OFFLINE": "1",
-            **({} if warm else {"LORASMITH_NO_WARM_UP": "1"}),
+            **({} if warm else {"LORASMITH_NO_WARM_UP": "1"}), **more,
         }  # fmt: skip
         self.process = subprocess.Popen(
             START,
@@ -109,8 +114,8 @@ class Window:
 
 
 @contextlib.contextmanager
-def open_window(lab: Lab, *, warm: bool = False) -> Iterator[Window]:
-    made = Window(lab, warm=warm)
+def open_window(lab: Lab, *, warm: bool = False, **more: str) -> Iterator[Window]:
+    made = Window(lab, warm=warm, **more)
     try:
         yield made
     finally:

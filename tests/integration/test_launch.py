@@ -322,6 +322,22 @@ def test_an_idle_worker_ends_when_it_is_dismissed(spawn: Spawn) -> None:
     assert worker.process.exitcode == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for entries of ended processes")
+def test_the_next_worker_sees_off_those_that_are_done(
+    spawn: Spawn, adapter: Path, tmp_path: Path
+) -> None:
+    run, idle, busy = export_run(adapter, tmp_path / "out"), spawn(), spawn()
+    idle.dismiss()
+    busy.start(run)
+    follow(busy, run)
+    ended = [psutil.Process(worker.process.pid) for worker in (idle, busy)]
+    while any(process.status() != psutil.STATUS_ZOMBIE for process in ended):
+        time.sleep(0.02)
+    spawn()
+    assert not any(process.is_running() for process in ended)
+    assert busy.process.exitcode == 0
+
+
 @pytest.mark.parametrize("ready", [False, True])
 def test_an_idle_worker_ends_when_its_parent_is_killed(ready: bool, lorasmith_home: Path) -> None:
     script = (
