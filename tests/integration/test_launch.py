@@ -56,8 +56,9 @@ def spawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spawn]:
     for worker in made:
         worker.process.kill()
         worker.process.join()
-        worker.process.close()
         worker.dismiss()
+        launch._done_with.discard(worker.process)
+        worker.process.close()
         worker._queue.close()
 
 
