@@ -16,6 +16,7 @@ from app.away import Away
 from app.background import run_in_background
 from app.closing import Closing
 from app.draft import JobDraft, problems_of
+from app.hang_watch import HangWatch
 from app.helper_client import HelperClient
 from app.i18n import integer, size
 from app.keep_awake import KeepAwake
@@ -65,6 +66,7 @@ class MainWindow(QMainWindow):
         self.settings = settings or Settings()
         self.draft = JobDraft(self.settings.draft(), self)
         self.training = RunController(self)
+        self.hang_watch = HangWatch(self.training, self)
         self.exports = RunController(self)
         self.queue = QueueController(self.training, self)
         self.awake = KeepAwake(self.training, self.queue, self)
@@ -430,6 +432,7 @@ class MainWindow(QMainWindow):
         self.awake.shutdown()
         self.sleeping.shutdown()
         self.tray.leave()
+        self.hang_watch.shutdown()
         self.training.shutdown()
         self.exports.shutdown()
         self.probe.shutdown()

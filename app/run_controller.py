@@ -61,7 +61,7 @@ class RunController(QObject):
         self._room = threading.Semaphore(EVENTS_UNDER_WAY)
         self._stop_asked = False
         self._patience = QTimer(self, singleShot=True, interval=STOP_PATIENCE_SECONDS * 1000)
-        self._patience.timeout.connect(self._kill)
+        self._patience.timeout.connect(self.end)
         queued = Qt.ConnectionType.QueuedConnection
         self._read_opened.connect(self._on_opened, queued)
         self._read_event.connect(self._on_event, queued)
@@ -148,9 +148,13 @@ class RunController(QObject):
                 UserError("system_error", "The system refused: {reason}.", reason=error)
             )
 
-    def end(self) -> None:
-        """End the run as it is; what it learned since its newest checkpoint is lost."""
-        self._kill()
+    def end(self, still_seconds: float | None = None) -> None:
+        """End the run as it is; what it learned since its newest checkpoint is lost.
+
+        Args:
+            still_seconds: for how long it has stood still, if that is why.
+        """
+        self._kill(still_seconds)
 
     def stop_was_asked(self) -> bool:
         """Whether the person stopped the newest run, which may have ended since."""
@@ -281,6 +285,8 @@ class RunController(QObject):
         self._busy = False
         self.refused.emit(error)
 
-    def _kill(self) -> None:
+    def _kill(self, still_seconds: float | None = None) -> None:
         if self._run is not None:
-            threading.Thread(target=launch.kill, args=(self._run,), daemon=True).start()
+            threading.Thread(
+                target=launch.kill, args=(self._run, still_seconds), daemon=True
+            ).start()

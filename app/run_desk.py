@@ -29,6 +29,7 @@ from training_backend.protocol import (
     Terminal,
 )
 from training_backend.runs import Run, RunSummary
+from training_backend.standstill import Standstill
 from training_backend.sweeps import Axis
 
 if TYPE_CHECKING:  # the pages are built, and their modules read, after the first paint
@@ -57,6 +58,8 @@ class RunDesk(QObject):
         self._training.run_opened.connect(self._on_opened)
         self._training.run_ended.connect(self._on_run_ended)
         self._training.refused.connect(self._on_refused)
+        window.hang_watch.stands.connect(self._on_standstill)
+        window.hang_watch.moves.connect(self._on_moves)
         self._exports.refused.connect(self._on_export_refused)
         self._queue.beginning.connect(window.probe.cancel)
         self._queue.changed.connect(self._on_queue_changed)
@@ -188,7 +191,10 @@ class RunDesk(QObject):
         """Show a run on the Train page, from its file or live."""
         current = self._training.active()
         live = current is not None and current.folder == run.folder
-        cast("TrainPage", self._window.page("navTrain")).open_run(run, live)
+        page = cast("TrainPage", self._window.page("navTrain"))
+        page.open_run(run, live)
+        if live:
+            page.show_standstill(run, self._window.hang_watch.current)
         self._window.go_to("navTrain")
         if current is None and not self._training.is_busy():
             run_in_background(run.is_alive, partial(self._follow, run), lambda _: None, self)
@@ -276,6 +282,22 @@ class RunDesk(QObject):
             case PhaseChanged(phase=phase):
                 self._show_progress(wording.phase_title(phase).lower())
 
+    def _on_standstill(self, found: Standstill) -> None:
+        """Say so where the run is shown, in the sidebar, and to a person who is elsewhere."""
+        run = self._training.active()
+        if run is None:
+            return
+        self._show_progress(
+            self.tr("no progress for {time}").format(time=figures.duration(found.seconds))
+        )
+        if self._window.is_built("navTrain"):
+            cast("TrainPage", self._window.page("navTrain")).show_standstill(run, found)
+        self._window.notifier.tell(self.tr("Training stands still"), self._name_of(run))
+
+    def _on_moves(self) -> None:
+        if self._window.is_built("navTrain") and (run := self._training.active()) is not None:
+            cast("TrainPage", self._window.page("navTrain")).show_standstill(run, None)
+
     def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
         states = {
             "RunCompleted": self.tr("finished"),
@@ -309,12 +331,15 @@ class RunDesk(QObject):
             "RunFailed": self.tr("Training has failed"),
             "RunInterrupted": self.tr("Training was interrupted"),
         }
-        try:
-            name = run.training_job().name
-        except UserError:  # damaged meanwhile
-            name = run.id
+        name = self._name_of(run)
         cause = terminal.message if isinstance(terminal, RunFailed) else ""
         self._window.notifier.tell(titles[terminal.type], f"{name}: {cause}" if cause else name)
+
+    def _name_of(self, run: Run) -> str:
+        try:
+            return run.training_job().name
+        except UserError:  # damaged meanwhile
+            return run.id
 
     def _on_error(self, error: Exception) -> None:
         if not isinstance(error, UserError):

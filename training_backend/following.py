@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 
-from training_backend import journal
+from training_backend import journal, standstill
 from training_backend.console import Report
 from training_backend.errors import UserError
 from training_backend.launch import Worker, kill
 from training_backend.protocol import TERMINAL_TYPES, Event, RunCompleted, RunStopped
 from training_backend.runs import Run
 from training_backend.stay_awake import StayAwake
+
+_WAY_OUT = (
+    "It may go on by itself. Ctrl+C twice ends it; what was saved before stays, and `resume` goes "
+    "on from there."
+)
 
 
 def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None) -> Event:
@@ -29,6 +35,9 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
         presses += 1
 
     terminal: Event | None = None
+    watch, notices = standstill.Watch(), standstill.Notices()
+    still: standstill.Standstill | None = None
+    looked = time.monotonic()
     awake = StayAwake()
     awake.begin()
     before = signal.signal(signal.SIGINT, on_ctrl_c)
@@ -37,13 +46,22 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
         worker.start(run)
         with shown_by as report:
             for event in worker.follow(run):
+                if event is not None:
+                    watch.take(event)
+                now = time.monotonic()
+                still, looked = watch.passed(now - looked), now
+                match notices.of(still):
+                    case standstill.Standstill() as found:
+                        report.say(f"Note: {standstill.sentence(found)} {_WAY_OUT}")
+                    case "moves":
+                        report.say("It goes on.")
                 if event is not None and event.seq > shown:
                     shown = event.seq
                     report.show(event)
                     terminal = event if isinstance(event, TERMINAL_TYPES) else None
                 if presses > obeyed:
                     if obeyed:
-                        kill(run)
+                        kill(run, None if still is None else still.seconds)
                     else:
                         run.request("stop")
                         report.say("Saving and stopping. Ctrl+C again ends it at once.")

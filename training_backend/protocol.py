@@ -250,9 +250,13 @@ class LogLine(_Event):
 
 
 class Heartbeat(_Event):
-    """The worker is alive; written when nothing else was for a while."""
+    """The worker is alive; written when nothing else was for a while.
+
+    `working`: said by the work itself in the midst of a long step or test.
+    """
 
     type: Literal["Heartbeat"] = "Heartbeat"
+    working: bool = False
 
 
 class RunCompleted(_Event):

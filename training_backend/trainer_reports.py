@@ -43,6 +43,12 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
         if self._reporter.is_short_of_room():
             self.room.wait_for(0)
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._reporter.sign_of_life()
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._reporter.sign_of_life()
+
     def leave_out(self, seconds: float, *, comes_again: bool = False) -> None:
         """So long the training stood still; that says nothing about its speed.
 

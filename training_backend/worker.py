@@ -61,6 +61,7 @@ from training_backend.runs import Run
 
 STATE_CHANGE_WAIT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
+SIGN_SECONDS = 10.0
 LOCK_WAIT_SECONDS = 10.0
 
 _TOO_LATE = {
@@ -86,7 +87,7 @@ class Reporter:
         self.extended = extended
         self._journal = JournalWriter(run.folder)
         self._feed = feed
-        self._last = time.monotonic()
+        self._last = self._signed = time.monotonic()
         self._order = threading.Lock()
         self._listeners: list[Callable[[Event], None]] = []
 
@@ -155,6 +156,12 @@ class Reporter:
         self._order.acquire()
         self._journal.append(terminal)  # where its reader looks when the queue ends
         os._exit(exit_code)
+
+    def sign_of_life(self) -> None:
+        """Called by the work in the midst of something long; now and then it is told."""
+        if time.monotonic() - self._signed >= SIGN_SECONDS:
+            self._signed = time.monotonic()
+            self.emit(Heartbeat(working=True))
 
     def quiet_seconds(self) -> float:
         return time.monotonic() - self._last

@@ -30,6 +30,7 @@ from app.widgets.progress_card import ProgressCard
 from app.widgets.run_buttons import Draft, RunButtons
 from app.widgets.run_charts import RunCharts
 from app.widgets.scores_card import ScoresCard
+from app.widgets.standstill_card import StandstillCard
 from training_backend import runs
 from training_backend.errors import Problem, UserError
 from training_backend.protocol import (
@@ -50,6 +51,7 @@ from training_backend.protocol import (
     WarningRaised,
 )
 from training_backend.runs import Run
+from training_backend.standstill import Standstill
 from training_backend.worth_measuring import Reason
 
 RENDER_MILLISECONDS = 100
@@ -63,7 +65,7 @@ class TrainPage(QWidget):
     start_requested = Signal()
     queue_requested = Signal()
     stop_requested = Signal()
-    end_requested = Signal()
+    end_requested = Signal(object)  # for how many seconds it has stood still, None if it has not
     resume_requested = Signal(object)
     export_requested = Signal(object)
     measure_requested = Signal()
@@ -125,6 +127,7 @@ class TrainPage(QWidget):
         if live:
             self._current = run
         self._checking = False
+        self.standstill.hide()
         self.buttons.forget_stopping()
         self._errors.show_error("")
         self.charts.clear()
@@ -226,6 +229,15 @@ class TrainPage(QWidget):
         self.buttons.show_stopping()
         self.render_now()
 
+    def show_standstill(self, run: Run, found: Standstill | None) -> None:
+        """The live run does not move; None: it does again, or has ended."""
+        if found is None or not self._shown.is_running() or self._shown.run != run:
+            self.standstill.hide()
+            return
+        saved = self._shown.checkpoint.step if self._shown.checkpoint else None
+        self.standstill.show_standstill(run, found, saved)
+        self._scroll.verticalScrollBar().setValue(0)
+
     def run(self) -> Run | None:
         """The run on the page."""
         return self._shown.run
@@ -310,6 +322,7 @@ class TrainPage(QWidget):
             shown.phase = None  # the next attempt begins anew
             return
         shown.terminal = event
+        self.standstill.hide()
         self.outcome.look_for_evidence()
         if shown.live:
             self._current = None
@@ -377,7 +390,7 @@ class TrainPage(QWidget):
 
     def _end_now(self) -> None:
         self.render_now()
-        self.end_requested.emit()
+        self.end_requested.emit(None)
 
     def _take_over_requests(self, run: Run) -> None:
         """What was asked of the run before the page showed it, by another window perhaps."""
@@ -425,6 +438,9 @@ class TrainPage(QWidget):
         self.log = LogCard()
         self._column.addWidget(self._errors)
         self._column.addWidget(self.outcome)
+        self.standstill = StandstillCard()
+        self.standstill.end_requested.connect(self.end_requested)
+        self._column.addWidget(self.standstill)
         self.progress = ProgressCard()
         self._column.addWidget(self.progress)
         self._column.addWidget(self.scores)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -184,3 +187,54 @@ def test_what_a_run_says_last_is_read_back_whole(run: Run) -> None:
     ended = runs.settle(run, 7)
     assert ended == run.events()[-1] and isinstance(ended, RunInterrupted)
     assert ended.exit_code == 7
+
+
+# A settling parent and a worker in one group of the system, which holds less than the worker takes.
+STARVED = """
+import os, subprocess, sys
+from pathlib import Path
+from training_backend import runs
+from training_backend.runs import Run
+(Path(sys.argv[2]) / "cgroup.procs").write_text(str(os.getpid()))
+worker = subprocess.Popen([sys.executable, "-c", '''
+import sys
+from pathlib import Path
+from training_backend.runs import Run
+Path("/proc/self/oom_score_adj").write_text("900")
+run = Run(Path(sys.argv[1]))
+with run.worker_lock().acquire():
+    run.claim()
+    taken = bytearray(1_000_000_000)
+''', sys.argv[1]])
+ended = runs.settle(Run(Path(sys.argv[1])), worker.wait())
+print(ended.code, ended.exit_code)
+"""
+
+
+@pytest.fixture
+def narrow_group() -> Iterator[Path]:
+    """A control group of 200 MB, removed afterwards; skips where none can be made."""
+    for top, limit in (("memory", "memory.limit_in_bytes"), (".", "memory.max")):
+        group = Path("/sys/fs/cgroup") / top / "lorasmith-test"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if not (group / limit).exists():
+                continue
+            (group / limit).write_text("200000000")
+            yield group
+        finally:
+            group.rmdir()
+        return
+    pytest.skip("no right to make a control group")
+
+
+def test_the_systems_killer_for_real_is_named(run: Run, narrow_group: Path) -> None:
+    begun(run)
+    answer = subprocess.run(
+        [sys.executable, "-c", STARVED, str(run.folder), str(narrow_group)],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    assert answer.stdout.split() == ["out_of_ram", "-9"]
