@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from app.one_window import OneWindow
+    from app.desktop.one_window import OneWindow
 
 _DEBIAN_LIBRARIES = (
     "libgl1 libegl1 libglib2.0-0 libdbus-1-3 libfontconfig1 libxkbcommon0 libxcb-cursor0 "
@@ -50,11 +50,11 @@ def _run(application: type, options: argparse.Namespace) -> int:
     from PySide6.QtWidgets import QMessageBox
 
     from app import background, i18n, theme
-    from app.end_signals import EndSignals
+    from app.desktop.end_signals import EndSignals
+    from app.desktop.icon import sign
+    from app.desktop.one_window import OneWindow, bring_to_front
     from app.error_dialog import install_excepthook
-    from app.icon import sign
     from app.main_window import MainWindow
-    from app.one_window import OneWindow, bring_to_front
     from app.settings import Settings
     from app.widgets.card import plain_tool_tip
     from training_backend import preferences

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QObject
 
 from training_backend import paths
-from training_backend.demo import demo_job
 from training_backend.job import ExportJob
 from training_backend.protocol import RunCompleted, Terminal
 from training_backend.runs import Run
+from training_backend.starting_points.demo import demo_job
 
 if TYPE_CHECKING:
     from app.main_window import MainWindow

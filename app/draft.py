@@ -10,10 +10,10 @@ from typing import Any
 from PySide6.QtCore import QCoreApplication, QObject, Signal
 
 from app.widgets import wording
-from training_backend.demo import DEMO_JOB
 from training_backend.errors import JobError
 from training_backend.job import TrainingJob, parse_job
 from training_backend.job_data import ReadingSection
+from training_backend.starting_points.demo import DEMO_JOB
 
 # Changes of one field that follow one another as fast as this are one step of undo.
 MERGE_SECONDS = 1.5

@@ -12,40 +12,41 @@ from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWidget, QWidget
 
 from app import theme
-from app.away import Away
 from app.background import run_in_background
-from app.closing import Closing
+from app.desks.hang_watch import HangWatch
+from app.desks.memory_estimator import MemoryEstimator
+from app.desks.probe_controller import ProbeController
+from app.desks.queue_controller import QueueController
+from app.desks.recipe_desk import RecipeDesk
+from app.desks.run_desk import RunDesk, page_of
+from app.desktop.away import Away
+from app.desktop.closing import Closing
+from app.desktop.keep_awake import KeepAwake
+from app.desktop.notifier import Notifier
+from app.desktop.sleeping import Sleeping
+from app.desktop.tray import Tray
 from app.draft import JobDraft, problems_of
-from app.hang_watch import HangWatch
 from app.helper_client import HelperClient
 from app.i18n import integer, size
-from app.keep_awake import KeepAwake
-from app.memory_estimator import MemoryEstimator
-from app.notifier import Notifier
 from app.pages.model import ModelPage
-from app.probe_controller import ProbeController
-from app.queue_controller import QueueController
-from app.recipe_desk import RecipeDesk
 from app.run_controller import RunController
-from app.run_desk import RunDesk, page_of
 from app.settings import Settings
-from app.sleeping import Sleeping
-from app.tray import Tray
-from app.widgets import memory_words
+from app.widgets.settings import memory_words
 from app.widgets.sidebar import Sidebar
-from training_backend import adapters, preferences, runs
-from training_backend.catalog_entry import CatalogEntry
-from training_backend.devices import this_device
+from training_backend import preferences, runs
+from training_backend.computer.devices import this_device
 from training_backend.errors import JobError
-from training_backend.run_facts import RunFacts
+from training_backend.memory.worth_measuring import reason_to_measure
+from training_backend.models import adapters
+from training_backend.models.catalog_entry import CatalogEntry
 from training_backend.runs import Run
-from training_backend.worth_measuring import reason_to_measure
+from training_backend.summaries.run_facts import RunFacts
 
 if TYPE_CHECKING:  # these are built, and their modules read, after the first paint
     from app.pages.dataset import DatasetPage
     from app.pages.settings import SettingsPage
     from app.pages.train import TrainPage
-    from app.widgets.metric_chart import SmoothingBox
+    from app.widgets.charts.metric_chart import SmoothingBox
 
 WARM_UP_AFTER_MS = 800
 SAVE_AFTER_MS = 500
@@ -220,8 +221,8 @@ class MainWindow(QMainWindow):
 
     def _build_runs(self) -> QWidget:
         from app.pages.runs import RunsPage
-        from app.widgets.queue_card import QueueCard
-        from app.widgets.summary_card import SummaryCard
+        from app.widgets.runs.queue_card import QueueCard
+        from app.widgets.runs.summary_card import SummaryCard
 
         page = RunsPage()
         summary = SummaryCard()
@@ -301,7 +302,7 @@ class MainWindow(QMainWindow):
         theme.apply(cast(QApplication, QApplication.instance()), name)
 
     def _show_hardware(self) -> None:
-        from app.hardware_dialog import HardwareDialog
+        from app.dialogs.hardware_dialog import HardwareDialog
 
         dialog = HardwareDialog(self)
         dialog.card_chosen.connect(self._on_card_chosen)
@@ -309,7 +310,7 @@ class MainWindow(QMainWindow):
 
     def _show_script(self, run: Run | None = None) -> None:
         """The draft, or what a run did, as a script."""
-        from app.script_dialog import ScriptDialog
+        from app.dialogs.script_dialog import ScriptDialog
 
         find_job = partial(adapters.job_of, run) if run is not None else self.draft.job
         ScriptDialog(self.helper, find_job, self).open()

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal, SignalInstance, Slot
 
-from training_backend import journal, launch, preflight, runs
+from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.job import Job, TrainingJob
+from training_backend.lifecycle import journal, launch, preflight
+from training_backend.lifecycle.run_requests import Request
 from training_backend.protocol import TERMINAL_TYPES, Event, StopReason, Terminal
-from training_backend.run_requests import Request
 from training_backend.runs import Run
 
 # A step on a slow computer may take a minute, and saving comes on top.

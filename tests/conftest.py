@@ -32,7 +32,7 @@ def demo_model_dir() -> Path:
     In a process of its own, so that torch does not come into the one that tests the window.
     """
     cache = os.environ.get("LORASMITH_TEST_CACHE") or Path.home() / ".cache" / "lorasmith-tests"
-    prepare = "from training_backend.demo_model import *; print(prepare_demo_model())"
+    prepare = "from training_backend.models.demo_model import *; print(prepare_demo_model())"
     answer = subprocess.run(
         [sys.executable, "-c", prepare],
         cwd=REPOSITORY,

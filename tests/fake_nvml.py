@@ -11,8 +11,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from training_backend import torch_build
-from training_backend.torch_build import TorchBuild
+from training_backend.computer import torch_build
+from training_backend.computer.torch_build import TorchBuild
 
 GIB = 2**30
 

@@ -16,31 +16,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from training_backend import (
-    adapters,
+from training_backend import preferences, runs
+from training_backend.commands import (
     benchmark,
     data_commands,
-    extend,
-    inputs,
     live_commands,
     memory_commands,
-    preferences,
-    preflight,
     queue_commands,
     recipe_commands,
-    runs,
     sweep_commands,
 )
-from training_backend.command_line import give, positive, report_for, rows_told, tokenizer_of
-from training_backend.console import ConsoleReport
+from training_backend.commands.command_line import (
+    give,
+    positive,
+    report_for,
+    rows_told,
+    tokenizer_of,
+)
+from training_backend.commands.console import ConsoleReport
+from training_backend.commands.following import exit_code, follow
 from training_backend.errors import JobError, UserError
-from training_backend.following import exit_code, follow
 from training_backend.job import (
     ExportFormat,
     ExportJob,
     load_training_job,
     parse_job,
 )
+from training_backend.lifecycle import extend, inputs, preflight
+from training_backend.models import adapters
 from training_backend.protocol import RunCompleted, SampleGenerated
 
 
@@ -65,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def demo_model(options: argparse.Namespace) -> int:
-    from training_backend.demo_model import DemoProgress, prepare_demo_model
+    from training_backend.models.demo_model import DemoProgress, prepare_demo_model
 
     with report_for(options) as report:
         told = ""
@@ -183,8 +186,8 @@ def script(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    from training_backend import doctor as examination
-    from training_backend import doctor_text
+    from training_backend.computer import doctor as examination
+    from training_backend.computer import doctor_text
 
     found = examination.report(ask_hub=options.ask_hub)
     give(options, found, doctor_text.as_text(found))
@@ -193,8 +196,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Train on the demo, export, and print the same questions answered before and after."""
-    from training_backend.demo import demo_job
     from training_backend.paths import exports_dir
+    from training_backend.starting_points.demo import demo_job
 
     job = demo_job()
     preflight.check(job)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from training_backend import curated, hub_cache, job, model_cache
-from training_backend.catalog_entry import CatalogEntry as CatalogEntry
-from training_backend.curated import nearest_trainable as nearest_trainable
-from training_backend.demo_model import (
+from training_backend import job
+from training_backend.errors import UserError
+from training_backend.hub import hub_cache
+from training_backend.models import curated, model_cache
+from training_backend.models.catalog_entry import CatalogEntry as CatalogEntry
+from training_backend.models.curated import nearest_trainable as nearest_trainable
+from training_backend.models.demo_model import (
     DEMO_MODEL_BYTES,
     DEMO_MODEL_NAME,
     demo_model_folder,
     demo_model_ready,
 )
-from training_backend.errors import UserError
-from training_backend.model_folder import check_model_folder
+from training_backend.models.model_folder import check_model_folder
 
 DEMO_MODEL_IDS = job.DEMO_MODEL_IDS
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import psutil
 
-from training_backend import hub_cache, ram
+from training_backend.computer import ram
+from training_backend.computer.nvidia import Gpu, find_cards
+from training_backend.computer.other_gpus import OtherGpu, find_other_gpus
 from training_backend.errors import UserError
-from training_backend.nvidia import Gpu, find_cards
-from training_backend.other_gpus import OtherGpu, find_other_gpus
+from training_backend.hub import hub_cache
 from training_backend.paths import free_bytes, home
 
 

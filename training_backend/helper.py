@@ -32,13 +32,13 @@ from typing import TYPE_CHECKING, Any
 
 from training_backend import preferences
 from training_backend.catalog import resolve_model
-from training_backend.child_process import detach, redirect_output, set_environment
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import TrainingJob, parse_job
+from training_backend.lifecycle.child_process import detach, redirect_output, set_environment
 from training_backend.paths import home
 
 if TYPE_CHECKING:
-    from training_backend.demo_model import DemoProgress
+    from training_backend.models.demo_model import DemoProgress
 
 SHOWN_TOKENS = 4_000  # of one row
 SHOWN_CHARACTERS = 30_000
@@ -227,7 +227,7 @@ def _count(request: Request, tokenizers: Tokenizers) -> Answer:
 
 def _fetch_tokenizer(request: Request, tokenizers: Tokenizers) -> Answer:
     """Download the tokenizer of a model on the Hub; the weights stay where they are."""
-    from training_backend import downloads
+    from training_backend.hub import downloads
 
     model = request.job().model
     id = resolve_model(model.id)
@@ -238,7 +238,7 @@ def _fetch_tokenizer(request: Request, tokenizers: Tokenizers) -> Answer:
 
 def _prepare_demo(request: Request, tokenizers: Tokenizers) -> Answer:
     """Download and convert the demo model; needs torch."""
-    from training_backend.demo_model import prepare_demo_model
+    from training_backend.models.demo_model import prepare_demo_model
 
     def report(progress: DemoProgress) -> None:
         if request.cancelled.is_set():
@@ -251,7 +251,7 @@ def _prepare_demo(request: Request, tokenizers: Tokenizers) -> Answer:
 
 
 def _search_models(request: Request, tokenizers: Tokenizers) -> Answer:
-    from training_backend import hub_models
+    from training_backend.hub import hub_models
 
     asked = request.document
     found = hub_models.search(
@@ -266,7 +266,7 @@ def _search_models(request: Request, tokenizers: Tokenizers) -> Answer:
 
 def _model_info(request: Request, tokenizers: Tokenizers) -> Answer:
     """What a model on the Hub is, its files, and how much of them is here already."""
-    from training_backend import downloads, hub_models
+    from training_backend.hub import downloads, hub_models
 
     asked = request.document
     found = hub_models.info(asked["model"], asked.get("revision"))
@@ -281,7 +281,7 @@ def _model_info(request: Request, tokenizers: Tokenizers) -> Answer:
 
 def _download_model(request: Request, tokenizers: Tokenizers) -> Answer:
     """Cancelling is a pause: what has arrived stays."""
-    from training_backend import downloads
+    from training_backend.hub import downloads
 
     asked = request.document
     folder = downloads.fetch_model(
@@ -294,7 +294,7 @@ def _download_model(request: Request, tokenizers: Tokenizers) -> Answer:
 
 
 def _discard_download(request: Request, tokenizers: Tokenizers) -> Answer:
-    from training_backend import downloads
+    from training_backend.hub import downloads
 
     downloads.discard(request.document["model"])
     return {}
@@ -302,15 +302,15 @@ def _discard_download(request: Request, tokenizers: Tokenizers) -> Answer:
 
 def _check_token(request: Request, tokenizers: Tokenizers) -> Answer:
     """Whom the Hub takes the token for."""
-    from training_backend import hub_models
+    from training_backend.hub import hub_models
 
     return {"name": hub_models.token_owner()}
 
 
 def _trace(request: Request, tokenizers: Tokenizers) -> Answer:
     """Find out what a step of the job's model allocates here, and keep it; needs torch."""
-    from training_backend.devices import this_device
-    from training_backend.trace_model import trace_job
+    from training_backend.computer.devices import this_device
+    from training_backend.memory.trace_model import trace_job
 
     def report(share: float) -> None:
         if request.cancelled.is_set():
@@ -324,7 +324,7 @@ def _trace(request: Request, tokenizers: Tokenizers) -> Answer:
 
 def _layers(request: Request, tokenizers: Tokenizers) -> Answer:
     """The linear layers of the job's model, which an adapter can be put on; needs torch."""
-    from training_backend.model_layers import layers_of
+    from training_backend.models.model_layers import layers_of
 
     with _loading:
         return {"layers": [asdict(layer) for layer in layers_of(request.job())]}
@@ -368,8 +368,8 @@ NEED_TORCH = frozenset({"prepare_demo", "trace", "layers", "script"})
 
 
 def _local_tokenizer(job: TrainingJob) -> Any:
-    from training_backend.downloads import tokenizer_folder
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.hub.downloads import tokenizer_folder
+    from training_backend.models.tokenizer import load_tokenizer
 
     found = resolve_model(job.model.id)
     folder = tokenizer_folder(found, job.model.revision) if isinstance(found, str) else found

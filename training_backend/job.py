@@ -18,7 +18,7 @@ from typing import Any, Literal, cast, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from training_backend.errors import JobError, Problem, UserError
-from training_backend.hub_cache import parse_id
+from training_backend.hub.hub_cache import parse_id
 from training_backend.job_data import DataFormat as DataFormat
 from training_backend.job_data import DatasetSection as DatasetSection
 from training_backend.job_data import Fix as Fix

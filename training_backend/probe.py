@@ -23,18 +23,21 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
-from training_backend import base_model, devices, memory_records, train, vram
-from training_backend.base_files import base_folder
+from training_backend import train, vram
+from training_backend.computer import devices
+from training_backend.computer.devices import Device
+from training_backend.computer.nvidia import GpuReader
 from training_backend.data import longest
 from training_backend.data.longest import LongestRow
-from training_backend.devices import Device
 from training_backend.errors import UserError
 from training_backend.job import ProbeJob, TrainingJob
-from training_backend.nvidia import GpuReader
+from training_backend.memory import memory_records
+from training_backend.memory.trace_model import trace_job
+from training_backend.memory.tracing.storages import StorageTracker
+from training_backend.models import base_model
+from training_backend.models.base_files import base_folder
+from training_backend.models.tokenizer import load_tokenizer
 from training_backend.protocol import MemoryMeasured, RunCompleted, RunStopped
-from training_backend.tokenizer import load_tokenizer
-from training_backend.trace_model import trace_job
-from training_backend.tracing.storages import StorageTracker
 from training_backend.worker import Reporter
 
 STEPS = 2

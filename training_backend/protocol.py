@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from training_backend.errors import UserError
-from training_backend.losses import perplexity
+from training_backend.summaries.losses import perplexity
 
 Phase = Literal[
     "waiting",

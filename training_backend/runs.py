@@ -31,12 +31,13 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock, Timeout
 
-from training_backend import ends, journal, ram
-from training_backend.ends import Circumstances
+from training_backend.computer import ram
 from training_backend.errors import UserError
 from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, load_job
-from training_backend.losses import RecentLoss
+from training_backend.lifecycle import ends, journal
+from training_backend.lifecycle.ends import Circumstances
+from training_backend.lifecycle.run_requests import Request, Requests
 from training_backend.paths import export_runs_dir, probe_runs_dir, runs_dir
 from training_backend.protocol import (
     TERMINAL_TYPES,
@@ -50,7 +51,7 @@ from training_backend.protocol import (
     RunStopped,
     parse_event,
 )
-from training_backend.run_requests import Request, Requests
+from training_backend.summaries.losses import RecentLoss
 
 State = Literal["queued", "running", "completed", "stopped", "failed", "interrupted"]
 

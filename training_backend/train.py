@@ -21,40 +21,33 @@ import torch
 from transformers import PrinterCallback
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from training_backend import (
-    adapters,
-    base_model,
-    checkpoints,
-    inputs,
-    lora,
-    losses,
-    results,
-    scoring,
-    start_adapter,
-)
-from training_backend.adapters import Adapter, read_adapter
-from training_backend.base_files import base_folder
-from training_backend.checkpoints import Checkpoint
+from training_backend.computer.devices import Device
 from training_backend.data.training_rows import TrainingRows, training_rows
-from training_backend.devices import Device
 from training_backend.errors import StopRequested, UserError
-from training_backend.fast_paths import FastPaths
-from training_backend.held_out import Answers, HeldOut, ended_early
 from training_backend.job import TrainingJob
-from training_backend.preference import PreferenceTrainer
+from training_backend.lifecycle import checkpoints, inputs
+from training_backend.lifecycle.checkpoints import Checkpoint
+from training_backend.models import adapters, base_model, start_adapter
+from training_backend.models.adapters import Adapter, read_adapter
+from training_backend.models.base_files import base_folder
+from training_backend.models.tokenizer import load_tokenizer
 from training_backend.protocol import (
     PhaseChanged,
     RunCompleted,
     RunStopped,
 )
-from training_backend.run_watch import RunWatch
 from training_backend.runs import Run
-from training_backend.steering import Steering
-from training_backend.tokenizer import load_tokenizer
-from training_backend.trainer_habits import ScheduleOfTheJob, TrainerHabits
-from training_backend.trainer_reports import TrainerReports, save_bytes
-from training_backend.trainer_settings import trainer_settings
+from training_backend.summaries import losses
+from training_backend.training import lora, results, scoring
+from training_backend.training.fast_paths import FastPaths
+from training_backend.training.held_out import Answers, HeldOut, ended_early
+from training_backend.training.preference import PreferenceTrainer
+from training_backend.training.steering import Steering
+from training_backend.training.trainer_habits import ScheduleOfTheJob, TrainerHabits
+from training_backend.training.trainer_reports import TrainerReports, save_bytes
+from training_backend.training.trainer_settings import trainer_settings
 from training_backend.vram import optimizer_name
+from training_backend.watching.run_watch import RunWatch
 from training_backend.worker import Reporter
 
 

@@ -14,16 +14,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from training_backend import memory_needs, memory_parts, memory_records, memory_traces
-from training_backend.devices import Device
+from training_backend.computer.devices import Device
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
-from training_backend.memory_needs import Needs
-from training_backend.memory_optimizer import optimizer_name, optimizer_part, update_bytes
-from training_backend.memory_parts import MIB, Part, PartName
-from training_backend.memory_step import step_bytes
-from training_backend.memory_traces import Trace, TraceNeeded
-from training_backend.model_config import config_of
+from training_backend.memory import memory_needs, memory_parts, memory_records, memory_traces
+from training_backend.memory.memory_needs import Needs
+from training_backend.memory.memory_optimizer import optimizer_name, optimizer_part, update_bytes
+from training_backend.memory.memory_parts import MIB, Part, PartName
+from training_backend.memory.memory_step import step_bytes
+from training_backend.memory.memory_traces import Trace, TraceNeeded
+from training_backend.models.model_config import config_of
 
 __all__ = [
     "Estimate",

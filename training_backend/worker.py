@@ -20,27 +20,21 @@ from typing import Any, NoReturn
 
 from filelock import Timeout
 
-from training_backend import (
-    __version__,
-    card_lock,
-    checkpoints,
-    devices,
-    failures,
-    preferences,
-    runs,
-)
-from training_backend.checkpoints import Checkpoint
-from training_backend.child_process import (
+from training_backend import __version__, preferences, runs
+from training_backend.computer import devices
+from training_backend.computer.memory_sampler import SAMPLE_SECONDS, MemorySampler
+from training_backend.errors import StopRequested, UserError
+from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
+from training_backend.lifecycle import card_lock, checkpoints, failures
+from training_backend.lifecycle.checkpoints import Checkpoint
+from training_backend.lifecycle.child_process import (
     choose_card,
     detach,
     redirect_output,
     set_environment,
     stop_when_told,
 )
-from training_backend.errors import StopRequested, UserError
-from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
-from training_backend.journal import JournalWriter
-from training_backend.memory_sampler import SAMPLE_SECONDS, MemorySampler
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.paths import home
 from training_backend.protocol import (
     TERMINAL_TYPES,
@@ -246,7 +240,8 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
             card_lock.hold(devices.this_device(), job.name, reporter)
         match job:
             case TrainingJob():
-                from training_backend import tensorboard_log, train
+                from training_backend import train
+                from training_backend.training import tensorboard_log
 
                 tensorboard_log.follow(job, reporter, resume_from.step if resume_from else None)
                 return train.run(job, reporter, resume_from)

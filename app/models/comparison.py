@@ -11,13 +11,13 @@ from PySide6.QtCore import QCoreApplication
 
 from app.models.run_curves import JournalPart, read_parts
 from app.widgets import figures, wording
-from app.widgets.series import Series
+from app.widgets.charts.series import Series
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
-from training_backend.losses import RECENT, perplexity
-from training_backend.pauses import Pauses
+from training_backend.lifecycle.pauses import Pauses
 from training_backend.protocol import AnswersScored, EvaluationLogged, RunStarted, ScoreName
 from training_backend.runs import Run, RunSummary
+from training_backend.summaries.losses import RECENT, perplexity
 
 MOST_RUNS = 8
 

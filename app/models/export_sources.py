@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from training_backend import journal, paths, runs
-from training_backend.checkpoints import best_first, finished
+from training_backend import paths, runs
+from training_backend.lifecycle import journal
+from training_backend.lifecycle.checkpoints import best_first, finished
 from training_backend.protocol import RunCompleted
 from training_backend.runs import Run, RunSummary
 

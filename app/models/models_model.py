@@ -20,7 +20,7 @@ from app import theme
 from app.i18n import size
 from app.widgets import figures
 from app.widgets.card import plain_tool_tip
-from training_backend.catalog_entry import CatalogEntry
+from training_backend.models.catalog_entry import CatalogEntry
 
 Badge = Literal["comfortable", "tight", "fits_in_4bit", "does_not_fit", "unknown"]
 State = Literal[

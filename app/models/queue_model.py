@@ -18,7 +18,7 @@ from PySide6.QtCore import (
 from app import theme
 from app.widgets import figures, wording
 from app.widgets.card import plain_tool_tip
-from training_backend.run_queue import QueueEntry
+from training_backend.queueing.run_queue import QueueEntry
 
 PLACE, NAME, MODEL, DATA, METHOD, TIME = range(6)
 MIME = "application/x-lorasmith-waiting-run"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.widgets.series import Floats
-from training_backend import journal
+from app.widgets.charts.series import Floats
+from training_backend.lifecycle import journal
 from training_backend.protocol import Event, MemorySampled, MetricsLogged, RunStarted
 from training_backend.runs import Run
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from training_backend.job import TrainingJob
-from training_backend.losses import RecentLoss
-from training_backend.pauses import Pauses
+from training_backend.lifecycle.pauses import Pauses
+from training_backend.lifecycle.run_requests import Kind
 from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,
@@ -20,8 +20,8 @@ from training_backend.protocol import (
     SampleGenerated,
     Terminal,
 )
-from training_backend.run_requests import Kind
 from training_backend.runs import Run
+from training_backend.summaries.losses import RecentLoss
 
 
 @dataclass

@@ -8,10 +8,11 @@ from PySide6.QtCore import QCoreApplication
 
 from app.models.comparison import MOST_RUNS
 from app.widgets import figures
-from training_backend import queue_file, runs, sweep_results, sweeps
+from training_backend import runs
 from training_backend.errors import UserError
+from training_backend.queueing import queue_file, sweep_results, sweeps
+from training_backend.queueing.sweep_results import SweepRow, SweepTable
 from training_backend.runs import Run, RunSummary
-from training_backend.sweep_results import SweepRow, SweepTable
 
 
 @dataclass(frozen=True)

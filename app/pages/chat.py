@@ -5,7 +5,6 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLineEdit, QScrollArea, QVBoxLayout, QWidget
 
-from app.widgets.answers import AnswersCard
 from app.widgets.card import (
     Card,
     PageHeader,
@@ -14,6 +13,7 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
+from app.widgets.training.answers import AnswersCard
 from training_backend.protocol import SampleGenerated
 
 

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.background import run_in_background
-from app.data_inspector import DataInspector
+from app.desks.data_inspector import DataInspector
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.i18n import explain, integer
@@ -44,13 +44,13 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
-from app.widgets.data_options import DataOptions
-from app.widgets.findings import FindingsCard
-from app.widgets.length_histogram import LengthHistogram
-from app.widgets.mapping_editor import MappingDialog
+from app.widgets.data.data_options import DataOptions
+from app.widgets.data.findings import FindingsCard
+from app.widgets.data.length_histogram import LengthHistogram
+from app.widgets.data.mapping_editor import MappingDialog
+from app.widgets.data.sequence_card import SequenceCard
+from app.widgets.data.source_problem import SourceProblem
 from app.widgets.path_picker import PathPicker, dropped_path
-from app.widgets.sequence_card import SequenceCard
-from app.widgets.source_problem import SourceProblem
 from training_backend.data.table import FIELD, Row
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import SourceSection

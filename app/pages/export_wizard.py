@@ -21,10 +21,10 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
-from app.widgets.end_words import explained
-from app.widgets.export_progress import ExportProgress
-from app.widgets.export_steps import DoneStep, ProgressStep, SourceStep, TargetStep
-from app.widgets.runs_table import RunsTable
+from app.widgets.runs.export_progress import ExportProgress
+from app.widgets.runs.export_steps import DoneStep, ProgressStep, SourceStep, TargetStep
+from app.widgets.runs.runs_table import RunsTable
+from app.widgets.training.end_words import explained
 from training_backend.errors import UserError
 from training_backend.job import ExportJob
 from training_backend.protocol import (

@@ -19,11 +19,11 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from app.background import run_in_background
+from app.desks.model_download import ModelDownload
+from app.desks.model_finder import NO_LINE, FitFigures, ModelFinder
 from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.i18n import explain
-from app.model_download import ModelDownload
-from app.model_finder import NO_LINE, FitFigures, ModelFinder
 from app.settings import Settings
 from app.widgets.card import (
     PageHeader,
@@ -31,18 +31,20 @@ from app.widgets.card import (
     QuietButton,
     page_layout,
 )
-from app.widgets.download_card import ABOUT_ACCESS, DownloadCard, Room
-from app.widgets.first_try_card import FirstTryCard
-from app.widgets.model_chooser import ModelChooser
-from app.widgets.model_details import ModelDetails
-from app.widgets.offline_switch import OfflineSwitch
+from app.widgets.model.download_card import ABOUT_ACCESS, DownloadCard, Room
+from app.widgets.model.first_try_card import FirstTryCard
+from app.widgets.model.model_chooser import ModelChooser
+from app.widgets.model.model_details import ModelDetails
+from app.widgets.model.offline_switch import OfflineSwitch
 from app.widgets.path_picker import dropped_path
-from training_backend import catalog, curated, hub_errors, preferences
-from training_backend.catalog_entry import CatalogEntry
+from training_backend import catalog, preferences
 from training_backend.errors import UserError
+from training_backend.hub import hub_errors
+from training_backend.models import curated
+from training_backend.models.catalog_entry import CatalogEntry
 
 if TYPE_CHECKING:
-    from app.model_places import Place
+    from app.desks.model_places import Place
 
 INFO_PAUSE_MS = 700
 SETTLE_MS = 600
@@ -346,7 +348,7 @@ class ModelPage(QWidget):
             )
 
     def _enter_token(self) -> None:
-        from app.token_dialog import TokenDialog
+        from app.dialogs.token_dialog import TokenDialog
 
         dialog = TokenDialog(self._helper, self)
         dialog.stored.connect(self._info_pause.start)
@@ -365,19 +367,19 @@ class ModelPage(QWidget):
 
 
 def _room() -> Room:
-    from app.model_places import room
+    from app.desks.model_places import room
 
     return room()
 
 
 def _identify(text: str) -> Place:
-    from app.model_places import identify
+    from app.desks.model_places import identify
 
     return identify(text)
 
 
 def _move_models(folder: Path) -> None:
-    from app.model_places import move_models
+    from app.desks.model_places import move_models
 
     move_models(folder)
 

@@ -35,13 +35,13 @@ from app.widgets.card import (
     plain_tool_tip,
     secondary_label,
 )
-from app.widgets.comparison import Comparison
 from app.widgets.menu_button import MenuButton
-from app.widgets.runs_table import RunsTable
+from app.widgets.runs.comparison import Comparison
+from app.widgets.runs.runs_table import RunsTable
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.runs import Run, RunSummary
-from training_backend.tensorboard_log import FOLDER as TENSORBOARD_FOLDER
+from training_backend.training.tensorboard_log import FOLDER as TENSORBOARD_FOLDER
 
 REFRESH_MILLISECONDS = 5_000
 

@@ -13,15 +13,13 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.desks.layer_count import LayerCount
+from app.desks.memory_estimator import MemoryEstimator
+from app.desks.probe_controller import ProbeController
+from app.dialogs.own_presets import OwnPresets
 from app.draft import JobDraft, problems_of
 from app.forms import FieldSpec, Form, form_grid, heading, specs
 from app.i18n import integer
-from app.layer_count import LayerCount
-from app.memory_estimator import MemoryEstimator
-from app.own_presets import OwnPresets
-from app.probe_controller import ProbeController
-from app.widgets import setting_words
-from app.widgets.advisor_dialog import AdvisorDialog, Situation
 from app.widgets.card import (
     PAGE_MARGIN,
     Card,
@@ -35,9 +33,11 @@ from app.widgets.card import (
     secondary_label,
 )
 from app.widgets.inputs import JobLineEdit
-from app.widgets.memory_card import MemoryCard
 from app.widgets.menu_button import MenuButton
-from app.widgets.preset_choice import PresetChoice
+from app.widgets.settings import setting_words
+from app.widgets.settings.advisor_dialog import AdvisorDialog, Situation
+from app.widgets.settings.memory_card import MemoryCard
+from app.widgets.settings.preset_choice import PresetChoice
 
 CHECK_PAUSE_MS = 120
 SCROLL_BAR = 10

@@ -21,18 +21,19 @@ from app.background import run_in_background
 from app.models.run_curves import JournalPart, read_parts
 from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
-from app.widgets.answers import AnswersCard
 from app.widgets.card import CARD_GAP, PAGE_MARGIN, ErrorLabel, PageHeader
-from app.widgets.event_words import log_line
-from app.widgets.log_view import LogCard
-from app.widgets.outcome import OutcomeCard
-from app.widgets.progress_card import ProgressCard
-from app.widgets.run_buttons import Draft, RunButtons
-from app.widgets.run_charts import RunCharts
-from app.widgets.scores_card import ScoresCard
-from app.widgets.standstill_card import StandstillCard
+from app.widgets.charts.run_charts import RunCharts
+from app.widgets.training.answers import AnswersCard
+from app.widgets.training.event_words import log_line
+from app.widgets.training.log_view import LogCard
+from app.widgets.training.outcome import OutcomeCard
+from app.widgets.training.progress_card import ProgressCard
+from app.widgets.training.run_buttons import Draft, RunButtons
+from app.widgets.training.scores_card import ScoresCard
+from app.widgets.training.standstill_card import StandstillCard
 from training_backend import runs
 from training_backend.errors import Problem, UserError
+from training_backend.memory.worth_measuring import Reason
 from training_backend.protocol import (
     AnswersScored,
     CheckpointSaved,
@@ -51,8 +52,7 @@ from training_backend.protocol import (
     WarningRaised,
 )
 from training_backend.runs import Run
-from training_backend.standstill import Standstill
-from training_backend.worth_measuring import Reason
+from training_backend.watching.standstill import Standstill
 
 RENDER_MILLISECONDS = 100
 CLOCK_MILLISECONDS = 5_000

@@ -22,9 +22,9 @@ from app.background import run_in_background
 from app.i18n import number
 from app.widgets.card import ElidedLabel, QuietButton, secondary_label
 from app.widgets.figures import GIGABYTE
-from training_backend import ram
-from training_backend.devices import chosen_gpu
-from training_backend.nvidia import GpuReader, find_cards
+from training_backend.computer import ram
+from training_backend.computer.devices import chosen_gpu
+from training_backend.computer.nvidia import GpuReader, find_cards
 
 WIDTH = 208
 READ_EVERY_MS = 1000

@@ -31,9 +31,9 @@ from app import background, theme
 from app.models.comparison import ComparedRun
 from app.models.run_curves import MetricsBlock
 from app.pages.train import TrainPage
-from app.widgets.compare_chart import CompareChart
-from app.widgets.metric_chart import LossChart, SmoothingBox
-from app.widgets.series import Floats
+from app.widgets.charts.compare_chart import CompareChart
+from app.widgets.charts.metric_chart import LossChart, SmoothingBox
+from app.widgets.charts.series import Floats
 from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.protocol import MetricsLogged, RunCompleted, RunStarted

@@ -305,9 +305,10 @@ def rows_of(case: Case, vocabulary: int) -> Any:
 
 def prepared(case: Case, folder: Path, staging: Path) -> tuple[Any, Any]:
     """The job and its trainer, as training makes it."""
-    from training_backend import base_model, train
+    from training_backend import train
     from training_backend.job import parse_job
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.models import base_model
+    from training_backend.models.tokenizer import load_tokenizer
 
     job: Any = parse_job(case.job(folder))
     silent: Any = SimpleNamespace(phase=lambda *args, **kwargs: None)
@@ -342,7 +343,7 @@ def weights_of(model: Any) -> int:
 
 
 def measure_on_cpu(case: Case, folder: Path, staging: Path) -> Measured:
-    from training_backend.tracing.storages import StorageTracker
+    from training_backend.memory.tracing.storages import StorageTracker
 
     peaks = []
     for _ in range(2):  # each way of measuring gets a run of its own
@@ -399,9 +400,10 @@ def run_one(case: Case, on_card: bool) -> dict[str, Any]:
     """Estimate and measure one configuration; {"skipped": why} where the card is too small."""
     import torch
 
-    from training_backend import memory_parts, trace_model, vram
-    from training_backend.devices import Device, this_device
+    from training_backend import vram
+    from training_backend.computer.devices import Device, this_device
     from training_backend.job import parse_job
+    from training_backend.memory import memory_parts, trace_model
 
     shape = (_LARGE if on_card else _SMALL)[case.shape]
     device = this_device() if on_card else Device("cpu", "cpu", 2**40)

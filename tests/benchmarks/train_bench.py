@@ -91,7 +91,7 @@ def ours(job_document: dict[str, Any], _: Path) -> dict[str, Any]:
 
     from training_backend import runs, worker
     from training_backend.job import parse_job
-    from training_backend.trainer_reports import TrainerReports
+    from training_backend.training.trainer_reports import TrainerReports
 
     clock, report = Clock(), TrainerReports.on_log
 
@@ -194,7 +194,7 @@ def tokenised(job_document: dict[str, Any], rows: Path) -> dict[str, Any]:
     """The rows as the worker makes them, for the plain script."""
     from training_backend.data.training_rows import training_rows
     from training_backend.job import parse_job
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.models.tokenizer import load_tokenizer
 
     job: Any = parse_job(job_document)
     found = training_rows(job, load_tokenizer(Path(job.model.id)))
@@ -212,7 +212,7 @@ def child(role: str, folder: Path) -> None:
     """One of the two in this process; writes what it found beside the job."""
     import warnings
 
-    from training_backend import child_process
+    from training_backend.lifecycle import child_process
 
     child_process.set_environment()  # the same for both
     warnings.simplefilter("ignore")
@@ -287,7 +287,7 @@ def main() -> int:
     if options.child:
         child(options.child, options.folder)
         return 0
-    from training_backend import demo_model
+    from training_backend.models import demo_model
 
     model = (options.model or demo_model.prepare_demo_model()).absolute()
     data = str(options.data.absolute()) if options.data else "demo"

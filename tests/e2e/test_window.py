@@ -16,7 +16,7 @@ from pytestqt.qtbot import QtBot
 from app import background, theme
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
-from app.widgets.plot import Plot
+from app.widgets.charts.plot import Plot
 from training_backend import runs
 from training_backend.protocol import RunCompleted, RunFailed, RunStopped, Terminal
 

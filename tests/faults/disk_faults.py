@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.faults.lab import Attempt, Lab, expect, newest_sound, sentence
-from training_backend import checkpoints
+from training_backend.lifecycle import checkpoints
 from training_backend.protocol import (
     Event,
     PhaseChanged,

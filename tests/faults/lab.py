@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_backend import checkpoints, runs
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.lifecycle import checkpoints
 from training_backend.protocol import (
     TERMINAL_TYPES,
     EvaluationLogged,
@@ -64,7 +65,8 @@ LlamaForCausalLM(LlamaConfig(
 WORKER = """
 import queue
 from pathlib import Path
-from training_backend import child_process, worker
+from training_backend.lifecycle import child_process
+from training_backend import worker
 from training_backend.runs import Run
 run = Run(Path({folder!r}))
 child_process.redirect_output(run.log_path, append=True)
@@ -74,7 +76,7 @@ code = worker._work(run, queue.Queue())
 
 # Planted code that acts when the trainer has done a step: `act(step)`.
 AT_STEP = """
-from training_backend.trainer_reports import TrainerReports
+from training_backend.training.trainer_reports import TrainerReports
 _on_step_end = TrainerReports.on_step_end
 def on_step_end(self, args, state, control, **kwargs):
     _on_step_end(self, args, state, control, **kwargs)

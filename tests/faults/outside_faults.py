@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tests.faults.disk_faults import NotHere
 from tests.faults.lab import Lab, expect, sentence
-from training_backend import inputs, runs
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.lifecycle import inputs
 from training_backend.protocol import RunCompleted, RunFailed
 from training_backend.runs import Run
 

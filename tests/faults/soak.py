@@ -72,7 +72,7 @@ window.desk.open_run(Run(Path({folder!r})))
 # A worker of a server that has imported the trainer once; all else is as in a spawned one.
 FORKED = """
 import multiprocessing
-from training_backend import child_process
+from training_backend.lifecycle import child_process
 child_process.set_environment()
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["training_backend.train"])

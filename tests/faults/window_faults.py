@@ -26,7 +26,7 @@ LONG: dict[str, dict[str, Any]] = {
 
 # What stands in the loss chart, and in the question of a window that is closed.
 STEPS_SHOWN = """
-from app.widgets.plot import Plot
+from app.widgets.charts.plot import Plot
 lines = window.findChild(Plot, "lossChart").listDataItems()
 answer = sorted({round(x) for line in lines if line.xData is not None for x in line.xData})
 """

@@ -7,7 +7,8 @@ import signal
 import time
 
 from tests.faults.lab import Lab, expect, newest_sound, sentence
-from training_backend import launch, ram
+from training_backend.computer import ram
+from training_backend.lifecycle import launch
 from training_backend.protocol import (
     EvaluationLogged,
     MetricsLogged,
@@ -187,7 +188,7 @@ Reporter.phase = phase
 
 def stop_while_saving(lab: Lab) -> str:
     setup = """
-from training_backend import checkpoints
+from training_backend.lifecycle import checkpoints
 _commit = checkpoints.commit
 def commit(*a):
     run.request("stop")
@@ -202,7 +203,7 @@ checkpoints.commit = commit
 
 def stop_while_testing(lab: Lab) -> str:
     setup = """
-from training_backend.trainer_habits import TrainerHabits
+from training_backend.training.trainer_habits import TrainerHabits
 _evaluate = TrainerHabits.evaluate
 def evaluate(self, *a, **k):
     run.request("stop")

@@ -16,7 +16,7 @@ import traceback
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
-    from training_backend import child_process
+    from training_backend.lifecycle import child_process
 
     child_process.set_environment()
     import training_backend.export.folder

@@ -10,8 +10,8 @@ from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
 from app.models.told_answers import MOST_WORDS, ToldAnswers, changed_words
-from app.widgets.answer_text import AnswerText
-from app.widgets.answers import AnswersCard
+from app.widgets.training.answer_text import AnswerText
+from app.widgets.training.answers import AnswersCard
 from training_backend.protocol import SampleGenerated
 
 QUESTION = "How do I reset <b>my</b> password?"

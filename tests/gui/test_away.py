@@ -10,18 +10,18 @@ import pytest
 from PySide6.QtWidgets import QApplication, QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
+from app.desks.run_desk import RunDesk
+from app.desktop.notifier import Notifier
 from app.main_window import MainWindow
-from app.notifier import Notifier
 from app.pages.runs import RunsPage
-from app.run_desk import RunDesk
 from app.settings import Settings
-from app.widgets.queue_card import QueueCard
-from app.widgets.summary_card import SummaryCard
-from training_backend import run_queue
-from training_backend.demo import demo_job
-from training_backend.journal import JournalWriter
+from app.widgets.runs.queue_card import QueueCard
+from app.widgets.runs.summary_card import SummaryCard
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import MetricsLogged, RunCompleted, RunFailed, RunStarted, Terminal
+from training_backend.queueing import run_queue
 from training_backend.runs import Run
+from training_backend.starting_points.demo import demo_job
 
 
 def _end(run: Run, terminal: Terminal) -> None:

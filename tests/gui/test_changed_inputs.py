@@ -7,10 +7,11 @@ from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
 from app.main_window import MainWindow
-from training_backend import inputs, runs
+from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle import inputs
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import RunFailed
 from training_backend.runs import Run
 

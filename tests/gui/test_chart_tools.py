@@ -14,10 +14,10 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 from pytestqt.qtbot import QtBot
 
-from app.widgets.metric_chart import LossChart, MetricChart
-from app.widgets.plot_window import Window, value_range
-from app.widgets.run_charts import RunCharts
-from app.widgets.series import MOST_POINTS, Floats, Series, in_view, peaks
+from app.widgets.charts.metric_chart import LossChart, MetricChart
+from app.widgets.charts.plot_window import Window, value_range
+from app.widgets.charts.run_charts import RunCharts
+from app.widgets.charts.series import MOST_POINTS, Floats, Series, in_view, peaks
 from training_backend.protocol import EvaluationLogged, MetricsLogged
 
 STEPS = 200

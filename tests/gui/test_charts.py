@@ -12,10 +12,10 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from app import theme
-from app.widgets.memory_chart import MemoryChart
-from app.widgets.metric_chart import LossChart
-from app.widgets.plot_axes import round_up, write_number
-from app.widgets.series import Series
+from app.widgets.charts.memory_chart import MemoryChart
+from app.widgets.charts.metric_chart import LossChart
+from app.widgets.charts.plot_axes import round_up, write_number
+from app.widgets.charts.series import Series
 from training_backend.protocol import EvaluationLogged, MemorySampled, MetricsLogged
 
 GIB = 2**30

@@ -12,10 +12,10 @@ from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QAbstractButton, QMessageBox, QSystemTrayIcon
 from pytestqt.qtbot import QtBot
 
-from app.end_signals import EndSignals
+from app.desktop.end_signals import EndSignals
+from app.desktop.notifier import Notifier
+from app.desktop.one_window import bring_to_front
 from app.main_window import MainWindow
-from app.notifier import Notifier
-from app.one_window import bring_to_front
 from app.settings import Settings
 from training_backend import runs
 from training_backend.protocol import MetricsLogged, RunStopped

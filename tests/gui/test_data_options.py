@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QComboBox, QLabel, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft
-from app.widgets.data_options import DataOptions
+from app.widgets.data.data_options import DataOptions
 from training_backend.data.table import Details
 
 

@@ -17,7 +17,7 @@ from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.pages.dataset import DatasetPage
 from app.settings import Settings
-from app.widgets.token_view import TokenView
+from app.widgets.data.token_view import TokenView
 from training_backend.errors import UserError
 
 NUMBERS = {

@@ -24,7 +24,7 @@ from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.pages.dataset import DatasetPage
 from app.settings import Settings
-from app.widgets.mapping_editor import MappingDialog
+from app.widgets.data.mapping_editor import MappingDialog
 
 T = TypeVar("T", bound=QWidget)
 

@@ -8,8 +8,8 @@ from PySide6.QtWidgets import QApplication
 from app import draft as draft_module
 from app.draft import JobDraft, problems_of
 from app.settings import Settings
-from training_backend.demo import demo_job
 from training_backend.errors import JobError
+from training_backend.starting_points.demo import demo_job
 
 
 @pytest.fixture(autouse=True)

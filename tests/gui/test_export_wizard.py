@@ -13,7 +13,7 @@ from app.pages.export_wizard import DONE, PROGRESS, SOURCE, TARGET, ExportPage, 
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.job import ExportJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     PhaseChanged,
     RunCompleted,

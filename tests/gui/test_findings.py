@@ -9,8 +9,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QInputDialog, QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app.widgets.findings import FindingsCard
-from app.widgets.length_histogram import LengthHistogram
+from app.widgets.data.findings import FindingsCard
+from app.widgets.data.length_histogram import LengthHistogram
 
 NUMBERS = {
     "longest": 300, "max_length": 100, "cut_tokens_share": 0.25, "tokens": 400,

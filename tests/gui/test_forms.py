@@ -11,12 +11,12 @@ from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QLabel, QPlainTextEdit, QWidget
 from pytestqt.qtbot import QtBot
 
+from app.desks.memory_estimator import MemoryEstimator
+from app.desks.probe_controller import ProbeController
 from app.draft import JobDraft
 from app.forms import specs
 from app.helper_client import HelperClient
-from app.memory_estimator import MemoryEstimator
 from app.pages.settings import SettingsPage
-from app.probe_controller import ProbeController
 from app.run_controller import RunController
 from app.widgets.inputs import NumberEdit
 from training_backend.job import TrainingJob

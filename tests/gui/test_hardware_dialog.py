@@ -10,13 +10,14 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QComboBox, QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app import hardware_dialog
-from app.hardware_dialog import HardwareDialog
+from app.dialogs import hardware_dialog
+from app.dialogs.hardware_dialog import HardwareDialog
 from app.main_window import MainWindow
 from app.widgets import sidebar
 from app.widgets.sidebar import Sidebar
 from tests.fake_nvml import GIB, FakeCard, FakeNvml
-from training_backend import doctor, preferences
+from training_backend import preferences
+from training_backend.computer import doctor
 from training_backend.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home")

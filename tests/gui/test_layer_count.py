@@ -11,9 +11,9 @@ from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 
+from app.desks.layer_count import LayerCount
 from app.draft import JobDraft
 from app.helper_client import HelperClient
-from app.layer_count import LayerCount
 
 
 class Shown:

@@ -27,21 +27,22 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from app import memory_estimator, theme
+from app import theme
 from app.demo_tour import DemoTour
+from app.desks import memory_estimator
+from app.dialogs.recipe_dialog import RecipeDialog
+from app.dialogs.save_recipe_dialog import SaveRecipeDialog
 from app.main_window import MainWindow
 from app.pages.runs import RunsPage
 from app.pages.train import TrainPage
-from app.recipe_dialog import RecipeDialog
-from app.save_recipe_dialog import SaveRecipeDialog
 from app.settings import Settings
-from app.widgets.answer_text import AnswerText
-from app.widgets.fit_dialog import FitDialog
+from app.widgets.settings.fit_dialog import FitDialog
+from app.widgets.training.answer_text import AnswerText
 from training_backend import runs
-from training_backend.devices import Device
+from training_backend.computer.devices import Device
 from training_backend.errors import JobError, Problem
 from training_backend.job import ExportJob, Job, TrainingJob
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     MetricsLogged,
     PhaseChanged,

@@ -22,8 +22,8 @@ from pytestqt.qtbot import QtBot
 
 from app import theme
 from app.draft import JobDraft, problems_of
-from app.widgets.mapping_editor import MappingDialog, MappingEditor
-from app.widgets.mapping_verdict import judge
+from app.widgets.data.mapping_editor import MappingDialog, MappingEditor
+from app.widgets.data.mapping_verdict import judge
 from training_backend.data.mapping import to_messages
 from training_backend.data.reader import open_source
 from training_backend.data.table import Details

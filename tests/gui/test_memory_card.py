@@ -12,17 +12,17 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QDialog, QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app import memory_estimator
+from app.desks import memory_estimator
+from app.desks.memory_estimator import Estimated, MemoryEstimator
+from app.desks.probe_controller import ProbeController
 from app.draft import JobDraft
 from app.helper_client import HelperClient
-from app.memory_estimator import Estimated, MemoryEstimator
-from app.probe_controller import ProbeController
 from app.run_controller import RunController
-from app.widgets.fit_dialog import FitDialog
-from app.widgets.memory_card import MemoryCard
-from app.widgets.memory_dialog import MemoryDialog
+from app.widgets.settings.fit_dialog import FitDialog
+from app.widgets.settings.memory_card import MemoryCard
+from app.widgets.settings.memory_dialog import MemoryDialog
 from training_backend import vram
-from training_backend.devices import Device, this_device
+from training_backend.computer.devices import Device, this_device
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 CARD = Device("cuda", "NVIDIA GeForce RTX 4090", 24 * 2**30, 2**30)

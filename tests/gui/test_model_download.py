@@ -16,20 +16,21 @@ import pytest
 from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QLineEdit, QMessageBox, QWidget
 from pytestqt.qtbot import QtBot
 
+from app.desks.model_places import move_models
+from app.dialogs.token_dialog import TokenDialog
 from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.main_window import MainWindow
-from app.model_places import move_models
 from app.models.models_model import MODEL, STATE
 from app.pages.model import ModelPage
 from app.pages.train import TrainPage
 from app.settings import Settings
-from app.token_dialog import TokenDialog
-from app.widgets.model_table import ModelTable
+from app.widgets.model.model_table import ModelTable
 from tests.hub_server import HubServer
 from tests.model_files import model_files
-from training_backend import downloads, preferences
+from training_backend import preferences
 from training_backend.errors import UserError
+from training_backend.hub import downloads
 
 ID = "acme/tiny-llama"
 WEIGHTS = "model.safetensors"

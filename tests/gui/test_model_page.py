@@ -12,6 +12,7 @@ from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QLineEdit, QTableView, QWidget
 from pytestqt.qtbot import QtBot
 
+from app.dialogs.token_dialog import TokenDialog
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.models.models_model import (
@@ -26,10 +27,9 @@ from app.models.models_model import (
 )
 from app.pages.model import ModelPage
 from app.settings import Settings
-from app.token_dialog import TokenDialog
-from app.widgets.model_table import ModelTable, badge_pixmap
+from app.widgets.model.model_table import ModelTable, badge_pixmap
 from tests.model_files import model_files
-from training_backend import devices
+from training_backend.computer import devices
 
 FITS: tuple[Badge, ...] = (*FITTING, "does_not_fit")
 

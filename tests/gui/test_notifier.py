@@ -11,10 +11,10 @@ import pytest
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 from pytestqt.qtbot import QtBot
 
-from app import notifier
-from app.notifier import Notifier
+from app.desktop import notifier
+from app.desktop.notifier import Notifier
+from app.desktop.tray import Tray
 from app.settings import Settings
-from app.tray import Tray
 
 # A desktop that takes notices, in so far as a test needs one; prints what it is asked to show.
 DESKTOP = """
@@ -23,7 +23,7 @@ from jeepney import HeaderFields, new_method_return
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 from jeepney.wrappers import unwrap_msg
-from app.notifier import send_to_desktop
+from app.desktop.notifier import send_to_desktop
 
 bus = open_dbus_connection(bus="SESSION")
 unwrap_msg(bus.send_and_get_reply(message_bus.RequestName("org.freedesktop.Notifications")))

@@ -13,7 +13,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
-from app.one_window import OneWindow, bring_to_front
+from app.desktop.one_window import OneWindow, bring_to_front
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from PySide6.QtCore import QCoreApplication
-from app.one_window import OneWindow
+from app.desktop.one_window import OneWindow
 app = QCoreApplication([])
 only = OneWindow(Path(sys.argv[1]))
 print(only.claim(), flush=True)
@@ -33,7 +33,7 @@ ASKER = """
 import sys
 from pathlib import Path
 from PySide6.QtCore import QCoreApplication
-from app.one_window import OneWindow
+from app.desktop.one_window import OneWindow
 app = QCoreApplication([])
 only = OneWindow(Path(sys.argv[1]))
 print(only.claim(), only.show_other())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from app.widgets.outcome import OutcomeCard
+from app.widgets.training.outcome import OutcomeCard
 from training_backend.protocol import RunCompleted
 from training_backend.runs import Run
 

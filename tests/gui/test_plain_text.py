@@ -28,17 +28,17 @@ from app.pages.dataset import DatasetPage
 from app.pages.export_wizard import ExportPage
 from app.pages.runs import RunsPage
 from app.pages.train import TrainPage
-from app.widgets.advisor_dialog import AdvisorDialog, Situation
 from app.widgets.card import plain_tool_tip
-from app.widgets.findings import FindingsCard
-from app.widgets.token_view import TokenView
+from app.widgets.data.findings import FindingsCard
+from app.widgets.data.token_view import TokenView
+from app.widgets.settings.advisor_dialog import AdvisorDialog, Situation
 from tests.gui.plain_text import CORE, HOSTILE, LONG, NAME, Found, GuiQt, hostile_model
 from tests.model_files import model_files
-from training_backend import presets, recipes, run_queue, runs
-from training_backend.devices import Device
+from training_backend import runs
+from training_backend.computer.devices import Device
 from training_backend.errors import Problem, UserError
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,
@@ -46,7 +46,9 @@ from training_backend.protocol import (
     RunFailed,
     SampleGenerated,
 )
+from training_backend.queueing import run_queue
 from training_backend.runs import Run
+from training_backend.starting_points import presets, recipes
 
 ROOT = Path(__file__).parents[2]
 SOON = 15_000
@@ -307,8 +309,8 @@ def _look_at_input(look: Callable[[str, QWidget], None]) -> None:
 # What shows markup, or a text that Qt guesses about; none of it takes a text from outside.
 _MARKUP = {"setHtml", "setMarkdown", "insertHtml", "appendHtml", "QTextBrowser", "QStaticText"}
 _OWN_TIPS = {
-    "app/tray.py",  # shown by the system, as text
-    "app/widgets/steer_buttons.py",  # only what it says itself
+    "app/desktop/tray.py",  # shown by the system, as text
+    "app/widgets/training/steer_buttons.py",  # only what it says itself
 }
 _OF_QT = {"QLabel": "app/widgets/card.py", "QErrorMessage": "", "QProgressDialog": ""}
 

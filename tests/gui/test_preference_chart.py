@@ -5,10 +5,10 @@ from __future__ import annotations
 from pytestqt.qtbot import QtBot
 
 from app.models.run_curves import JournalPart, read_parts
-from app.widgets.run_charts import RunCharts
+from app.widgets.charts.run_charts import RunCharts
 from training_backend import runs
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import MetricsLogged
 
 

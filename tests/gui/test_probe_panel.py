@@ -11,10 +11,10 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
+from app.desks.probe_controller import Measurement, ProbeController
 from app.draft import JobDraft
-from app.probe_controller import Measurement, ProbeController
 from app.run_controller import RunController
-from app.widgets.probe_panel import ProbePanel
+from app.widgets.settings.probe_panel import ProbePanel
 from training_backend.protocol import MemoryMeasured, PhaseChanged
 
 SMALL = {

@@ -14,19 +14,21 @@ from PySide6.QtWidgets import QAbstractButton, QLabel, QMessageBox
 from pytestqt.qtbot import QtBot
 
 from app import background
-from app.keep_awake import KeepAwake
+from app.desks.queue_controller import QueueController
+from app.desktop.keep_awake import KeepAwake
 from app.main_window import MainWindow
 from app.models.queue_model import TIME
 from app.pages.train import TrainPage
-from app.queue_controller import QueueController
 from app.run_controller import RunController
-from app.widgets.queue_card import QueueCard
-from training_backend import preferences, preflight, queue_file, run_queue, runs
+from app.widgets.runs.queue_card import QueueCard
+from training_backend import preferences, runs
+from training_backend.computer.stay_awake import StayAwake, _cannot
 from training_backend.job import TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle import preflight
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import RunCompleted, RunFailed, RunStarted, RunStopped, Terminal
+from training_backend.queueing import queue_file, run_queue
 from training_backend.runs import Run
-from training_backend.stay_awake import StayAwake, _cannot
 
 REAL_CHECK = preflight.check
 

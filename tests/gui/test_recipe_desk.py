@@ -21,18 +21,19 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
+from app.desks.recipe_desk import RecipeDesk
+from app.dialogs.own_presets import OwnPresets
+from app.dialogs.preset_dialog import PresetDialog
+from app.dialogs.recipe_dialog import RecipeDialog
+from app.dialogs.save_recipe_dialog import SaveRecipeDialog
 from app.draft import JobDraft
-from app.own_presets import OwnPresets
 from app.pages.runs import RunsPage
-from app.preset_dialog import PresetDialog
-from app.recipe_desk import RecipeDesk
-from app.recipe_dialog import RecipeDialog
-from app.save_recipe_dialog import SaveRecipeDialog
 from app.widgets.card import ElidedLabel
 from app.widgets.menu_button import MenuButton
-from app.widgets.preset_choice import PresetChoice
-from training_backend import presets, runs
+from app.widgets.settings.preset_choice import PresetChoice
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.starting_points import presets
 
 
 @pytest.fixture

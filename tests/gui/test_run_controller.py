@@ -11,10 +11,11 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.run_controller import RunController
-from training_backend import launch, preferences, runs
+from training_backend import preferences, runs
 from training_backend.errors import JobError
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle import launch
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.preferences import Preferences
 from training_backend.protocol import (
     MetricsLogged,

@@ -16,7 +16,7 @@ from app.models.runs_model import LOSS, NAME, STATE, STEPS
 from app.pages.runs import RunsPage
 from training_backend import runs
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     AnswersScored,
     EvaluationLogged,

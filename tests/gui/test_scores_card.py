@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
 from app.pages.train import TrainPage
-from app.widgets.scores_card import ScoresCard
+from app.widgets.training.scores_card import ScoresCard
 from training_backend.protocol import AnswersScored, RunCompleted, RunStarted, Score, ScoredAnswer
 
 SCORED = AnswersScored(

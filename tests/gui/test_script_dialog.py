@@ -11,11 +11,11 @@ from PySide6.QtGui import QAction, QGuiApplication
 from PySide6.QtWidgets import QLabel, QLineEdit, QPlainTextEdit, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from app import script_dialog
+from app.dialogs import script_dialog
+from app.dialogs.script_dialog import ScriptDialog
 from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.main_window import MainWindow
-from app.script_dialog import ScriptDialog
 from training_backend import runs
 from training_backend.errors import UserError
 

@@ -9,13 +9,13 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QPushButton, QRadioButton
 from pytestqt.qtbot import QtBot
 
+from app.desks.memory_estimator import MemoryEstimator
+from app.desks.probe_controller import ProbeController
 from app.draft import JobDraft
 from app.helper_client import HelperClient
-from app.memory_estimator import MemoryEstimator
 from app.pages.settings import SettingsPage
-from app.probe_controller import ProbeController
 from app.run_controller import RunController
-from app.widgets.advisor_dialog import AdvisorDialog
+from app.widgets.settings.advisor_dialog import AdvisorDialog
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from app.widgets import sidebar
 from app.widgets.sidebar import MemoryMeter
 from tests.fake_nvml import FakeCard, FakeNvml
 from training_backend import preferences
-from training_backend.nvidia import GpuSample
+from training_backend.computer.nvidia import GpuSample
 from training_backend.preferences import Preferences
 
 GIB = 2**30

@@ -13,21 +13,20 @@ from PySide6.QtCore import QByteArray, QObject
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from app import sleeping
-from app.main_window import MainWindow
-from app.queue_controller import QueueController
-from app.run_controller import RunController
-from app.sleeping import (
+from app.desks.queue_controller import QueueController
+from app.desktop import sleeping
+from app.desktop.sleeping import (
     PBT_APMRESUMEAUTOMATIC,
     PBT_APMSUSPEND,
     WM_POWERBROADCAST,
     PowerMessages,
     Sleeping,
 )
+from app.main_window import MainWindow
+from app.run_controller import RunController
 from tests.fake_logind import IS_HERE, fake_logind
-from training_backend import run_queue, runs
-from training_backend.demo import demo_job
-from training_backend.journal import JournalWriter
+from training_backend import runs
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     RunCompleted,
     RunFailed,
@@ -36,7 +35,9 @@ from training_backend.protocol import (
     RunStopped,
     Terminal,
 )
+from training_backend.queueing import run_queue
 from training_backend.runs import Run
+from training_backend.starting_points.demo import demo_job
 
 SAVED = RunStopped(step=3, checkpoint="x", reason="sleep")
 

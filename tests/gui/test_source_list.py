@@ -11,8 +11,8 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QRadioButton, QWid
 from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft, problems_of
+from app.widgets.data.source_list import SourceList
 from app.widgets.inputs import NumberEdit
-from app.widgets.source_list import SourceList
 
 
 @pytest.fixture

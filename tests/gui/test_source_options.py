@@ -10,8 +10,8 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft, problems_of
+from app.widgets.data.source_options import OPTIONS, SourceOptions
 from app.widgets.flow import FlowLayout, FlowRow
-from app.widgets.source_options import OPTIONS, SourceOptions
 from training_backend.data.reader import open_source
 from training_backend.data.table import Details
 from training_backend.errors import UserError

@@ -8,8 +8,8 @@ from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.draft import JobDraft, problems_of
+from app.widgets.data.split_options import SplitOptions
 from app.widgets.inputs import NumberEdit
-from app.widgets.split_options import SplitOptions
 from training_backend.data.table import Details
 
 

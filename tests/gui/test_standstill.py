@@ -13,20 +13,21 @@ import pytest
 from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from app import hang_watch
+from app.desks import hang_watch
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
-from training_backend import runs, standstill
+from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.protocol import RunInterrupted
 from training_backend.runs import Run
+from training_backend.watching import standstill
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="halts a process by a signal")
 
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import *
 from training_backend.runs import Run
 run = Run(Path(sys.argv[1]))

@@ -13,12 +13,13 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.train import TrainPage
 from app.run_controller import RunController
-from app.widgets.ask_dialog import AskDialog
-from app.widgets.extend_dialog import ExtendDialog
+from app.widgets.runs.extend_dialog import ExtendDialog
+from app.widgets.training.ask_dialog import AskDialog
 from training_backend import runs
-from training_backend.extend import Reached
 from training_backend.job import TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.extend import Reached
+from training_backend.lifecycle.journal import JournalWriter
+from training_backend.lifecycle.run_requests import read_question
 from training_backend.protocol import (
     CheckpointSaved,
     Event,
@@ -29,7 +30,6 @@ from training_backend.protocol import (
     RunStopped,
     SampleGenerated,
 )
-from training_backend.run_requests import read_question
 from training_backend.runs import Run
 
 JOB: dict[str, Any] = {

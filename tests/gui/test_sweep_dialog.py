@@ -14,14 +14,15 @@ from pytestqt.qtbot import QtBot
 from app import background
 from app.main_window import MainWindow
 from app.pages.runs import RunsPage
-from app.widgets.sweep_dialog import SweepDialog
-from training_backend import run_queue, runs, sweeps
-from training_backend.devices import Device
+from app.widgets.settings.sweep_dialog import SweepDialog
+from training_backend import runs
+from training_backend.computer.devices import Device
 from training_backend.job import TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import EvaluationLogged, MetricsLogged, RunCompleted, RunStarted
+from training_backend.queueing import run_queue, sweeps
+from training_backend.queueing.sweeps import Axis
 from training_backend.runs import Run
-from training_backend.sweeps import Axis
 
 CARD = Device("cuda", "A card", 24 * 2**30)
 
@@ -77,8 +78,8 @@ def test_begins_with_three_ranks_and_says_what_each_takes(
 def test_says_how_long_all_take_by_a_run_of_the_same_work(
     qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training_backend import run_facts
-    from training_backend.run_facts import RunFacts
+    from training_backend.summaries import run_facts
+    from training_backend.summaries.run_facts import RunFacts
 
     done = runs.create(_job("before", r=64, lora_alpha=128))
     _finish(done, 1.0, 1.0)

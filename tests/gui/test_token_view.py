@@ -10,8 +10,8 @@ from PySide6.QtGui import QColor, QTextCursor
 from pytestqt.qtbot import QtBot
 
 from app import theme
-from app.widgets.sequence_card import SequenceCard
-from app.widgets.token_view import TokenView
+from app.widgets.data.sequence_card import SequenceCard
+from app.widgets.data.token_view import TokenView
 from app.widgets.wording import visible
 
 

@@ -13,11 +13,12 @@ from pytestqt.qtbot import QtBot
 
 from app.models.run_curves import JournalPart
 from app.pages.train import TrainPage
-from app.widgets.stat_tile import StatTile
-from training_backend import journal, runs
+from app.widgets.training.stat_tile import StatTile
+from training_backend import runs
 from training_backend.errors import Problem
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle import journal
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,

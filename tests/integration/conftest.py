@@ -33,7 +33,7 @@ SERVER = """
 import json, os, sys, traceback
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-from training_backend import child_process
+from training_backend.lifecycle import child_process
 child_process.set_environment()
 import training_backend.train, training_backend.export.folder
 for line in sys.stdin:

@@ -18,7 +18,7 @@ import pytest
 
 from training_backend import runs
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import MetricsLogged, RunCompleted, RunStarted, parse_event
 from training_backend.runs import Run
 

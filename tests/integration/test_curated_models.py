@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training_backend import curated
+from training_backend.models import curated
 
 REPOSITORY = Path(__file__).parent.parent.parent
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from training_backend.catalog import resolve_model
-from training_backend.demo_model import DEMO_MODEL_BYTES, demo_model_ready, prepare_demo_model
+from training_backend.models.demo_model import (
+    DEMO_MODEL_BYTES,
+    demo_model_ready,
+    prepare_demo_model,
+)
 
 # Making the model takes half a minute and 93 MB, once per machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -74,7 +78,7 @@ def test_the_folder_holds_what_it_should(demo_model_dir: Path) -> None:
 def test_a_second_call_returns_at_once_and_imports_nothing(home_with_demo_model: Path) -> None:
     assert resolve_model("demo") == prepare_demo_model()
     script = (
-        "import sys; from training_backend.demo_model import prepare_demo_model\n"
+        "import sys; from training_backend.models.demo_model import prepare_demo_model\n"
         "prepare_demo_model(); print({'torch', 'transformers'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -83,7 +87,7 @@ def test_a_second_call_returns_at_once_and_imports_nothing(home_with_demo_model:
 
 def test_without_a_network_it_says_so(lorasmith_home: Path) -> None:
     script = (
-        "from training_backend.demo_model import prepare_demo_model\n"
+        "from training_backend.models.demo_model import prepare_demo_model\n"
         "from training_backend.errors import UserError\n"
         "try: prepare_demo_model()\n"
         "except UserError as error: print(error)"

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from training_backend import checkpoints, extend, runs
+from training_backend import runs
 from training_backend.errors import JobError, UserError
 from training_backend.job import ExportJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle import checkpoints, extend
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import MetricsLogged, RunCompleted, RunFailed, RunStarted, RunStopped
 from training_backend.runs import Run
 
@@ -205,7 +206,7 @@ def test_a_run_that_stopped_early_can_go_on_to_its_planned_end(
 def test_while_an_extension_is_unfinished_its_newest_checkpoint_is_what_is_exported(
     ended: Run,
 ) -> None:
-    from training_backend.adapters import Adapter, find_source
+    from training_backend.models.adapters import Adapter, find_source
 
     def source() -> Path:
         found = find_source(ExportJob(run=str(ended.folder), out="x"))

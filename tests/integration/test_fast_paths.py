@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from training_backend import checkpoints, runs
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.lifecycle import checkpoints
 
 
 def loss_and_gradient(batch: int, length: int, learned: float, bias: bool) -> dict[str, float]:
     """How far our loss is from PyTorch's on whole scores, in 32 bits, by the largest number."""
     import torch
 
-    from training_backend.fast_loss import learned_loss
+    from training_backend.training.fast_loss import learned_loss
 
     generator = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(24, 300, bias=bias).requires_grad_(False)
@@ -72,7 +73,7 @@ def adapter_errors() -> dict[str, list[float]]:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from training_backend.fast_paths import shorten_adapters
+    from training_backend.training.fast_paths import shorten_adapters
 
     torch.manual_seed(0)
     base = torch.nn.Sequential(torch.nn.Linear(64, 96, bias=False))
@@ -230,7 +231,7 @@ def plain_losses(configs: list[dict[str, Any]]) -> list[bool]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from training_backend.fast_paths import has_plain_loss
+    from training_backend.training.fast_paths import has_plain_loss
 
     sizes = {
         "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16,
@@ -261,7 +262,7 @@ def test_models_with_another_loss_keep_to_the_long_way(backend: Any) -> None:
 
 
 def test_without_fast_paths_another_trace_is_asked_for(job_document: Any) -> None:
-    from training_backend import memory_traces
+    from training_backend.memory import memory_traces
 
     prints = {
         memory_traces.fingerprint({"model_type": "llama"}, parse_job(job_document(training=t)))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from training_backend import helper
-from training_backend.devices import this_device
+from training_backend.computer.devices import this_device
 from training_backend.job import parse_job
 from training_backend.vram import TraceNeeded, estimate_job
 

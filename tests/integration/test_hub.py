@@ -14,9 +14,10 @@ import pytest
 from tests.hub_server import HubServer
 from tests.integration.test_helper import Helper
 from tests.model_files import model_files
-from training_backend import downloads, hub_cache, hub_token, preferences, runs
+from training_backend import preferences, runs
+from training_backend.hub import downloads, hub_cache, hub_token
 from training_backend.job import parse_job
-from training_backend.launch import Worker
+from training_backend.lifecycle.launch import Worker
 from training_backend.preferences import Preferences
 from training_backend.protocol import RunFailed
 

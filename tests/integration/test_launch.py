@@ -18,9 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from training_backend import launch, runs
+from training_backend import runs
 from training_backend.job import ExportJob, parse_job
-from training_backend.launch import Worker
+from training_backend.lifecycle import launch
+from training_backend.lifecycle.launch import Worker
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,
@@ -342,7 +343,7 @@ def test_the_next_worker_sees_off_those_that_are_done(
 @pytest.mark.parametrize("ready", [False, True])
 def test_an_idle_worker_ends_when_its_parent_is_killed(ready: bool, lorasmith_home: Path) -> None:
     script = (
-        "import time; from training_backend.launch import Worker\n"
+        "import time; from training_backend.lifecycle.launch import Worker\n"
         "if __name__ == '__main__':\n"
         "    worker = Worker(); print(worker.process.pid, flush=True); time.sleep(600)\n"
     )
@@ -381,7 +382,7 @@ def test_a_worker_that_has_its_run_carries_on_without_its_parent(
     run = export_run(adapter, tmp_path / "out")
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from training_backend.launch import Worker\n"
+        "from training_backend.lifecycle.launch import Worker\n"
         "from training_backend.runs import Run\n"
         "if __name__ == '__main__':\n"
         "    worker = Worker(); worker.start(Run(Path(sys.argv[1])))\n"
@@ -406,7 +407,8 @@ def test_a_worker_that_has_its_run_carries_on_without_its_parent(
 ODD_WINDOW = """
 import os, sys, time
 from pathlib import Path
-from training_backend import launch, worker
+from training_backend.lifecycle import launch
+from training_backend import worker
 from training_backend.protocol import LogLine, RunCompleted, RunStarted
 from training_backend.runs import Run
 

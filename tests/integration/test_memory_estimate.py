@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from training_backend import memory_traces
 from training_backend.job import TrainingJob, parse_job
-from training_backend.model_config import demo_config
+from training_backend.memory import memory_traces
+from training_backend.models.model_config import demo_config
 
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -86,14 +86,14 @@ def real_4bit_bytes(rows: int, columns: int, double: bool) -> int:
 def test_4_bit_arithmetic_is_bitsandbytes_own(
     backend: Any, shape: tuple[int, int], double: bool
 ) -> None:
-    from training_backend.memory_parts import bytes_in_4bit
+    from training_backend.memory.memory_parts import bytes_in_4bit
 
     assert bytes_in_4bit(shape[0] * shape[1], double) == backend(real_4bit_bytes, *shape, double)
 
 
 def fresh_trace(config: dict[str, Any]) -> dict[str, Any]:
-    from training_backend import trace_model
     from training_backend.job import parse_job
+    from training_backend.memory import trace_model
 
     job = parse_job({"model": {"id": "demo"}, "dataset": {"path": "none"}})
     return trace_model.trace(config, job, cards=(True,)).model_dump(mode="json")
@@ -101,7 +101,7 @@ def fresh_trace(config: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", ["demo", "google/gemma-3-270m-it"])
 def test_a_trace_that_ships_is_what_tracing_gives(backend: Any, model: str) -> None:
-    from training_backend import curated
+    from training_backend.models import curated
 
     config = demo_config() if model == "demo" else curated.config(model)
     assert config is not None
@@ -109,7 +109,7 @@ def test_a_trace_that_ships_is_what_tracing_gives(backend: Any, model: str) -> N
     assert isinstance(job, TrainingJob)
     fresh = memory_traces.Trace.model_validate(backend(fresh_trace, config))
     shipped = memory_traces.find(memory_traces.fingerprint(config, job))
-    assert shipped is not None, "run: python -m training_backend.trace_model --catalogue"
+    assert shipped is not None, "run: python -m training_backend.memory.trace_model --catalogue"
     assert len(fresh.steps) == len(shipped.steps) / 2  # the processor's take as long again
     steps = {name: shipped.steps[name] for name in fresh.steps}
     assert fresh == shipped.model_copy(update={"steps": steps, "versions": fresh.versions})

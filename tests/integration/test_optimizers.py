@@ -69,8 +69,8 @@ def steps_of_all(names: list[str], schedules: list[str]) -> dict[str, Any]:
 
 def test_every_optimizer_learns_and_holds_the_bytes_of_the_estimate(backend: Any) -> None:
     from training_backend.job import TrainingJob, parse_job
-    from training_backend.memory_optimizer import optimizer_part
-    from training_backend.memory_traces import Linear
+    from training_backend.memory.memory_optimizer import optimizer_part
+    from training_backend.memory.memory_traces import Linear
 
     shape = Linear(rows=192, columns=576, count=1, adapted=True, quantised=True)
     job = parse_job({"model": {"id": "demo"}, "dataset": {"path": "x"}})
@@ -103,8 +103,9 @@ def chosen_types(bf16: bool) -> dict[str, Any]:
 
     import torch
 
-    from training_backend import base_model, train
+    from training_backend import train
     from training_backend.job import parse_job
+    from training_backend.models import base_model
 
     job = parse_job({"model": {"id": "demo"}, "dataset": {"path": "x"}})
     told: dict[str, Any] = {}

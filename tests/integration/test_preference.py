@@ -143,9 +143,9 @@ def test_pairs_that_are_none_are_left_out_with_their_reasons(
 
 
 def test_data_without_pairs_is_refused_before_the_run(job_document: Any) -> None:
-    from training_backend import preflight
     from training_backend.errors import JobError
     from training_backend.job import parse_job
+    from training_backend.lifecycle import preflight
 
     with pytest.raises(JobError) as caught:
         preflight.check(parse_job(job_document(training={"objective": "dpo"})))

@@ -97,9 +97,10 @@ def first_batch(job: TrainingJob, folder: Path) -> set[tuple[tuple[int, ...], tu
     """The (input_ids, labels) of the trainer's first batch, without the padding."""
     from transformers import AutoModelForCausalLM
 
-    from training_backend import lora, train
+    from training_backend import train
     from training_backend.data.training_rows import training_rows
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.models.tokenizer import load_tokenizer
+    from training_backend.training import lora
 
     tokenizer = load_tokenizer(job.model.id)
     model = AutoModelForCausalLM.from_pretrained(job.model.id)
@@ -128,7 +129,7 @@ def first_batch(job: TrainingJob, folder: Path) -> set[tuple[tuple[int, ...], tu
 def test_preview_is_what_the_first_batch_holds(
     family: str, tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.models.tokenizer import load_tokenizer
 
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
@@ -174,7 +175,7 @@ LEARNED = {
 def test_every_answer_is_learned_from_its_first_word_to_its_end_token(
     family: str, tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.models.tokenizer import load_tokenizer
 
     data = tmp_path / "rows.jsonl"
     data.write_text(json.dumps(ROWS[1]), encoding="utf-8")
@@ -189,7 +190,7 @@ def test_every_answer_is_learned_from_its_first_word_to_its_end_token(
 def test_loss_on_decides_what_is_learned(
     loss_on: str, tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.models.tokenizer import load_tokenizer
 
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(json.dumps(row) for row in ROWS[1:3]), encoding="utf-8")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from training_backend import preflight, runs
+from training_backend import runs
 from training_backend.errors import JobError
 from training_backend.job import ProbeJob, TrainingJob, parse_job
-from training_backend.launch import Worker
+from training_backend.lifecycle import preflight
+from training_backend.lifecycle.launch import Worker
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -83,7 +84,7 @@ def test_without_data_batches_are_full(
 def what_is_known_now(folder: str) -> dict[str, Any]:
     from pathlib import Path
 
-    from training_backend.devices import this_device
+    from training_backend.computer.devices import this_device
     from training_backend.runs import Run
     from training_backend.vram import estimate_job
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from training_backend import queue_file, run_queue, runs, sweeps
+from training_backend import runs
 from training_backend.protocol import parse_event
+from training_backend.queueing import queue_file, run_queue, sweeps
 
 REPOSITORY = Path(__file__).parents[2]
 Call = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from training_backend import runs
-from training_backend.checkpoints import COMPLETE
 from training_backend.job import parse_job
+from training_backend.lifecycle.checkpoints import COMPLETE
 from training_backend.runs import Run
 
 pytestmark = pytest.mark.timeout(300)
@@ -209,9 +209,9 @@ def versions_of_the_base(folder: str) -> list[str | None]:
     from pathlib import Path
 
     from training_backend import train
-    from training_backend.adapters import name_base
-    from training_backend.checkpoints import Checkpoint
     from training_backend.job import parse_job
+    from training_backend.lifecycle.checkpoints import Checkpoint
+    from training_backend.models.adapters import name_base
 
     name_base(Path(folder))
     document = {"model": {"id": "acme/tiny"}, "dataset": {"path": "demo"}}

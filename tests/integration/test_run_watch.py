@@ -22,9 +22,10 @@ def work_slowly(folder: str, cause: str) -> int:
     import pytest
 
     from tests.fake_nvml import GIB, FakeCard, FakeNvml
-    from training_backend import step_times, worker
-    from training_backend.run_watch import RunWatch
+    from training_backend import worker
     from training_backend.runs import Run
+    from training_backend.watching import step_times
+    from training_backend.watching.run_watch import RunWatch
 
     begin = RunWatch.on_step_begin
     load = 30.0

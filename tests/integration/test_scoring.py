@@ -73,7 +73,7 @@ BY_HAND = [
 
 
 def measured(pairs: list[list[Any]]) -> list[dict[str, float]]:
-    from training_backend import measures
+    from training_backend.training import measures
 
     return [measures.measure(answer, reference) for answer, reference, *_ in pairs]
 
@@ -162,9 +162,9 @@ def one_by_one_and_together(folder: str) -> dict[str, Any]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from training_backend import scoring
     from training_backend.data.training_rows import Question
-    from training_backend.tokenizer import load_tokenizer
+    from training_backend.models.tokenizer import load_tokenizer
+    from training_backend.training import scoring
 
     class Reporter:
         told: list[float]
@@ -226,8 +226,8 @@ def base_answers(folder: str, start: str) -> list[bool]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from training_backend import lora, scoring
     from training_backend.job import TrainingJob
+    from training_backend.training import lora, scoring
 
     job = TrainingJob(
         model={"id": folder}, dataset={"path": "x"}, lora={"init_lora_weights": start}
@@ -269,8 +269,9 @@ def work_with_a_fault(folder: str, fault: str) -> int:
     import queue
     from pathlib import Path
 
-    from training_backend import scoring, worker
+    from training_backend import worker
     from training_backend.runs import Run
+    from training_backend.training import scoring
 
     run, right = Run(Path(folder)), scoring._Answers._answer
 

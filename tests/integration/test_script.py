@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from tests.integration.test_preference import PAIRS
-from training_backend import adapters, runs
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.models import adapters
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -126,10 +127,10 @@ def run_script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[P
 def write_script(job: dict[str, Any], out: str) -> list[str]:
     from pathlib import Path
 
-    from training_backend.base_files import base_folder
     from training_backend.job import parse_job
+    from training_backend.models.base_files import base_folder
+    from training_backend.models.tokenizer import load_tokenizer
     from training_backend.script import folder
-    from training_backend.tokenizer import load_tokenizer
 
     job = parse_job(job)
     return folder.write(job, load_tokenizer(base_folder(job.model.id, None, None)), Path(out))
@@ -242,8 +243,8 @@ def script_texts(jobs: list[dict[str, Any]], name: str, start: dict[str, Any]) -
     """Scripts of a model of this name; where the job goes on from an adapter, from this one."""
     from pathlib import Path
 
-    from training_backend.adapters import Adapter
     from training_backend.job import parse_job
+    from training_backend.models.adapters import Adapter
     from training_backend.script.base import Base
     from training_backend.script.text import script_text
 

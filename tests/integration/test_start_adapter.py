@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.integration.test_merge import compare_with_peft, make_adapter
-from training_backend import preflight, runs
+from training_backend import runs
 from training_backend.errors import JobError
 from training_backend.job import parse_job
+from training_backend.lifecycle import preflight
 
 pytestmark = pytest.mark.timeout(300)
 

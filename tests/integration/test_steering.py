@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from training_backend import checkpoints, run_requests, runs
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.lifecycle import checkpoints, run_requests
 from training_backend.runs import Run
 
 pytestmark = pytest.mark.timeout(300)
@@ -211,8 +212,9 @@ def answer_fails(folder: str) -> int:
     import queue
     from pathlib import Path
 
-    from training_backend import sampling, worker
+    from training_backend import worker
     from training_backend.runs import Run
+    from training_backend.training import sampling
 
     def answer(*_):
         raise RuntimeError("CUDA out of memory")
@@ -239,7 +241,7 @@ def speeds_around_a_pause() -> list[tuple[float, float]]:
     from pathlib import Path
     from types import SimpleNamespace
 
-    from training_backend import trainer_reports
+    from training_backend.training import trainer_reports
 
     clock = 0.0
     told = []

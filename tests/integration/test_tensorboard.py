@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from training_backend import checkpoints, runs
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.lifecycle import checkpoints
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -137,9 +138,10 @@ def work_on_a_full_disk(folder: str) -> int:
     import queue
     from pathlib import Path
 
-    from training_backend import tensorboard_log, worker
+    from training_backend import worker
     from training_backend.protocol import MetricsLogged
     from training_backend.runs import Run
+    from training_backend.training import tensorboard_log
 
     class Full(tensorboard_log.TensorBoardLog):
         def take(self, event):

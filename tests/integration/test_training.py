@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from training_backend import checkpoints, runs
+from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.lifecycle import checkpoints
 from training_backend.runs import Run
 
 pytestmark = pytest.mark.timeout(300)
@@ -437,8 +438,9 @@ def stop_while_answering(folder: str) -> int:
     import queue
     from pathlib import Path
 
-    from training_backend import sampling, worker
+    from training_backend import worker
     from training_backend.runs import Run
+    from training_backend.training import sampling
 
     run = Run(Path(folder))
     kept = sampling.answer

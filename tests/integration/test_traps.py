@@ -205,7 +205,8 @@ def test_the_pickled_arguments_that_the_trainer_writes_are_not_kept(
 FLOOD = """
 import multiprocessing, os, signal, sys, threading, time
 from pathlib import Path
-from training_backend import launch, runs, worker
+from training_backend.lifecycle import launch
+from training_backend import runs, worker
 from training_backend.job import parse_job
 from training_backend.protocol import LogLine
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from app.forms import specs
-from training_backend import advisor, make_fit, vram
-from training_backend.advisor import GOALS, Goal
-from training_backend.devices import parse_device
+from training_backend import vram
+from training_backend.computer.devices import parse_device
 from training_backend.job import TrainingJob, parse_job
-from training_backend.presets import presets
+from training_backend.memory import make_fit
+from training_backend.starting_points import advisor
+from training_backend.starting_points.advisor import GOALS, Goal
+from training_backend.starting_points.presets import presets
 
 
 def job(model: str) -> TrainingJob:

@@ -12,8 +12,8 @@ import pytest
 from tests.model_files import CONFIG, model_files
 from training_backend.catalog import resolve_model
 from training_backend.errors import UserError
-from training_backend.model_folder import check_model_folder
-from training_backend.model_kinds import without_code
+from training_backend.models.model_folder import check_model_folder
+from training_backend.models.model_kinds import without_code
 
 WEIGHTS = "model.safetensors"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 706848\n"

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from training_backend import curated, vram
-from training_backend.badges import badge
-from training_backend.catalog_entry import CatalogEntry
-from training_backend.devices import Device, parse_device
+from training_backend import vram
+from training_backend.computer.devices import Device, parse_device
 from training_backend.errors import UserError
 from training_backend.job import (
     ModelSection,
@@ -19,7 +17,10 @@ from training_backend.job import (
     TrainingJob,
     TrainingSection,
 )
-from training_backend.memory_needs import Needs
+from training_backend.memory.badges import badge
+from training_backend.memory.memory_needs import Needs
+from training_backend.models import curated
+from training_backend.models.catalog_entry import CatalogEntry
 from training_backend.vram import Estimate, TraceNeeded, fit_of
 
 GIB = 2**30

@@ -11,10 +11,12 @@ import pytest
 
 from tests.hub_server import HubServer
 from tests.model_files import model_files
-from training_backend import base_files, hub_cache, runs
-from training_backend.base_files import base_folder
+from training_backend import runs
 from training_backend.errors import StopRequested, UserError
+from training_backend.hub import hub_cache
 from training_backend.job import parse_job
+from training_backend.models import base_files
+from training_backend.models.base_files import base_folder
 from training_backend.protocol import PhaseChanged
 from training_backend.worker import Reporter
 

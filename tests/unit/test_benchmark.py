@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training_backend import benchmark
+from training_backend.commands import benchmark
 from training_backend.errors import UserError
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"

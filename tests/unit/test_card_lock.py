@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from training_backend import card_lock, runs
-from training_backend.devices import Device
+from training_backend import runs
+from training_backend.computer.devices import Device
 from training_backend.errors import StopRequested
 from training_backend.job import parse_job
+from training_backend.lifecycle import card_lock
 from training_backend.protocol import Event, PhaseChanged
 from training_backend.runs import Run
 from training_backend.worker import Reporter
@@ -25,8 +26,8 @@ CARD = Device("cuda", "A card", 24 * 2**30, uuid="GPU-11/22")
 HOLDER = """
 import queue, sys, time
 from pathlib import Path
-from training_backend import card_lock
-from training_backend.devices import Device
+from training_backend.lifecycle import card_lock
+from training_backend.computer.devices import Device
 from training_backend.runs import Run
 from training_backend.worker import Reporter
 reporter = Reporter(Run(Path(sys.argv[1])), queue.Queue())

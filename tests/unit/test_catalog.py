@@ -12,7 +12,7 @@ import pytest
 from training_backend import preferences
 from training_backend.catalog import CatalogEntry, describe_model, list_models, resolve_model
 from training_backend.errors import UserError
-from training_backend.model_folder import read_model_config
+from training_backend.models.model_folder import read_model_config
 from training_backend.preferences import Preferences
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training_backend import checkpoints
-from training_backend.checkpoints import COMPLETE, Checkpoint
+from training_backend.lifecycle import checkpoints
+from training_backend.lifecycle.checkpoints import COMPLETE, Checkpoint
 
 WEIGHTS = "adapter_model.safetensors"
 

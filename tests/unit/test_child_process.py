@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.fake_nvml import FakeNvml
-from training_backend import child_process, preferences
-from training_backend.nvidia import GpuReader
+from training_backend import preferences
+from training_backend.computer.nvidia import GpuReader
+from training_backend.lifecycle import child_process
 from training_backend.preferences import Preferences
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training_backend.console import ConsoleReport
+from training_backend.commands.console import ConsoleReport
 from training_backend.protocol import (
     EvaluationLogged,
     Event,

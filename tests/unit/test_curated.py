@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from training_backend import curated
-from training_backend.curated import models, nearest_trainable
+from training_backend.models import curated
+from training_backend.models.curated import models, nearest_trainable
 
 
 def test_the_catalogue_spans_families_and_sizes() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from training_backend import demo_model, demo_wheel, paths, preferences
-from training_backend.demo_model import DemoProgress, demo_model_ready, prepare_demo_model
+from training_backend import paths, preferences
 from training_backend.errors import UserError
+from training_backend.models import demo_model, demo_wheel
+from training_backend.models.demo_model import DemoProgress, demo_model_ready, prepare_demo_model
 from training_backend.preferences import Preferences
 
 

@@ -9,15 +9,17 @@ from importlib.metadata import version
 import pytest
 
 from tests.fake_nvml import GIB, FakeCard, FakeNvml
-from training_backend import child_process, preferences, torch_build
-from training_backend.devices import chosen_gpu, parse_device, this_device
+from training_backend import preferences
+from training_backend.computer import torch_build
+from training_backend.computer.devices import chosen_gpu, parse_device, this_device
+from training_backend.computer.memory_sampler import MemorySampler
+from training_backend.computer.nvidia import find_cards
+from training_backend.computer.other_gpus import OtherGpu
+from training_backend.computer.torch_build import TorchBuild
 from training_backend.errors import UserError
 from training_backend.hardware import probe
-from training_backend.memory_sampler import MemorySampler
-from training_backend.nvidia import find_cards
-from training_backend.other_gpus import OtherGpu
+from training_backend.lifecycle import child_process
 from training_backend.preferences import Preferences
-from training_backend.torch_build import TorchBuild
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home", "no_choice_of_the_environment")
 

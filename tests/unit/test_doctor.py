@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from tests.hub_server import HubServer
-from training_backend import doctor, preferences, torch_build
-from training_backend.doctor_text import as_text, sections
+from training_backend import preferences
+from training_backend.computer import doctor, torch_build
+from training_backend.computer.doctor_text import as_text, sections
+from training_backend.computer.nvidia import Gpu, GpuProcess
+from training_backend.computer.other_gpus import OtherGpu
+from training_backend.computer.torch_build import TorchBuild
 from training_backend.hardware import Hardware, probe
-from training_backend.nvidia import Gpu, GpuProcess
-from training_backend.other_gpus import OtherGpu
 from training_backend.preferences import Preferences
-from training_backend.torch_build import TorchBuild
 
 GIB = 2**30
 
@@ -69,7 +70,8 @@ def test_the_hub_is_asked_only_on_request(hub: HubServer) -> None:
 
 def test_it_imports_nothing_heavy(lorasmith_home: Path) -> None:
     script = (
-        "import sys; from training_backend import catalog, doctor, doctor_text\n"
+        "import sys; from training_backend import catalog\n"
+        "from training_backend.computer import doctor, doctor_text\n"
         "doctor_text.as_text(doctor.report()); catalog.list_models()\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'gguf', 'PySide6'} & set(sys.modules))"
     )

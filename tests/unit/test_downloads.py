@@ -16,18 +16,11 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.hub_server import HubServer
 from tests.model_files import model_files
-from training_backend import (
-    catalog,
-    downloads,
-    hub_cache,
-    hub_store,
-    hub_token,
-    paths,
-    preferences,
-)
-from training_backend.downloads import DownloadProgress, discard, fetch_model, on_disk_bytes
+from training_backend import catalog, paths, preferences
 from training_backend.errors import StopRequested, UserError
-from training_backend.hub_models import info
+from training_backend.hub import downloads, hub_cache, hub_store, hub_token
+from training_backend.hub.downloads import DownloadProgress, discard, fetch_model, on_disk_bytes
+from training_backend.hub.hub_models import info
 from training_backend.preferences import Preferences
 
 ID = "acme/tiny"
@@ -529,7 +522,7 @@ def test_a_download_that_was_killed_is_gone_on_with(
 ) -> None:
     hub.add(ID, files)
     hub.fault(WEIGHTS, pause=0.1)
-    code = f"from training_backend import downloads; downloads.fetch_model({ID!r})"
+    code = f"from training_backend.hub import downloads; downloads.fetch_model({ID!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)
     while not any(part.stat().st_size > 100_000 for part in repo().glob("blobs/*.incomplete")):
         assert process.poll() is None

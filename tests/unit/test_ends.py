@@ -11,10 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from training_backend import ends, ram, runs
-from training_backend.ends import Circumstances
+from training_backend import runs
+from training_backend.computer import ram
 from training_backend.job import parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle import ends
+from training_backend.lifecycle.ends import Circumstances
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import LogLine, MemorySampled, RunInterrupted, RunStarted
 from training_backend.runs import Run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training_backend.errors import UserError
-from training_backend.failures import explained
+from training_backend.lifecycle.failures import explained
 
 PLACE = Path("/")
 

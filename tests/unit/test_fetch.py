@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 import pytest
 
 from training_backend.errors import UserError
-from training_backend.fetch import fetch
+from training_backend.hub.fetch import fetch
 
 CONTENT = bytes(range(256)) * 8_000  # 2 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

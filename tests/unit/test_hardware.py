@@ -12,10 +12,10 @@ import pynvml
 import pytest
 
 from tests.fake_nvml import GIB, FakeCard, FakeNvml
-from training_backend import nvidia, ram
+from training_backend.computer import nvidia, ram
+from training_backend.computer.nvidia import GpuReader
+from training_backend.computer.other_gpus import OtherGpu, find_other_gpus
 from training_backend.hardware import probe
-from training_backend.nvidia import GpuReader
-from training_backend.other_gpus import OtherGpu, find_other_gpus
 
 
 def test_the_probe_of_this_very_computer(lorasmith_home: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from tests.hub_server import HubServer
 from tests.model_files import model_files
-from training_backend import downloads, hub_models, hub_token, preferences
+from training_backend import preferences
 from training_backend.catalog import CatalogEntry
 from training_backend.errors import UserError
-from training_backend.hub_models import fetch_config, info, search
+from training_backend.hub import downloads, hub_models, hub_token
+from training_backend.hub.hub_models import fetch_config, info, search
 from training_backend.preferences import Preferences
 
 TRANSFORMERS = ["transformers", "safetensors", "license:apache-2.0"]

@@ -12,8 +12,8 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import PasswordDeleteError
 
-from training_backend import hub_token
 from training_backend.errors import UserError
+from training_backend.hub import hub_token
 
 
 class Memory(KeyringBackend):

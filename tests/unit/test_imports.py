@@ -11,11 +11,13 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "PySide6", "app"}
 NEED_TORCH = {
-    "attention", "base_model", "fast_loss", "fast_paths", "finished_model", "held_out", "lora",
-    "model_layers", "preference", "probe", "results", "run_watch", "sampling", "scoring",
-    "script.base", "script.folder", "steering", "trace_model", "tracing.card",
-    "tracing.hollow_model", "tracing.layers_pass", "tracing.loss_pass", "tracing.storages",
-    "train", "trainer_habits", "trainer_reports",
+    "memory.trace_model", "memory.tracing.card", "memory.tracing.hollow_model",
+    "memory.tracing.layers_pass", "memory.tracing.loss_pass", "memory.tracing.storages",
+    "models.attention", "models.base_model", "models.finished_model", "models.model_layers",
+    "probe", "script.base", "script.folder", "train", "training.fast_loss",
+    "training.fast_paths", "training.held_out", "training.lora", "training.preference",
+    "training.results", "training.sampling", "training.scoring", "training.steering",
+    "training.trainer_habits", "training.trainer_reports", "watching.run_watch",
 }  # fmt: skip
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY / "training_backend").with_suffix("").parts)

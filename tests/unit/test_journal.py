@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from training_backend import journal
-from training_backend.journal import FILE_NAME, JournalReader, JournalWriter
+from training_backend.lifecycle import journal
+from training_backend.lifecycle.journal import FILE_NAME, JournalReader, JournalWriter
 from training_backend.protocol import (
     Event,
     Heartbeat,
@@ -157,7 +157,7 @@ def test_a_full_disk_takes_a_line_whole_or_not_at_all(tmp_path: Path) -> None:
     """And when there is room again, the next event has the next number."""
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from training_backend.journal import JournalWriter\n"
+        "from training_backend.lifecycle.journal import JournalWriter\n"
         "from training_backend.protocol import LogLine, RunFailed\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "writer = JournalWriter(Path(sys.argv[1]))\n"

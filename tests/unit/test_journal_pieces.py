@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.models.run_curves import read_parts
-from training_backend import journal
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle import journal
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     Event,
     LogLine,

@@ -11,7 +11,7 @@ import pytest
 from training_backend import preferences, runs
 from training_backend.__main__ import main
 from training_backend.job import parse_job
-from training_backend.run_requests import read_question
+from training_backend.lifecycle.run_requests import read_question
 from training_backend.runs import Run
 
 JOB: dict[str, Any] = {"model": {"id": "demo"}, "dataset": {"path": "demo"}}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training_backend.losses import (
+from training_backend.summaries.losses import (
     Parting,
     RecentLoss,
     is_exhausted,

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training_backend import make_fit, vram
-from training_backend.devices import Device, parse_device
+from training_backend import vram
+from training_backend.computer.devices import Device, parse_device
 from training_backend.job import TrainingJob, parse_job
+from training_backend.memory import make_fit
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training_backend.measures import summary, words
+from training_backend.training.measures import summary, words
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from training_backend import memory_records
-from training_backend.devices import Device
+from training_backend.computer.devices import Device
 from training_backend.job import TrainingJob, parse_job
+from training_backend.memory import memory_records
 from training_backend.vram import estimate_job
 
 GIB = 2**30

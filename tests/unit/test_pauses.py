@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training_backend import run_facts, runs
+from training_backend import runs
 from training_backend.job import parse_job
-from training_backend.pauses import Pauses
+from training_backend.lifecycle.pauses import Pauses
 from training_backend.protocol import (
     Event,
     Heartbeat,
@@ -18,6 +18,7 @@ from training_backend.protocol import (
     RunStarted,
     RunStopped,
 )
+from training_backend.summaries import run_facts
 
 
 def told(*events: Event) -> Pauses:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.forms import specs
-from training_backend import presets
 from training_backend.errors import JobError, UserError
+from training_backend.starting_points import presets
 
 
 @pytest.fixture

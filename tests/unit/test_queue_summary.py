@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from training_backend import queue_summary, run_facts, run_queue, runs
+from training_backend import runs
 from training_backend.job import TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     Event,
     MetricsLogged,
@@ -19,7 +19,9 @@ from training_backend.protocol import (
     RunStarted,
     RunStopped,
 )
+from training_backend.queueing import queue_summary, run_queue
 from training_backend.runs import Run
+from training_backend.summaries import run_facts
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home")
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training_backend import presets, recipes
 from training_backend.errors import JobError, UserError
 from training_backend.job import TrainingJob, parse_job
-from training_backend.recipes import Recipe
+from training_backend.starting_points import presets, recipes
+from training_backend.starting_points.recipes import Recipe
 
 WHOLE: dict[str, Any] = {
     "version": 1,

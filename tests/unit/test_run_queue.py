@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training_backend import paths, queue_file, run_queue, runs
+from training_backend import paths, runs
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     Event,
     RunCompleted,
@@ -25,6 +25,7 @@ from training_backend.protocol import (
     RunStarted,
     RunStopped,
 )
+from training_backend.queueing import queue_file, run_queue
 from training_backend.runs import Run
 
 REPOSITORY = Path(__file__).parents[2]
@@ -193,7 +194,10 @@ def test_the_run_under_way_does_not_wait_while_its_program_lives() -> None:
 
 def test_a_run_taken_by_a_program_that_died_before_it_began_is_taken_again() -> None:
     add("first", "second")
-    code = "from training_backend import run_queue as q\nwith q.working(): print(q.take_next().id)"
+    code = (
+        "from training_backend.queueing import run_queue as q\n"
+        "with q.working(): print(q.take_next().id)"
+    )
     taken = in_another_process(code).stdout.strip()
     with run_queue.working():
         again = run_queue.take_next()
@@ -278,7 +282,7 @@ def test_a_run_that_never_began_is_not_taken_for_ever() -> None:
 
 
 def test_only_one_program_works_through_the_queue() -> None:
-    code = "from training_backend import run_queue as q\nwith q.working(): print('mine')"
+    code = "from training_backend.queueing import run_queue as q\nwith q.working(): print('mine')"
     with run_queue.working():
         assert queue_file.is_worked_on()
         answer = in_another_process(code)
@@ -289,7 +293,7 @@ def test_only_one_program_works_through_the_queue() -> None:
 
 def test_two_programs_that_add_at_once_lose_nothing() -> None:
     code = (
-        "import sys\nfrom training_backend import run_queue\n"
+        "import sys\nfrom training_backend.queueing import run_queue\n"
         "from training_backend.job import parse_job\n"
         "for n in range(8):\n"
         "    document = {'name': f'{sys.argv[1]} {n}', 'model': {'id': 'demo'}}\n"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from training_backend import run_requests
-from training_backend.run_requests import Requests
+from training_backend.lifecycle import run_requests
+from training_backend.lifecycle.run_requests import Requests
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from training_backend import run_times, runs
+from training_backend import runs
 from training_backend.job import TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import RunCompleted, RunStarted, RunStopped, Terminal
+from training_backend.summaries import run_times
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home")
 

@@ -18,7 +18,7 @@ import pytest
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.job import ExportJob, TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,

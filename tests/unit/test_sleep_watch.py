@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.fake_logind import IS_HERE, FakeLogind, fake_logind
-from training_backend import sleep_watch
-from training_backend.sleep_watch import SleepWatch, card_keeps_memory
+from training_backend.computer import sleep_watch
+from training_backend.computer.sleep_watch import SleepWatch, card_keeps_memory
 
 needs_a_bus = pytest.mark.skipif(not IS_HERE, reason="needs D-Bus")
 SECONDS = 10.0

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from training_backend import slow_causes
-from training_backend.slow_causes import Lasting, Reading
-from training_backend.step_times import Slower
+from training_backend.watching import slow_causes
+from training_backend.watching.slow_causes import Lasting, Reading
+from training_backend.watching.step_times import Slower
 
 GIB = 2**30
 SLOWER = Slower(since=120, factor=3.14, before=0.7, now=2.2)

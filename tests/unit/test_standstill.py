@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from training_backend import runs, standstill
+from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.protocol import (
     Event,
@@ -24,7 +24,8 @@ from training_backend.protocol import (
     RunStopped,
 )
 from training_backend.runs import Run
-from training_backend.standstill import Notices, Standstill, Watch
+from training_backend.watching import standstill
+from training_backend.watching.standstill import Notices, Standstill, Watch
 
 SAMPLE = MemorySampled(device="cpu", process_bytes=1, device_used_bytes=1, device_total_bytes=2)
 

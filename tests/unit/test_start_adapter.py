@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from training_backend import start_adapter
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob, parse_job
+from training_backend.models import start_adapter
 
 LAYER = "model.layers.0.self_attn.q_proj"
 CONFIG = {

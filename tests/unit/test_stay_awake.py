@@ -12,8 +12,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from training_backend import preferences
+from training_backend.computer.stay_awake import StayAwake
 from training_backend.errors import UserError
-from training_backend.stay_awake import StayAwake
 
 # A desktop's power manager on a real session bus; it notes down what it is asked.
 DESKTOP = """
@@ -21,7 +21,7 @@ import sys, threading
 from jeepney import DBusAddress, MessageType, new_method_call, new_method_return
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
-from training_backend.stay_awake import StayAwake
+from training_backend.computer.stay_awake import StayAwake
 
 asked, told, released = [], [], threading.Event()
 connection = open_dbus_connection("SESSION")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from training_backend.step_times import AsBefore, Slower, StepTimes, Work
+from training_backend.watching.step_times import AsBefore, Slower, StepTimes, Work
 
 Step = tuple[float, Work]
 PACKED = [(1, 2048)] * 4

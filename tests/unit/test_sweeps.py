@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training_backend import paths, run_queue, sweep_results, sweeps
+from training_backend import paths
 from training_backend.errors import JobError, UserError
 from training_backend.job import TrainingJob, parse_job
-from training_backend.journal import JournalWriter
+from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     EvaluationLogged,
     Event,
@@ -22,9 +22,10 @@ from training_backend.protocol import (
     RunFailed,
     RunStarted,
 )
+from training_backend.queueing import run_queue, sweep_results, sweeps
+from training_backend.queueing.sweep_results import SweepTable
+from training_backend.queueing.sweeps import Axis, Sweep
 from training_backend.runs import Run
-from training_backend.sweep_results import SweepTable
-from training_backend.sweeps import Axis, Sweep
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from training_backend import targets
 from training_backend.errors import UserError
 from training_backend.job import LoraSection
-from training_backend.targets import Layer
+from training_backend.models import targets
+from training_backend.models.targets import Layer
 
 
 def block(number: int) -> list[Layer]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.model_files import VOCABULARY, model_files
 from training_backend.errors import UserError
-from training_backend.tokenizer import load_tokenizer
+from training_backend.models.tokenizer import load_tokenizer
 
 
 def model(folder: Path, add: dict[str, int] | None = None, **told: Any) -> Path:

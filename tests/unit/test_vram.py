@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from training_backend import curated, memory_traces, vram
-from training_backend.devices import parse_device
+from training_backend import vram
+from training_backend.computer.devices import parse_device
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob, parse_job
-from training_backend.memory_needs import Needs
-from training_backend.model_config import config_of, demo_config, remember_config
+from training_backend.memory import memory_traces
+from training_backend.memory.memory_needs import Needs
+from training_backend.models import curated
+from training_backend.models.model_config import config_of, demo_config, remember_config
 from training_backend.vram import Estimate, TraceNeeded, estimate_job
 
 CARD = parse_device("cuda:24GiB")

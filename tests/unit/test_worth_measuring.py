@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from training_backend import memory_records
-from training_backend.demo import demo_job
-from training_backend.devices import Device
+from training_backend.computer.devices import Device
 from training_backend.job import TrainingJob
+from training_backend.memory import memory_records
+from training_backend.memory.worth_measuring import reason_to_measure
+from training_backend.starting_points.demo import demo_job
 from training_backend.vram import estimate_job
-from training_backend.worth_measuring import reason_to_measure
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home")
 GIB = 2**30

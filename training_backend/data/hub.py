@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training_backend import hub_token
 from training_backend.data.parquet import plain
 from training_backend.data.table import FIELD, Details, Notices, Progress, Row, Table
 from training_backend.errors import UserError
+from training_backend.hub import hub_token
 
 _ID = re.compile(
     r"(?:https://huggingface\.co/datasets/|hf://datasets/)?"

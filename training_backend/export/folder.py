@@ -13,17 +13,19 @@ import time
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from training_backend import adapters, checkpoints, hub_cache
-from training_backend.adapters import CONFIG, WEIGHTS, Adapter
-from training_backend.base_files import base_folder
 from training_backend.errors import UserError
 from training_backend.export import merge, tensor_file
 from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
+from training_backend.hub import hub_cache
 from training_backend.job import ExportJob
-from training_backend.model_folder import read_model_config, weight_files
-from training_backend.model_kinds import CODE_KEYS
+from training_backend.lifecycle import checkpoints
+from training_backend.lifecycle.preflight import check_empty
+from training_backend.models import adapters
+from training_backend.models.adapters import CONFIG, WEIGHTS, Adapter
+from training_backend.models.base_files import base_folder
+from training_backend.models.model_folder import read_model_config, weight_files
+from training_backend.models.model_kinds import CODE_KEYS
 from training_backend.paths import require_free
-from training_backend.preflight import check_empty
 from training_backend.protocol import RunCompleted
 from training_backend.worker import Reporter
 

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from training_backend.adapters import WEIGHTS, Adapter, beyond_known_lora
 from training_backend.errors import UserError
 from training_backend.export.tensor_file import (
     FLOATS,
@@ -36,6 +35,7 @@ from training_backend.export.tensor_file import (
     from_float32,
     to_float32,
 )
+from training_backend.models.adapters import WEIGHTS, Adapter, beyond_known_lora
 
 PREFIX = "base_model.model."
 SAMPLES = 12  # merged tensors recomputed from the written files

@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from training_backend import attention, hub_cache, model_layers, start_adapter, targets
-from training_backend.adapters import Adapter
 from training_backend.catalog import resolve_model
+from training_backend.hub import hub_cache
 from training_backend.job import TrainingJob
-from training_backend.model_folder import dtype_name, read_model_config
+from training_backend.models import attention, model_layers, start_adapter, targets
+from training_backend.models.adapters import Adapter
+from training_backend.models.model_folder import dtype_name, read_model_config
 
 
 @dataclass(frozen=True)

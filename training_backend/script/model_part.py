@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from training_backend import start_adapter
 from training_backend.job import TrainingJob
+from training_backend.models import start_adapter
 from training_backend.script.python import Source, call
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _quantization(job: TrainingJob) -> str:
 
 
 def _lora(job: TrainingJob, base: Base) -> dict[str, Any]:
-    """Arguments of `LoraConfig`, as `training_backend.lora.lora_config` gives them."""
+    """Arguments of `LoraConfig`, as `training_backend.training.lora.lora_config` gives them."""
     lora = job.lora
     first = {"task_type": "CAUSAL_LM"}
     if base.start is not None:

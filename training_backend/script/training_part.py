@@ -9,7 +9,7 @@ from training_backend.job import TrainingJob
 from training_backend.script.classes import held_out_class, trainer_class, trl_name
 from training_backend.script.python import Source, call
 from training_backend.script.result_part import begun_with
-from training_backend.trainer_settings import trainer_settings
+from training_backend.training.trainer_settings import trainer_settings
 
 if TYPE_CHECKING:
     from training_backend.script.base import Base

@@ -1,0 +1,1 @@
+"""What is done on behalf of the pages: data, models, memory, runs and the queue."""

@@ -1,0 +1,91 @@
+"""Runs a job in a worker and shows what it says, for a person at a terminal."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from training_backend.commands.console import Report
+from training_backend.computer.stay_awake import StayAwake
+from training_backend.errors import UserError
+from training_backend.lifecycle import journal
+from training_backend.lifecycle.launch import Worker, kill
+from training_backend.protocol import TERMINAL_TYPES, Event, RunCompleted, RunStopped
+from training_backend.runs import Run
+from training_backend.watching import standstill
+
+_WAY_OUT = (
+    "It may go on by itself. Ctrl+C twice ends it; what was saved before stays, and `resume` goes "
+    "on from there."
+)
+
+
+def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None) -> Event:
+    """Do a run to its end; returns its terminal event.
+
+    The computer stays awake meanwhile, where it can. Ctrl+C saves and stops, and calls `on_stop`;
+    a second one kills. Raises `UserError` when another process works on the run.
+    """
+    known = journal.last_event(run.folder)
+    shown = -1 if known is None else known.seq  # of a resumed run, what it said before
+    presses = obeyed = 0
+
+    def on_ctrl_c(*_: object) -> None:  # an exception could lose the event just being shown
+        nonlocal presses
+        presses += 1
+
+    terminal: Event | None = None
+    watch, notices = standstill.Watch(), standstill.Notices()
+    still: standstill.Standstill | None = None
+    looked = time.monotonic()
+    awake = StayAwake()
+    awake.begin()
+    before = signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        worker = Worker()
+        worker.start(run)
+        with shown_by as report:
+            for event in worker.follow(run):
+                if event is not None:
+                    watch.take(event)
+                now = time.monotonic()
+                still, looked = watch.passed(now - looked), now
+                match notices.of(still):
+                    case standstill.Standstill() as found:
+                        report.say(f"Note: {standstill.sentence(found)} {_WAY_OUT}")
+                    case "moves":
+                        report.say("It goes on.")
+                if event is not None and event.seq > shown:
+                    shown = event.seq
+                    report.show(event)
+                    terminal = event if isinstance(event, TERMINAL_TYPES) else None
+                if presses > obeyed:
+                    if obeyed:
+                        kill(run, None if still is None else still.seconds)
+                    else:
+                        run.request("stop")
+                        report.say("Saving and stopping. Ctrl+C again ends it at once.")
+                        if on_stop is not None:
+                            on_stop()
+                    obeyed += 1
+        worker.process.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        awake.end()
+    if terminal is None:
+        raise UserError(
+            "run_is_taken", "Another process is working on run {run}.",
+            "Wait until it ends, or ask it to stop.", run=run.id,
+        )  # fmt: skip
+    return terminal
+
+
+def exit_code(terminal: Event | None) -> int:
+    """0 done, 1 failed, 3 stopped on request."""
+    match terminal:
+        case RunCompleted():
+            return 0
+        case RunStopped():
+            return 3
+    return 1

@@ -1,0 +1,1 @@
+"""What this computer is and does: cards, memory, PyTorch's build, sleep."""

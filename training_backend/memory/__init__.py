@@ -1,0 +1,1 @@
+"""How much memory a job takes, and what to do when that is too much."""

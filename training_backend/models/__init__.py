@@ -1,0 +1,1 @@
+"""Base models and adapters: what their folders hold, and how they are loaded."""

@@ -1,0 +1,92 @@
+"""The base model of a run: found, loaded whole, quantised, and which of its layers to adapt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BitsAndBytesConfig
+
+from training_backend.errors import UserError
+from training_backend.job import TrainingJob
+from training_backend.models import attention
+from training_backend.models.model_folder import read_model_config
+from training_backend.models.model_kinds import without_code
+from training_backend.models.tokenizer import cannot_load
+from training_backend.worker import Reporter
+
+# On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first forward in eval
+# mode; gradients after it are wrong while the loss looks normal. Keep it from doing so.
+bnb.nn.modules.has_avx512bf16 = lambda: False
+
+
+def load_model(job: TrainingJob, folder: Path, reporter: Reporter) -> Any:
+    asked = job.quantization
+    compute_dtype = getattr(torch, asked.bnb_4bit_compute_dtype)
+    if compute_dtype is torch.bfloat16:
+        compute_dtype = precision()  # older cards only emulate bfloat16
+    reporter.phase(
+        "quantising" if asked.load_in_4bit else "loading",
+        detail="the base model, to 4 bits" if asked.load_in_4bit else "the base model",
+    )
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=asked.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=asked.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+    try:
+        config = _config(folder)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            config=config,
+            quantization_config=quantization if asked.load_in_4bit else None,
+            # What is trained is held in 32 bits: small steps would be lost in 16.
+            dtype=torch.float32 if job.training.method == "full" else precision(),
+            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+            attn_implementation=attention.implementation(config),
+            use_safetensors=True,  # never a pickle
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise cannot_load(folder, error) from error
+    _check_whole(model, folder, report)
+    return model
+
+
+def _config(folder: Path) -> Any:
+    """The model's configuration without what could bring in program code from elsewhere."""
+    settings = without_code(read_model_config(folder))
+    return CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
+
+
+def _check_whole(model: Any, folder: Path, report: dict[str, Any]) -> None:
+    """Weights that are not in the files were made up; transformers says so in the log only."""
+    bad = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and tuple(state.shape) != (module.out_features, module.in_features):
+            bad.add(f"{name}.weight")
+    if bad:
+        raise UserError(
+            "model_incomplete",
+            "The files of the model {model} lack {name}, or have it in another shape "
+            "({count} weights in all).",
+            "Download the model again.",
+            field="model.id",
+            model=folder,
+            name=min(bad),
+            count=len(bad),
+        )
+
+
+def precision() -> torch.dtype:
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16

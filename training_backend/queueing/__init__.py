@@ -1,0 +1,1 @@
+"""Runs that follow one another by themselves: the queue, and sweeps."""

@@ -1,0 +1,1 @@
+"""Settings to begin with: presets, recipes, advice, the demo."""

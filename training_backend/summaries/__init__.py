@@ -1,0 +1,1 @@
+"""What runs came to, in a few numbers and words."""

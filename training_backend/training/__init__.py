@@ -1,0 +1,1 @@
+"""What happens in a training besides the trainer's own steps."""

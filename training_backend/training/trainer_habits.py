@@ -1,0 +1,86 @@
+"""What all our trainers do otherwise than TRL's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from peft.optimizers import create_loraplus_optimizer
+from transformers import TrainerCallback
+
+from training_backend.training import sampling
+
+
+class TrainerHabits:
+    """Goes before a trainer of TRL in a class's bases.
+
+    Evaluations leave the random numbers of the training alone, and a save waits for room on the
+    disk where `save_when_there_is_room` is set. `batches` are the micro-batches of the step under
+    way, and `learned_tokens` how many tokens its loss is a mean of, where that is so.
+
+    Args:
+        loraplus_lr_ratio: learning rate of the adapter's B matrices against the others'; 1 is
+            one rate for all.
+    """
+
+    model: Any
+    args: Any
+    optimizer: Any
+    save_when_there_is_room: Callable[[Callable[[], None]], None] | None = None
+    batches: Sequence[dict[str, Any]] = ()
+    learned_tokens: Any = None
+
+    def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
+        self._loraplus_lr_ratio = loraplus_lr_ratio
+        super().__init__(**arguments)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        trainer: Any = super()
+        if self._loraplus_lr_ratio == 1.0:
+            return trainer.create_optimizer(model)
+        kind, settings = trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
+        # LoRA+ (arXiv:2402.12354).
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self._loraplus_lr_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **settings,
+        )
+        return self.optimizer
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        trainer: Any = super()
+        self.batches, self.learned_tokens = trainer.get_batch_samples(*args, **kwargs)
+        return self.batches, self.learned_tokens
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = super()
+        if self.save_when_there_is_room is None:
+            trainer._save_checkpoint(model, trial)
+        else:
+            self.save_when_there_is_room(lambda: trainer._save_checkpoint(model, trial))
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        trainer: Any = super()
+        with sampling.random_state_kept(self.model.device):
+            return trainer.evaluate(*args, **kwargs)
+
+
+class ScheduleOfTheJob(TrainerCallback):  # type: ignore[misc]
+    """Has a resumed run take its very first step at the rate of its own job's schedule.
+
+    The optimizer's saved state holds the rate of the job as it was then. For an extended run that
+    is the end of the shorter schedule, which may be 0; for any other it is the same number.
+    """
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any, lr_scheduler: Any, **_: Any
+    ) -> None:
+        rates = [
+            base * share(lr_scheduler.last_epoch)
+            for base, share in zip(lr_scheduler.base_lrs, lr_scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        lr_scheduler._last_lr = rates

@@ -1,0 +1,1 @@
+"""What goes wrong while a run goes on, noticed: slowness, standstill, numbers gone bad."""
