@@ -18,7 +18,7 @@ from PySide6.QtCore import QObject, Qt, QTimer, Signal, SignalInstance, Slot
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.job import Job, TrainingJob
-from training_backend.lifecycle import journal, launch, preflight
+from training_backend.lifecycle import journal, launch, preflight, retrying
 from training_backend.lifecycle.run_requests import Request
 from training_backend.protocol import TERMINAL_TYPES, Event, StopReason, Terminal
 from training_backend.runs import Run
@@ -211,7 +211,7 @@ class RunController(QObject):
             return
         self._tell(self._read_opened, run)
         last: Event | None = None
-        for event in events:
+        for event in retrying.follow(run, events, self._begin):
             if self._leaving.is_set():
                 return
             if event is not None:

@@ -277,6 +277,13 @@ class TrainingSection(Section):
         le=1000,
         advanced=True,
     )
+    halve_batch_when_out_of_memory: bool = field(
+        False,
+        "Halve the batch when memory runs out",
+        "Goes on by itself from the last good step with half the rows at once, accumulated twice "
+        "as often; at most twice.",
+        advanced=True,
+    )
     lr_scheduler_type: Scheduler = field(
         "cosine",
         "Schedule",

@@ -50,7 +50,8 @@ class _Event(BaseModel):
 class RunStarted(_Event):
     """An attempt began. `attempt` counts from 1; a resumed one says from which step.
 
-    `extended`: the job asks for more steps than it did in the attempt before.
+    `extended`: the job asks for more steps than it did in the attempt before. `revision`: how
+    often the job had been revised by then.
     """
 
     type: Literal["RunStarted"] = "RunStarted"
@@ -59,6 +60,7 @@ class RunStarted(_Event):
     attempt: int = 1
     resumed_from_step: int | None = None
     extended: bool = False
+    revision: int = 0
     pid: int
     app_version: str = ""
 
@@ -286,7 +288,10 @@ class RunStopped(_Event):
 
 
 class RunFailed(_Event):
-    """Ended by an error that has a name. The traceback, if any, is in `worker.log`."""
+    """Ended by an error that has a name. The traceback, if any, is in `worker.log`.
+
+    `goes_on`: whoever follows the run begins it again by itself, as its job allows (`halving`).
+    """
 
     type: Literal["RunFailed"] = "RunFailed"
     code: str
@@ -294,6 +299,7 @@ class RunFailed(_Event):
     remedy: str = ""
     field: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+    goes_on: bool = False
 
     @property
     def words(self) -> str:

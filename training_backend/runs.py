@@ -1,7 +1,7 @@
 """The run store: one folder a run, made before it starts and kept for good.
 
     <run id>/
-      job.json          what was asked for; before the run was extended: job.1.json, job.2.json ...
+      job.json          what was asked for; before it was revised: job.1.json, job.2.json ...
       queued.json       that it waits for its turn, or did (see run_queue.py)
       events.jsonl      what happened (see journal.py); the truth about the run
       events.reserve    room for its last words, while a worker lives
@@ -98,7 +98,7 @@ class Run:
         return load_job(self.folder / "job.json")
 
     def revisions(self) -> int:
-        """How often the job was revised, which is to say the run extended."""
+        """How often the job was revised: the run extended, or made to need less memory."""
         return sum(1 for _ in self.folder.glob("job.*.json"))
 
     def training_job(self) -> TrainingJob:
@@ -122,14 +122,14 @@ class Run:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if self._claimant() is not None:
+            if self.claimant() is not None:
                 return True
             try:
                 lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.005)
             except Timeout:
                 return True
         except OSError:  # its disk turned read-only, so that no lock can be tried
-            return self._claimant() is not None
+            return self.claimant() is not None
         lock.release()
         return False
 
@@ -163,10 +163,10 @@ class Run:
 
     def worker(self) -> psutil.Process | None:
         """The live worker's process, or None."""
-        process = self._claimant()
+        process = self.claimant()
         return process if process is not None and self.is_alive() else None
 
-    def _claimant(self) -> psutil.Process | None:
+    def claimant(self) -> psutil.Process | None:
         """The process that last claimed the run. A recycled pid is not mistaken for it."""
         known = self._claimed()
         with contextlib.suppress(LookupError, TypeError, ValueError, psutil.Error):
@@ -246,8 +246,12 @@ def create(job: Job) -> Run:
     return Run(folder)
 
 
-def revise(run: Run, job: Job) -> None:
+def revise(run: Run, job: Job, *, known: int | None = None) -> bool:
     """Let an ended run ask for something else when it goes on; what it asked before is kept.
+
+    Args:
+        known: how many revisions the caller knows of. Where there are more, somebody was faster:
+            nothing is done, and the answer is False.
 
     Raises `UserError` while a worker has the run.
     """
@@ -260,12 +264,15 @@ def revise(run: Run, job: Job) -> None:
             run=run.id,
         ) from None  # fmt: skip
     try:
+        if known is not None and run.revisions() > known:
+            return False
         path = run.folder / "job.json"
         made = path.stat()
         earlier = run.folder / f"job.{run.revisions() + 1}.json"
         write_text_atomic(earlier, path.read_text(encoding="utf-8"))
         write_text_atomic(path, job.model_dump_json(indent=2) + "\n")
         os.utime(path, ns=(made.st_atime_ns, made.st_mtime_ns))  # it says when the run was made
+        return True
     finally:
         lock.release()
 
@@ -404,9 +411,14 @@ def attempts(events: list[Event]) -> int:
     return sum(isinstance(event, RunStarted) for event in events)
 
 
-def extensions(events: list[Event]) -> int:
-    """How many attempts of a journal began with a longer job."""
-    return sum(isinstance(event, RunStarted) and event.extended for event in events)
+def job_before(run: Run, events: list[Event]) -> TrainingJob | None:
+    """The job of the last attempt in a journal, where the run was revised since; else None."""
+    known = max((e.revision for e in events if isinstance(e, RunStarted)), default=None)
+    earlier = None if known is None else run.folder / f"job.{known + 1}.json"
+    if earlier is None or not earlier.exists():
+        return None
+    job = load_job(earlier)
+    return job if isinstance(job, TrainingJob) else None
 
 
 def _slug(name: str) -> str:

@@ -40,7 +40,8 @@ from training_backend.runs import Run
 from training_backend.summaries import losses
 from training_backend.training import lora, results, scoring
 from training_backend.training.fast_paths import FastPaths
-from training_backend.training.held_out import Answers, HeldOut, ended_early
+from training_backend.training.held_out import Answers, HeldOut, ended_early, missed_test
+from training_backend.training.last_good_step import LastGoodStep
 from training_backend.training.preference import PreferenceTrainer
 from training_backend.training.steering import Steering
 from training_backend.training.trainer_habits import ScheduleOfTheJob, TrainerHabits
@@ -83,8 +84,10 @@ def _run(
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
     reports = TrainerReports(job, reporter, staging)
     answers = Answers(job, trainer, tokenizer, reporter, reports)
+    last_good = LastGoodStep()
     # Steering is the last one: a pause begins when all else is done.
     for callback in (
+        last_good,
         RunWatch(trainer, reporter),
         reports,
         ScheduleOfTheJob(),
@@ -117,7 +120,14 @@ def _run(
         step, log = resume_from.step, _state(resume_from)["log_history"]
         answers.answer(step)
     else:
-        trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
+        if resume_from and data.held_out is not None:
+            log = _state(resume_from)["log_history"]
+            trainer.args.eval_on_start = missed_test(job, log, resume_from.step)
+        try:
+            trainer.train(resume_from_checkpoint=str(resume_from.folder) if resume_from else None)
+        except Exception as error:
+            last_good.save(trainer, reports, reporter.run, error)
+            raise
         step, log = trainer.state.global_step, trainer.state.log_history
     told = [loss for _, loss in losses.of_training(log)]
     _warn_of_rise(told, job, reporter)

@@ -25,7 +25,7 @@ from training_backend.computer import devices
 from training_backend.computer.memory_sampler import SAMPLE_SECONDS, MemorySampler
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
-from training_backend.lifecycle import card_lock, checkpoints, failures
+from training_backend.lifecycle import card_lock, checkpoints, extend, failures, halving
 from training_backend.lifecycle.checkpoints import Checkpoint
 from training_backend.lifecycle.child_process import (
     choose_card,
@@ -82,6 +82,7 @@ class Reporter:
         self._journal = JournalWriter(run.folder)
         self._feed = feed
         self._last = self._signed = time.monotonic()
+        self.phase_now: Phase | None = None
         self._order = threading.Lock()
         self._listeners: list[Callable[[Event], None]] = []
 
@@ -92,6 +93,8 @@ class Reporter:
     def emit(self, event: Event) -> None:
         """Record an event and offer it to the window, which never holds up the training."""
         with self._order:
+            if isinstance(event, PhaseChanged):
+                self.phase_now = event.phase
             line = self._journal.append(event)
             self._last = time.monotonic()
             with contextlib.suppress(queue.Full):
@@ -197,14 +200,17 @@ def _work(run: Run, feed: Any) -> int:
         run.claim()
         resume_from = checkpoints.newest_verified(run.checkpoints)
         known = run.events()
-        reporter = Reporter(run, feed, extended=run.revisions() > runs.extensions(known))
+        before, now = _jobs(run, known)
+        extended = before is not None and now is not None and extend.is_longer(before, now)
+        reporter = Reporter(run, feed, extended=extended)
         reporter.emit(
             RunStarted(
                 run_id=run.id,
                 folder=str(run.folder),
                 attempt=1 + runs.attempts(known),
                 resumed_from_step=resume_from.step if resume_from else None,
-                extended=reporter.extended,
+                extended=extended,
+                revision=run.revisions(),
                 pid=os.getpid(),
                 app_version=__version__,
             )
@@ -212,10 +218,18 @@ def _work(run: Run, feed: Any) -> int:
         if known and isinstance(known[-1], RunStopped) and known[-1].reason == "sleep":
             minutes = max(1, round((time.time() - known[-1].time) / 60))
             reporter.log(f"The computer went to sleep {minutes:,} min ago; the run goes on.")
+        if before is not None and now is not None:
+            halved = halving.note(before, now, known, resume_from.step if resume_from else None)
+            if halved is not None:
+                reporter.emit(halved)
+                known.append(halved)
         ended = threading.Event()
         pulse = threading.Thread(target=_pulse, args=(reporter, ended), daemon=True)
         pulse.start()
         terminal = _outcome(run, reporter, resume_from)
+        if now is not None and isinstance(terminal, RunFailed) and reporter.phase_now == "training":
+            due = halving.is_due(now, terminal.code, known) and not reporter.stop_requested()
+            terminal = terminal.model_copy(update={"goes_on": due})
         ended.set()
         pulse.join()
         with contextlib.suppress(OSError):  # a full disk; what matters more is the end
@@ -230,6 +244,17 @@ def _work(run: Run, feed: Any) -> int:
         case RunStopped():
             return 3
     return 1
+
+
+def _jobs(run: Run, known: list[Event]) -> tuple[TrainingJob | None, TrainingJob | None]:
+    """The job of the attempt before, where it was another one, and that of this one.
+
+    None, too, for what is no training and what cannot be read, which comes out elsewhere.
+    """
+    try:
+        return runs.job_before(run, known), run.training_job()
+    except UserError:
+        return None, None
 
 
 def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Terminal:

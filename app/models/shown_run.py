@@ -43,6 +43,7 @@ class ShownRun:
     loss: RecentLoss = field(default_factory=RecentLoss)
     warning: str = ""  # what the outcome has to say besides
     parting: str = ""  # that the model learns its rows by heart
+    halved: str = ""  # that it went on by itself with half the rows at once
     held_out: EvaluationLogged | None = None
     checkpoint: CheckpointSaved | None = None
     terminal: Terminal | None = None

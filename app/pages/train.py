@@ -33,6 +33,7 @@ from app.widgets.training.scores_card import ScoresCard
 from app.widgets.training.standstill_card import StandstillCard
 from training_backend import runs
 from training_backend.errors import Problem, UserError
+from training_backend.lifecycle import halving
 from training_backend.memory.worth_measuring import Reason
 from training_backend.protocol import (
     AnswersScored,
@@ -212,7 +213,10 @@ class TrainPage(QWidget):
         """The run that was followed has ended; mostly its last event said so already."""
         shown = self._shown
         if shown.live and shown.run == run and shown.terminal is None and terminal is not None:
-            self._end(terminal)
+            if isinstance(terminal, RunFailed) and terminal.goes_on:  # it was told, and does not
+                self._conclude(terminal)
+            else:
+                self._end(terminal)
         self._current = None
         self.render_now()
 
@@ -290,6 +294,10 @@ class TrainPage(QWidget):
                 shown.warning = event.message
             case WarningRaised(code="overfitting"):
                 shown.parting = event.message
+            case WarningRaised(code=halving.CODE):
+                shown.halved = event.message
+            case RunFailed(goes_on=True) if shown.live:
+                self._end(event, past=True)
             case RunCompleted() | RunStopped() | RunFailed() | RunInterrupted():
                 self._end(event, past=past)
         if line := log_line(event):
@@ -320,7 +328,12 @@ class TrainPage(QWidget):
         shown.forget_requests()
         if past:
             shown.phase = None  # the next attempt begins anew
-            return
+        else:
+            self._conclude(event)
+
+    def _conclude(self, event: Terminal) -> None:
+        """No further attempt follows."""
+        shown = self._shown
         shown.terminal = event
         self.standstill.hide()
         self.outcome.look_for_evidence()

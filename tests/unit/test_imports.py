@@ -15,7 +15,8 @@ NEED_TORCH = {
     "memory.tracing.layers_pass", "memory.tracing.loss_pass", "memory.tracing.storages",
     "models.attention", "models.base_model", "models.finished_model", "models.model_layers",
     "probe", "script.base", "script.folder", "train", "training.fast_loss",
-    "training.fast_paths", "training.held_out", "training.lora", "training.preference",
+    "training.fast_paths", "training.held_out", "training.last_good_step", "training.lora",
+    "training.preference",
     "training.results", "training.sampling", "training.scoring", "training.steering",
     "training.trainer_habits", "training.trainer_reports", "watching.run_watch",
 }  # fmt: skip

@@ -97,6 +97,7 @@ FULL: dict[str, Any] = {
         "save_total_limit": 2,
         "logging_steps": 2,
         "tensorboard": True,
+        "halve_batch_when_out_of_memory": True,
         "seed": 7,
     },
     "evaluation": {

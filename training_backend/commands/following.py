@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from training_backend.commands.console import Report
 from training_backend.computer.stay_awake import StayAwake
 from training_backend.errors import UserError
-from training_backend.lifecycle import journal
+from training_backend.lifecycle import journal, retrying
 from training_backend.lifecycle.launch import Worker, kill
 from training_backend.protocol import TERMINAL_TYPES, Event, RunCompleted, RunStopped
 from training_backend.runs import Run
@@ -43,10 +43,8 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
     awake.begin()
     before = signal.signal(signal.SIGINT, on_ctrl_c)
     try:
-        worker = Worker()
-        worker.start(run)
         with shown_by as report:
-            for event in worker.follow(run):
+            for event in retrying.follow(run, _attempt(run), _attempt):
                 if event is not None:
                     watch.take(event)
                 now = time.monotonic()
@@ -69,7 +67,6 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
                         if on_stop is not None:
                             on_stop()
                     obeyed += 1
-        worker.process.join()
     finally:
         signal.signal(signal.SIGINT, before)
         awake.end()
@@ -79,6 +76,14 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
             "Wait until it ends, or ask it to stop.", run=run.id,
         )  # fmt: skip
     return terminal
+
+
+def _attempt(run: Run) -> Iterator[Event | None]:
+    """Have a worker do the run, until its process has ended."""
+    worker = Worker()
+    worker.start(run)
+    yield from worker.follow(run)
+    worker.process.join()
 
 
 def exit_code(terminal: Event | None) -> int:

@@ -101,6 +101,12 @@ def prune(checkpoints: Path, keep: int, keep_best: bool = False) -> None:
             shutil.rmtree(checkpoint.folder)
 
 
+def note_test(checkpoint: Checkpoint, held_out_loss: float) -> None:
+    """Add what a test of its model gave, where that came after it was saved. Raises `OSError`."""
+    told = json.loads((checkpoint.folder / COMPLETE).read_text(encoding="utf-8"))
+    write_json_atomic(checkpoint.folder / COMPLETE, {**told, "held_out_loss": held_out_loss})
+
+
 def _held_out_loss(checkpoint: Checkpoint) -> float | None:
     try:
         told = json.loads((checkpoint.folder / COMPLETE).read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from statistics import median
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob, parse_job
 from training_backend.lifecycle import checkpoints, journal
+from training_backend.memory import memory_records
 from training_backend.protocol import Event, MetricsLogged, RunCompleted, RunStopped
 from training_backend.runs import Run
 
@@ -109,6 +110,16 @@ def longer(run: Reached, *, epochs: float | None = None, steps: int | None = Non
     revised = parse_job(document, run.job.name)
     assert isinstance(revised, TrainingJob)
     return revised
+
+
+def is_longer(before: TrainingJob, now: TrainingJob) -> bool:
+    """Whether a job was revised to go on for longer, and not to need less memory.
+
+    It may ask for as many steps as before: of a run that stopped early, which now does not.
+    """
+    asked = (before.training.max_steps, before.training.num_train_epochs)
+    asks = (now.training.max_steps, now.training.num_train_epochs)
+    return asks != asked or memory_records.same_memory(before, now)
 
 
 def _numbers(run: Run) -> tuple[MetricsLogged | None, Event | None, float | None]:

@@ -170,6 +170,12 @@ def kill(run: Run, still_seconds: float | None = None) -> None:
         time.sleep(0.05)
 
 
+def is_ending(run: Run) -> bool:
+    """Whether the worker that had the run last is still there, with the memory that it holds."""
+    process = run.claimant()
+    return process is not None and _is_running(process)
+
+
 def _is_running(process: psutil.Process) -> bool:
     """Asked so, since psutil's `wait` would take the exit code, which says how a run ended."""
     try:

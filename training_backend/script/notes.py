@@ -33,6 +33,7 @@ _CARRIED = {
         "activation_checkpointing_every_n_layers", "lr_scheduler_type", "warmup_steps", "optim",
         "weight_decay", "max_grad_norm", "neftune_noise_alpha", "torch_compile", "save_steps",
         "save_total_limit", "logging_steps", "seed", "fast_paths", "tensorboard",
+        "halve_batch_when_out_of_memory",
     },
     "evaluation": {
         "held_out_fraction", "eval_steps", "prompts", "max_new_tokens", "task_metric_rows",

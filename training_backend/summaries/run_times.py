@@ -28,6 +28,7 @@ _BESIDES = {
         "weight_decay",
         "max_grad_norm",
         "tensorboard",
+        "halve_batch_when_out_of_memory",
         "seed",
     ),
     "evaluation": ("keep_best",),

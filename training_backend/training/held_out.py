@@ -33,6 +33,16 @@ def ended_early(job: TrainingJob, log: losses.Log, step: int) -> bool:
     return losses.is_exhausted([loss for _, loss in tested], patience)
 
 
+def missed_test(job: TrainingJob, log: losses.Log, step: int) -> bool:
+    """Whether a checkpoint is of a step whose test never came to its end: memory ran out in it.
+
+    Args:
+        log: the trainer's `log_history` up to that step.
+    """
+    tested = losses.of_tests(log)
+    return step % job.evaluation.eval_steps == 0 and (not tested or tested[-1][0] != step)
+
+
 class HeldOut(TrainerCallback):  # type: ignore[misc]
     """Has the best model saved, ends a run that learns no more, says when it learns by heart."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from pathlib import Path
@@ -113,6 +114,9 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
                 reward_accuracy=_finite(metrics.get("eval_rewards/accuracies")),
             )
         )
+        for saved in checkpoints.finished(self._reporter.run.checkpoints)[-1:]:
+            if saved.step == state.global_step:  # memory ran out in its test, which comes now
+                self.room.keep(0, functools.partial(checkpoints.note_test, saved, loss))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The loss is looked at every `logging_steps`; what is saved in between is looked at here.

@@ -205,7 +205,8 @@ class ProgressCard(Card):
         self._rate.show_value(rate)
         self._last_checkpoint.show_value(self._checkpoint_words())
         self._share.setText(self._share_words())
-        notice = shown.parting if shown.is_running() else ""
+        said = (shown.halved, shown.parting if shown.is_running() else "")
+        notice = " ".join(part for part in said if part)
         self._notice.setText(notice)
         self._notice.setVisible(bool(notice))
 
