@@ -21,6 +21,7 @@ import torch
 from transformers import PrinterCallback
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
+from training_backend import gone_bad
 from training_backend.computer.devices import Device
 from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.errors import StopRequested, UserError
@@ -82,7 +83,8 @@ def _run(
     inputs.check(reporter.run, found, resume_from is not None)
 
     trainer = make_trainer(job, model, tokenizer, data.train, data.held_out, start, staging)
-    reports = TrainerReports(job, reporter, staging)
+    trainer.why_not_finite = functools.partial(gone_bad.explain, trainer, job, data)
+    reports = TrainerReports(job, reporter, staging, trainer.why_not_finite)
     answers = Answers(job, trainer, tokenizer, reporter, reports)
     last_good = LastGoodStep()
     # Steering is the last one: a pause begins when all else is done.

@@ -248,7 +248,9 @@ def speeds_around_a_pause() -> list[tuple[float, float]]:
     kept = trainer_reports.time
     trainer_reports.time = SimpleNamespace(monotonic=lambda: clock)
     try:
-        reports = trainer_reports.TrainerReports(None, SimpleNamespace(emit=told.append), Path())
+        reports = trainer_reports.TrainerReports(
+            None, SimpleNamespace(emit=told.append), Path(), ValueError
+        )
         state = SimpleNamespace(global_step=0, max_steps=10, epoch=0.0)
         reports.on_train_begin(None, state, None)
         for step in (1, 2, 3):

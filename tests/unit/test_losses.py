@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training_backend.summaries.losses import (
+    Divergence,
     Parting,
     RecentLoss,
+    divergence,
     is_exhausted,
     of_tests,
     of_training,
@@ -169,3 +171,44 @@ def test_a_held_out_loss_that_keeps_rising_by_a_twentieth_or_more_is_told_within
     up = [down[-1] * (1 + rising * place) for place in range(1, 5)]
     told = first_told(in_tests(down + up), falling(4.0, 0.1))
     assert told is not None and told > EVERY * best
+
+
+class TestDivergence:
+    """Whether a course that ended in numbers that are none got out of hand before."""
+
+    @staticmethod
+    def course(*values: float) -> list[tuple[int, float]]:
+        return list(enumerate(values, start=1))
+
+    def test_a_steady_course_does_not(self) -> None:
+        chance = random.Random(0)
+        falling = [2.5 * 0.99**n + chance.gauss(0, 0.15) for n in range(200)]
+        assert divergence(self.course(*falling)) is None
+        assert divergence(self.course(2.3)) is None
+        assert divergence([]) is None
+
+    def test_one_restless_batch_at_the_end_does_not(self) -> None:
+        assert divergence(self.course(*[1.0] * 30, 2.5)) is None
+
+    def test_small_losses_may_be_restless(self) -> None:
+        assert divergence(self.course(*[0.01] * 20, *[0.05] * 10)) is None
+
+    def test_a_rise_is_told_with_where_it_began(self) -> None:
+        found = divergence(self.course(*[2.0] * 20, *[1.0] * 10, 2, 3, 5, 8, 11))
+        assert found is not None
+        assert (found.since, found.before) == (31, 1.0)
+        assert found.last == pytest.approx(29 / 5)
+
+    def test_a_short_course_needs_a_steeper_rise(self) -> None:
+        assert divergence(self.course(2.3, 3.6)) is None
+        assert divergence(self.course(2.3, 9.1)) == Divergence(1, 2.3, 9.1)
+
+    def test_what_is_no_number_does_not_count(self) -> None:
+        assert divergence(self.course(*[1.0] * 10, math.nan, math.inf)) is None
+
+    def test_gradient_norms_may_differ_more(self) -> None:
+        chance = random.Random(1)
+        norms = [math.exp(chance.gauss(0, 0.7)) for _ in range(100)]
+        assert divergence(self.course(*norms), norms=True) is None
+        found = divergence(self.course(*norms, 40, 90, 200, 500, 900), norms=True)
+        assert found is not None and found.last == pytest.approx(346)

@@ -36,6 +36,7 @@ class PreparedRow:
         index: its number over all sources, from 0.
         place: where a person finds it: "data.jsonl, row 7", counted from 1.
         source: the number of its source.
+        position: its number there, from 0.
         conversation: None when the row could not be mapped.
         sequences: what is trained on; none when there is a problem. Of a pair the chosen and the
             rejected conversation.
@@ -48,6 +49,7 @@ class PreparedRow:
     index: int
     place: str
     source: int
+    position: int
     raw: Row
     conversation: Conversation | None = None
     rejected: Conversation | None = None
@@ -143,7 +145,8 @@ class Preparation:
 
     def _read(self, sources: list[OpenSource], start: int) -> Iterator[PreparedRow]:
         for number, source, index, position, raw in _raw_rows(sources, start):
-            row = PreparedRow(index, f"{source.table.name}, row {position + 1}", number, raw)
+            place = f"{source.table.name}, row {position + 1}"
+            row = PreparedRow(index, place, number, position, raw)
             try:
                 conversation = mapping.to_conversation(raw, source.format, source.section.mapping)
                 row.conversation = self.fixes.apply(conversation)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from training_backend.data import pairs, split
 from training_backend.data.formatting import IGNORED
 from training_backend.data.prepare import Preparation, PreparedRow
+from training_backend.data.row_places import RowPlaces
 from training_backend.data.sources import no_usable_rows
 from training_backend.data.table import FIELD
 from training_backend.errors import UserError
@@ -47,12 +48,13 @@ class TrainingRows:
 
     Pairs are `prompt_ids`, `chosen_ids` and `rejected_ids`.
     `trained_share` is the share of the tokens of `train` that are learned from. `questions` are
-    the held-out rows to be answered at the end.
+    the held-out rows to be answered at the end. `places` tells where the rows of `train` are from.
     """
 
     train: Any
     held_out: Any | None
     trained_share: float
+    places: RowPlaces
     warnings: list[Warned] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
 
@@ -119,7 +121,12 @@ def training_rows(
     # Known now that every row has been gone through; said first.
     warnings[:0] = [(notice.code, notice.message, notice.params) for notice in preparation.notices]
     return TrainingRows(
-        rows.dataset(chosen), held_out, rows.trained_share(chosen), warnings, questions
+        rows.dataset(chosen),
+        held_out,
+        rows.trained_share(chosen),
+        RowPlaces.of((source.table.name for source in preparation.sources), rows.origins(chosen)),
+        warnings,
+        questions,
     )
 
 
@@ -158,6 +165,7 @@ class _Rows:
     in_pairs: bool = False
     keys: list[bytes] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
+    positions: array[int] = field(default_factory=lambda: array("q"))  # in their sources
     tokens: array[int] = field(default_factory=lambda: array("i"))
     labels: array[int] = field(default_factory=lambda: array("i"))
     ends: array[int] = field(default_factory=lambda: array("q", [0]))  # of each sequence
@@ -179,6 +187,7 @@ class _Rows:
             return
         self.keys.append(row.key)
         self.sources.append(row.source)
+        self.positions.append(row.position)
         if self.in_pairs:
             chosen, rejected = row.sequences
             (begin, _), (other_begin, _) = chosen.trained[0], rejected.trained[0]
@@ -253,6 +262,13 @@ class _Rows:
         asked, asked_end, answer, end = self.exchanges[4 * place : 4 * place + 4]
         tokens = self.tokens[first : first + end].tolist()
         return Question(tokens[:answer], tokens[asked:asked_end], tokens[answer:])
+
+    def origins(self, places: list[int]) -> Iterator[tuple[int, int]]:
+        """Source and position of each row of `dataset(places)`."""
+        for place in places:
+            sequences = self.sequences[place + 1] - self.sequences[place]
+            for _ in range(1 if self.in_pairs else sequences):
+                yield self.sources[place], self.positions[place]
 
     def dataset(self, places: list[int]) -> Any:
         import numpy

@@ -11,6 +11,8 @@ from typing import Any
 RECENT = 10  # reports; one batch alone says little
 FEWEST = 10  # reports from which on a course can be told
 RISEN = 1.5  # times the beginning is no longer chance
+RISEN_BY = 0.5  # and below, a loss may well be small and restless
+EXPLODED = 20.0  # times its usual size a gradient norm is out of hand
 WORSE_TESTS = 3  # after the best one, before held-out losses can be said to rise
 PARTED = 1.03  # times the best held-out losses is no longer chance
 PARTED_BY = 0.01  # nor is it rounding
@@ -65,6 +67,50 @@ def rise(losses: Sequence[float]) -> tuple[float, float] | None:
     tenth = len(losses) // 10
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
     return (first, last) if last > RISEN * first else None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The loss, or the gradient norm, got out of hand: from `before` it rose to `last`.
+
+    `since` is the last step at which it was still about as before.
+    """
+
+    since: int
+    before: float
+    last: float
+
+
+def divergence(course: Course, norms: bool = False) -> Divergence | None:
+    """Whether a course that came to its end early got out of hand before.
+
+    Means of up to five reports are compared, so that no single batch decides in a long course.
+
+    Args:
+        norms: it is one of gradient norms, which differ more from step to step.
+    """
+    found = [(step, value) for step, value in course if math.isfinite(value)]
+    if len(found) < 2:
+        return None
+    size = min(5, max(1, len(found) // 3))
+    values = [value for _, value in found]
+    means = [sum(values[at : at + size]) / size for at in range(len(values) - size + 1)]
+    last = means[-1]
+    if norms:
+        before = sorted(values)[len(values) // 2]
+        risen = last >= EXPLODED * before
+    else:
+        before = min(means)
+        risen = last >= max((RISEN if size > 1 else 2 * RISEN) * before, before + RISEN_BY)
+    if not risen:
+        return None
+    calm = [at for at, mean in enumerate(means) if mean <= before + (last - before) / 10]
+    return Divergence(found[max(calm, default=0) + size - 1][0], before, last)
+
+
+def of_gradients(log: Log) -> list[tuple[int, float]]:
+    """The gradient norms of the training, of all attempts."""
+    return [(int(e["step"]), float(e["grad_norm"])) for e in log if "grad_norm" in e]
 
 
 def of_training(log: Log) -> list[tuple[int, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,13 +11,17 @@ from transformers import TrainerCallback
 
 from training_backend.training import sampling
 
+MOST_OVERFLOWS = 25  # in a row; by then the scale has come down from 2^16 to 2^-8
+
 
 class TrainerHabits:
     """Goes before a trainer of TRL in a class's bases.
 
     Evaluations leave the random numbers of the training alone, and a save waits for room on the
     disk where `save_when_there_is_room` is set. `batches` are the micro-batches of the step under
-    way, and `learned_tokens` how many tokens its loss is a mean of, where that is so.
+    way, and `learned_tokens` how many tokens its loss is a mean of, where that is so. A step whose
+    gradient is not finite ends the training before it changes a weight, where `why_not_finite` is
+    set: it is given the step and makes the error to raise.
 
     Args:
         loraplus_lr_ratio: learning rate of the adapter's B matrices against the others'; 1 is
@@ -29,6 +34,10 @@ class TrainerHabits:
     save_when_there_is_room: Callable[[Callable[[], None]], None] | None = None
     batches: Sequence[dict[str, Any]] = ()
     learned_tokens: Any = None
+    why_not_finite: Callable[[int], Exception] | None = None
+    accelerator: Any
+    state: Any
+    _overflows = 0
 
     def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
         self._loraplus_lr_ratio = loraplus_lr_ratio
@@ -53,6 +62,18 @@ class TrainerHabits:
         trainer: Any = super()
         self.batches, self.learned_tokens = trainer.get_batch_samples(*args, **kwargs)
         return self.batches, self.learned_tokens
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        trainer: Any = super()
+        norm = trainer._get_grad_norm(*args, **kwargs)
+        if math.isfinite(norm):
+            self._overflows = 0
+        elif self.why_not_finite is not None:
+            # In float16 the scale of the loss is found by steps that overflow and are left out.
+            self._overflows += 1
+            if self.accelerator.scaler is None or self._overflows >= MOST_OVERFLOWS:
+                raise self.why_not_finite(self.state.global_step + 1)
+        return norm
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = super()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.lifecycle import checkpoints
 from training_backend.lifecycle.disk_room import DiskRoom
@@ -25,10 +25,21 @@ SMALL_FILES_BYTES = 6 * 10**6  # the tokenizer above all
 
 
 class TrainerReports(TrainerCallback):  # type: ignore[misc]
-    """Turns what the trainer says into events, and what it saves into finished checkpoints."""
+    """Turns what the trainer says into events, and what it saves into finished checkpoints.
 
-    def __init__(self, job: TrainingJob, reporter: Reporter, staging: Path) -> None:
+    Args:
+        why_not_finite: is given the step in which the loss is no number; what to raise then.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        reporter: Reporter,
+        staging: Path,
+        why_not_finite: Callable[[int], Exception],
+    ) -> None:
         self._job = job
+        self._why_not_finite = why_not_finite
         self._reporter = reporter
         self._staging = staging
         self.stopped = False  # on request; see `Steering`
@@ -67,7 +78,7 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
             return
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise _loss_not_finite(state.global_step)
+            raise self._why_not_finite(state.global_step)
         now = time.monotonic()
         tokens = float(logs.get("num_tokens", 0.0))
         done = state.global_step - self._first_step
@@ -121,7 +132,7 @@ class TrainerReports(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The loss is looked at every `logging_steps`; what is saved in between is looked at here.
         if not all(p.isfinite().all() for p in kwargs["model"].parameters() if p.requires_grad):
-            raise _loss_not_finite(state.global_step)
+            raise self._why_not_finite(state.global_step)
         staged = self._staging / f"{checkpoints.PREFIX}{state.global_step}"
         # A pickle of ours that nothing needs, and the card that PEFT writes with local paths.
         for useless in ("training_args.bin", "README.md"):
@@ -154,16 +165,6 @@ def save_bytes(model: Any, *, with_optimizer: bool) -> int:
     optimizer in a checkpoint, and the rest."""
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
     return (3 if with_optimizer else 1) * 4 * trained + SMALL_FILES_BYTES
-
-
-def _loss_not_finite(step: int) -> UserError:
-    return UserError(
-        "loss_not_finite",
-        "The loss is no longer a number at step {step}.",
-        "Choose a lower learning rate and start again; checkpoints saved before are sound.",
-        field="training.learning_rate",
-        step=step,
-    )
 
 
 def _finite(value: Any) -> float | None:
