@@ -5,54 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
-from PySide6.QtCore import QModelIndex, Qt, QTimer, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QScrollArea,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
-from app import theme
 from app.background import run_in_background
 from app.desks.data_inspector import DataInspector
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
 from app.i18n import explain, integer
 from app.models.rows_model import (
-    PAGE_ROWS,
     RowReader,
-    RowsModel,
     Source,
-    columns_of,
     open_sources,
-    row_texts,
     whole_text,
 )
 from app.settings import Settings
 from app.widgets.card import (
     CARD_GAP,
-    Card,
     PageHeader,
     PrimaryButton,
-    QuietButton,
     SecondaryButton,
     page_layout,
-    secondary_label,
 )
 from app.widgets.data.data_options import DataOptions
 from app.widgets.data.findings import FindingsCard
-from app.widgets.data.length_histogram import LengthHistogram
+from app.widgets.data.lengths_card import LengthsCard
 from app.widgets.data.mapping_editor import MappingDialog
+from app.widgets.data.rows_card import RowsCard
 from app.widgets.data.sequence_card import SequenceCard
 from app.widgets.data.source_problem import SourceProblem
 from app.widgets.path_picker import PathPicker, dropped_path
 from training_backend.data.table import FIELD, Row
-from training_backend.errors import StopRequested, UserError
+from training_backend.errors import UserError
 from training_backend.job import SourceSection
 
 TYPING_PAUSE_MS = 400
@@ -89,8 +79,6 @@ class DatasetPage(QWidget):
         self._pause.timeout.connect(lambda: self._on_picked(self._picker.edit.text().strip()))
         self._reload = QTimer(self, singleShot=True, interval=0)
         self._reload.timeout.connect(self._load)
-        self._lengths_pause = QTimer(self, singleShot=True, interval=LENGTHS_PAUSE_MS)
-        self._lengths_pause.timeout.connect(self._ask_for_lengths)
 
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -103,7 +91,9 @@ class DatasetPage(QWidget):
         self._sequence.set_flexible(214)
         layout.addWidget(self._sequence, 6)
         layout.addLayout(self._middle(), 5)
-        layout.addWidget(self._rows_card(), 4)
+        self._rows = RowsCard()
+        self._rows.set_flexible(150)
+        layout.addWidget(self._rows, 4)
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -176,87 +166,44 @@ class DatasetPage(QWidget):
     def _middle(self) -> QHBoxLayout:
         self._findings = FindingsCard()
         self._findings.set_flexible(208)
-        lengths = Card(self.tr("Length in tokens"))
-        lengths.set_flexible(208)
-        lengths.title.setMinimumHeight(24)  # as high as the row beside it, which has buttons
-        self._epoch = secondary_label()
-        self._epoch.setFont(theme.font(13, tabular=True))
-        lengths.add_right(self._epoch)
-        self._histogram = LengthHistogram()
-        self._histogram.set_max_length(_whole(self._draft.value("training.max_length")))
-        lengths.body.addWidget(self._histogram, 1)
-        self._numbers = secondary_label(wrap=True)
-        self._numbers.setFont(theme.font(13, tabular=True))
-        lengths.body.addWidget(self._numbers)
+        self._lengths = LengthsCard()
+        self._lengths.set_flexible(208)
+        self._lengths.histogram.set_max_length(_whole(self._draft.value("training.max_length")))
         row = QHBoxLayout()
         row.setSpacing(CARD_GAP)
         row.addWidget(self._findings, 3)
-        row.addWidget(lengths, 2)
+        row.addWidget(self._lengths, 2)
         return row
-
-    def _rows_card(self) -> Card:
-        card = Card()
-        card.set_flexible(150)
-        self._filter_line = QWidget()
-        line = QHBoxLayout(self._filter_line)
-        line.setContentsMargins(0, 0, 0, 0)
-        self._filter_text = secondary_label()
-        show_all = QuietButton(self.tr("Show all rows"))
-        show_all.clicked.connect(lambda: self._show_only(None, ""))
-        line.addWidget(self._filter_text, 1)
-        line.addWidget(show_all)
-        self._filter_line.hide()
-        card.body.addWidget(self._filter_line)
-        self._model = RowsModel()
-        self._table = QTableView()
-        self._table.setObjectName("datasetPreviewTable")
-        self._table.setAccessibleName(self.tr("Rows of the data"))
-        self._table.setModel(self._model)
-        self._table.setShowGrid(False)
-        self._table.setWordWrap(False)
-        self._table.setTabKeyNavigation(False)
-        self._table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self._table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self._table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self._table.verticalHeader().setDefaultSectionSize(30)
-        self._table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        header = self._table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        card.body.addWidget(self._table, 1)
-        self._empty = secondary_label(self.tr("The rows of the data will stand here."))
-        card.body.addWidget(self._empty, 1, Qt.AlignmentFlag.AlignCenter)
-        self._table.hide()
-        return card
 
     def _connect(self) -> None:
         self._draft.changed.connect(self._on_draft_changed)
-        self._model.page_wanted.connect(self._read_page)
-        self._table.selectionModel().currentRowChanged.connect(self._on_row_changed)
-        self._table.verticalScrollBar().valueChanged.connect(lambda _: self._lengths_pause.start())
-        self._sequence.step_requested.connect(self._step)
+        self._rows.row_chosen.connect(self._on_row_chosen)
+        self._rows.lengths_wanted.connect(self._inspector.measure)
+        self._rows.failed.connect(self._problem.show_problem)
+        self._sequence.step_requested.connect(self._rows.step)
         self._sequence.action_requested.connect(self._inspector.take_next_step)
         inspector = self._inspector
         self._sequence.cancel_requested.connect(inspector.cancel_next_step)
         inspector.row_arrived.connect(self._sequence.show_row)
         inspector.row_arrived.connect(self._on_preview)
         inspector.row_failed.connect(self._on_row_failed)
-        inspector.lengths_arrived.connect(self._model.set_lengths)
+        inspector.lengths_arrived.connect(self._rows.model.set_lengths)
         inspector.counted.connect(self._on_counted)
         inspector.lint_progress.connect(
             lambda rows: self._findings.show_progress(rows, self._total())
         )
         inspector.lint_arrived.connect(self._on_report)
         inspector.lint_failed.connect(self._on_lint_failed)
-        inspector.became_stale.connect(self._on_stale)
+        inspector.became_stale.connect(self._rows.forget_lengths)
         inspector.preparing.connect(self._sequence.show_preparing)
         self._findings.cancel_requested.connect(self._cancel_lint)
         self._findings.check_requested.connect(inspector.lint)
         self._findings.fix_requested.connect(self._add_fix)
         self._findings.fix_removed.connect(self._remove_fix)
-        self._findings.rows_requested.connect(self._show_only)
+        self._findings.rows_requested.connect(self._rows.show_only)
         self._findings.length_requested.connect(self._set_max_length)
-        self._histogram.max_length_chosen.connect(self._set_max_length)
+        self._lengths.max_length_chosen.connect(self._set_max_length)
+        self._lengths.lengths_known.connect(self.lengths_known)
 
     # ---------------------------------------------------------------------------- what is asked
 
@@ -288,11 +235,6 @@ class DatasetPage(QWidget):
             dialog.set_table(table.details, table.columns, table.head)
             dialog.open()
 
-    def _step(self, by: int) -> None:
-        place = self._table.currentIndex().row() + by
-        if 0 <= place < self._model.rowCount():
-            self._table.selectRow(place)
-
     def _set_max_length(self, length: int) -> None:
         self._draft.set_value("training.max_length", length)
 
@@ -311,14 +253,6 @@ class DatasetPage(QWidget):
         self._inspector.cancel_lint()
         self._findings.show_cancelled()
 
-    def _show_only(self, rows: list[int] | None, words: str) -> None:
-        """Show the rows of a finding, or all again."""
-        self._model.show_only(rows)
-        self._filter_line.setVisible(rows is not None)
-        self._filter_text.setText(self.tr("Rows that {what}").format(what=words))
-        self._table.selectRow(0)
-        self._lengths_pause.start()
-
     # ---------------------------------------------------------------------------- what is shown
 
     def _on_draft_changed(self, field: str) -> None:
@@ -329,7 +263,7 @@ class DatasetPage(QWidget):
         if field == "dataset.fixes":
             self._findings.show_fixes(self._draft.value(field))
         if field == "training.max_length":
-            self._histogram.set_max_length(_whole(self._draft.value(field)))
+            self._lengths.histogram.set_max_length(_whole(self._draft.value(field)))
 
     def _show_choice(self) -> None:
         sources = self._draft.sources()
@@ -387,7 +321,6 @@ class DatasetPage(QWidget):
         if asked is not self._reader:
             return  # the person has moved on
         self._reader = reader
-        first = reader.sources[0]
         mapped = all(source.format is not None for source in reader.sources)
         self._problem.show_words("")
         self._show_source()
@@ -395,14 +328,8 @@ class DatasetPage(QWidget):
             self._problem.show_problem(problem)
         elif problem is not None:
             self._options.show_problem("dataset.format", self._format_problem(problem))
-        head = [row_texts(row, first) for row in first.table.head[:PAGE_ROWS]]
-        self._model.show_rows(head, columns_of(head, mapped), mapped)
+        self._rows.show_rows(reader, mapped)
         self._forget_numbers()
-        self._fit_columns(mapped)
-        self._filter_line.hide()
-        self._empty.hide()
-        self._table.show()
-        self._table.selectRow(0)
         for source in reader.sources:
             if source.section.path != "demo":
                 self._settings.add_recent("datasets", source.section.path)
@@ -424,15 +351,12 @@ class DatasetPage(QWidget):
         if not self._options.show_problem(field or "dataset.path", explain(error)):
             self._problem.show_problem(error)
         self._counting = ""
-        self._model.show_rows([], [], mapped=True)
+        self._rows.clear()
         self._header.subtitle.setText(self.tr("No usable data is chosen"))
         self._inspector.forget()
         self._sequence.clear()
         self._forget_numbers()
         self._findings.show_waiting(self.tr("There is no data to look into."))
-        self._table.hide()
-        self._filter_line.hide()
-        self._empty.show()
 
     def _on_counted(self, rows: int, counts: list[int] | None) -> None:
         """So many rows so far; `counts` of every source when that is all."""
@@ -440,12 +364,12 @@ class DatasetPage(QWidget):
             self._reader.counts = list(counts)
             self._options.set_counts(counts)
             self._counting = ""
-        self._model.set_count(rows)
+        self._rows.model.set_count(rows)
         self._tell()
         self._tell_place()
 
     def _total(self) -> int | None:
-        return None if self._counting else self._model.total()
+        return None if self._counting else self._rows.model.total()
 
     def _tell(self) -> None:
         """The line below the page's title."""
@@ -454,8 +378,8 @@ class DatasetPage(QWidget):
             self._header.subtitle.setText(self.tr("Reading the data"))
             return
         name = " + ".join(source.table.name for source in sources)
-        rows = integer(self._model.total())
-        one = self._model.total() == 1
+        rows = integer(self._rows.model.total())
+        one = self._rows.model.total() == 1
         form = sources[0].format
         if form not in (None, "text"):
             words = self.tr("{rows} conversation") if one else self.tr("{rows} conversations")
@@ -474,63 +398,16 @@ class DatasetPage(QWidget):
             parts.append(self.tr("{count} tokens").format(count=integer(self._tokens)))
         self._header.subtitle.setText(", ".join(parts))
 
-    def _fit_columns(self, mapped: bool) -> None:
-        """Share the width among the texts; many raw columns scroll instead."""
-        header = self._table.horizontalHeader()
-        count = self._model.columnCount()
-        stretch = mapped or count <= 4
-        header.setSectionResizeMode(
-            QHeaderView.ResizeMode.Stretch if stretch else QHeaderView.ResizeMode.Interactive
-        )
-        if mapped and count > 1:
-            header.setSectionResizeMode(count - 1, QHeaderView.ResizeMode.Fixed)
-            self._table.setColumnWidth(count - 1, 80)
-
     # ------------------------------------------------------------------------- row after row
 
-    def _read_page(self, start: int) -> None:
-        reader = self._reader
-
-        def work() -> list[tuple[Row, Source]]:
-            try:
-                return reader.page(start, PAGE_ROWS)
-            except StopRequested:
-                return []
-
-        def show(found: list[tuple[Row, Source]]) -> None:
-            if reader is self._reader:
-                self._model.add_page(start, [row_texts(*pair) for pair in found])
-                self._lengths_pause.start()
-
-        run_in_background(work, show, lambda error: self._on_page_failed(reader, error), self)
-
-    def _on_page_failed(self, reader: RowReader, error: Exception) -> None:
-        if reader is self._reader:
-            self._problem.show_problem(error)
-
-    def _on_row_changed(self, current: QModelIndex, before: QModelIndex) -> None:
-        if current.isValid():
-            self._tell_place()
-            self._inspector.look_at(self._model.number_of(current.row()))
+    def _on_row_chosen(self, number: int) -> None:
+        self._tell_place()
+        self._inspector.look_at(number)
 
     def _tell_place(self) -> None:
-        place = self._table.currentIndex().row()
-        if place >= 0:
-            self._sequence.set_place(
-                self._model.number_of(place), self._model.total(), bool(self._counting)
-            )
-
-    def _ask_for_lengths(self) -> None:
-        """Tokens of the rows that are in sight."""
-        first = self._table.rowAt(0)
-        last = self._table.rowAt(self._table.viewport().height() - 1)
-        if first < 0:
-            return
-        last = last if last >= 0 else self._model.rowCount() - 1
-        if self._model.is_filtered():
-            return
-        if not all(self._model.has_length(number) for number in range(first, last + 1)):
-            self._inspector.measure(max(0, first - 10), last - first + 21)
+        number = self._rows.current_row()
+        if number is not None:
+            self._sequence.set_place(number, self._rows.model.total(), bool(self._counting))
 
     def _on_preview(self, preview: dict[str, Any]) -> None:
         if self._draft.value("dataset.chat_template") is None:
@@ -558,27 +435,11 @@ class DatasetPage(QWidget):
 
     # --------------------------------------------------------------------------- the findings
 
-    def _on_stale(self) -> None:
-        self._model.clear_lengths()
-        self._lengths_pause.start()
-
     def _on_report(self, report: dict[str, Any]) -> None:
         numbers = report["numbers"]
         self._findings.show_report(report)
-        self._histogram.show_numbers(numbers)
-        self.lengths_known.emit(self._histogram.lengths())
+        self._lengths.show_numbers(numbers)
         self._tokens = numbers["tokens"]
-        steps = numbers["steps_per_epoch"]
-        words = (
-            self.tr("{steps} step per epoch") if steps == 1 else self.tr("{steps} steps per epoch")
-        )
-        self._epoch.setText(words.format(steps=integer(steps)))
-        self._numbers.setText(
-            self.tr("{share} % learned from, the median row has {median}").format(
-                share=integer(round(100 * numbers["trained_share"])),
-                median=integer(numbers["median"]),
-            )
-        )
         self._tell()
 
     def _on_lint_failed(self, error: Exception) -> None:
@@ -595,10 +456,7 @@ class DatasetPage(QWidget):
 
     def _forget_numbers(self) -> None:
         self._tokens = None
-        self._histogram.show_numbers(None)
-        self.lengths_known.emit(None)
-        self._epoch.setText("")
-        self._numbers.setText("")
+        self._lengths.show_numbers(None)
 
 
 def _whole(value: object) -> int:

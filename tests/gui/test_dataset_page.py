@@ -319,7 +319,7 @@ def test_the_check_runs_again_after_a_change_and_can_be_cancelled(
 ) -> None:
     qtbot.waitUntil(lambda: "lint" in helper.requests)
     helper.answer("lint", report())
-    page._histogram.max_length_chosen.emit(512)
+    page._lengths.max_length_chosen.emit(512)
     assert draft.value("training.max_length") == 512
     qtbot.waitUntil(lambda: "lint" in helper.requests)
     assert helper.requests["lint"][0]["job"]["training"]["max_length"] == 512
