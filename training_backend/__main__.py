@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from training_backend import preferences, runs
+from training_backend import preferences, report_commands, runs
 from training_backend.commands import (
     benchmark,
     data_commands,
@@ -255,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     queue_commands.register(add)
     sweep_commands.register(add)
     recipe_commands.register(add)
+    report_commands.register(add_answer)
     data_commands.register(add)
     memory_commands.register(add)
     add("runs", list_runs, "list the runs")

@@ -24,10 +24,15 @@ def write_text_atomic(path: Path, text: str) -> None:
         OSError: the disk is full or the folder cannot be written; `path` is as it was, and
             nothing temporary is left.
     """
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """As `write_text_atomic`."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         replace(temporary, path)

@@ -34,6 +34,11 @@ def read() -> str | None:
     return None
 
 
+def in_files() -> list[str]:
+    """The tokens that lie in files, whoever put them there; no keyring is asked."""
+    return [token for token in (_from_file(), _from_hf()) if token]
+
+
 def place() -> Place:
     """Where the token that `read` gives is kept; "" if there is none."""
     for place, reader in _PLACES.items():

@@ -149,14 +149,14 @@ def _crash(how: str, log: str) -> UserError:
     report = _REPORT.search(log)
     frame = _FRAME.search(log, report.end()) if report else None
     if frame is not None:
-        place = f" in {_module(frame['file'])}, line {frame['line']}"
+        place = f" in {module_of(frame['file'])}, line {frame['line']}"
     return UserError(
         "crashed", "The worker crashed ({how}){place}.", _ONCE_MORE, how=how, place=place
     )
 
 
-def _module(file: str) -> str:
-    """The part of a path that says whose code it is."""
+def module_of(file: str) -> str:
+    """The part of a source file's path that says whose code it is."""
     parts = re.split(r"[/\\]", file)
     if "site-packages" in parts:
         return "/".join(parts[parts.index("site-packages") + 1 :])

@@ -66,6 +66,26 @@ def gather(run: Run) -> Evidence:
     )
 
 
+def lines(found: Evidence) -> list[str]:
+    """The same in words, for a terminal and a report."""
+    told = []
+    if found.phase is not None:
+        told.append(f"It was at: {found.phase}")
+    if found.exit_code is not None:
+        how = f"signal {-found.exit_code}" if found.exit_code < 0 else f"code {found.exit_code}"
+        told.append(f"The worker ended with: {how}")
+    if (step := found.metrics) is not None:
+        norm = "" if step.grad_norm is None else f", gradient norm {step.grad_norm:.3g}"
+        told.append(f"Last step: {step.step} of {step.total_steps}, loss {step.loss:.3f}{norm}")
+    if (memory := found.memory) is not None:
+        used, total = memory.device_used_bytes / 2**30, memory.device_total_bytes / 2**30
+        own = memory.process_bytes
+        beside = "" if own is None else f", {own / 2**30:.1f} GB of it by this run"
+        told.append(f"Memory ({memory.device}): {used:.1f} of {total:.1f} GB in use{beside}")
+    saved = "nothing" if found.saved_step is None else f"everything up to step {found.saved_step}"
+    return [*told, f"Saved: {saved}"]
+
+
 def _last_attempt(events: Sequence[Event]) -> Sequence[Event]:
     starts = [at for at, event in enumerate(events) if isinstance(event, RunStarted)]
     return events[starts[-1] :] if starts else events
