@@ -185,6 +185,7 @@ class MainWindow(QMainWindow):
         steer.go_on_requested.connect(self.training.go_on)
         steer.question_asked.connect(self.training.ask_model)
         page.extend_requested.connect(self.desk.ask_to_extend)
+        page.report_requested.connect(self.desk.show_report)
         page.export_requested.connect(self.desk.export)
         page.measure_requested.connect(self._measure)
         page.back_to_current_requested.connect(self.desk.back_to_current)

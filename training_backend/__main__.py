@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from training_backend import preferences, report_commands, runs
+from training_backend import preferences, runs
 from training_backend.commands import (
     benchmark,
     data_commands,
@@ -24,6 +24,7 @@ from training_backend.commands import (
     memory_commands,
     queue_commands,
     recipe_commands,
+    report_commands,
     sweep_commands,
 )
 from training_backend.commands.command_line import (

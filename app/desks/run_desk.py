@@ -189,6 +189,12 @@ class RunDesk(QObject):
         dialog.chosen.connect(lambda longer: self._training.extend(run, longer))
         dialog.open()
 
+    def show_report(self, run: Run) -> None:
+        """Show what a report on the run would hold, to be saved."""
+        from app.dialogs.report_dialog import ReportDialog
+
+        ReportDialog(run, self._window).open()
+
     def open_run(self, run: Run) -> None:
         """Show a run on the Train page, from its file or live."""
         current = self._training.active()

@@ -72,6 +72,7 @@ class TrainPage(QWidget):
     measure_requested = Signal()
     back_to_current_requested = Signal()
     extend_requested = Signal(object)
+    report_requested = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -443,6 +444,7 @@ class TrainPage(QWidget):
         self._errors = ErrorLabel("trainProblems")
         self.outcome = OutcomeCard()
         self.outcome.export_requested.connect(lambda: self.export_requested.emit(self._shown.run))
+        self.outcome.report_requested.connect(lambda: self.report_requested.emit(self._shown.run))
         self.outcome.extend_requested.connect(lambda: self.extend_requested.emit(self._shown.run))
         self.charts = RunCharts()
         self.answers = AnswersCard()

@@ -37,6 +37,7 @@ class OutcomeCard(Card):
     export_requested = Signal()
     extend_requested = Signal()
     make_fit_requested = Signal()
+    report_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent=parent)
@@ -56,6 +57,8 @@ class OutcomeCard(Card):
         self._extend.clicked.connect(self.extend_requested)
         self._fit = self._button("outcomeMakeFit", self.tr("Make it fit"))
         self._fit.clicked.connect(self.make_fit_requested)
+        self._report = self._button("outcomeReport", self.tr("Report…"))
+        self._report.clicked.connect(self.report_requested)
         self._log = self._button("outcomeLog", self.tr("Open the log"))
         self._log.clicked.connect(self._open_log)
         self._copy = self._button("outcomeCopy", self.tr("Copy the details"))
@@ -100,6 +103,7 @@ class OutcomeCard(Card):
         trouble = isinstance(event, RunFailed | RunInterrupted)
         code = event.code if isinstance(event, RunFailed | RunInterrupted) else ""
         self._fit.setVisible(code in failures.OUT_OF_MEMORY)
+        self._report.setVisible(trouble)
         self._copy.setVisible(trouble)
         self._log.setVisible(False)
         self.evidence.show_evidence(Evidence())

@@ -26,8 +26,8 @@ from app.widgets.card import (
     page_title,
     secondary_label,
 )
-from training_backend import run_report
 from training_backend.runs import Run
+from training_backend.summaries import run_report
 
 LIST_WIDTH = 150
 

@@ -154,7 +154,7 @@ _HARMLESS = re.compile(
     r"^(Traceback \(most recent call last\):"
     r"|Fatal Python error: [\w ]+"
     r"|(Current t|T)hread 0x[0-9a-f]+( \[[\w-]+\])? \(most recent call first\):"
-    r"|Extension modules: [\w., ()]+"
+    r"|Extension modules: [\w.,: ()]+"
     r"|(During handling of the above|The above) exception.*:"
     r"|  <no Python frame>|Python runtime state: \w+|\s*[\^~]+\s*|)$"
 )  # fmt: skip
@@ -179,11 +179,15 @@ def _lines(lines: list[str]) -> Iterator[str]:
             skipped += 1
             continue
         if skipped:
-            yield f"<{skipped} lines left out>"
+            yield _gap(skipped)
             skipped = 0
         yield kept
     if skipped:
-        yield f"<{skipped} lines left out>"
+        yield _gap(skipped)
+
+
+def _gap(lines: int) -> str:
+    return f"<{lines} {'line' if lines == 1 else 'lines'} left out>"
 
 
 def _kept_line(line: str, is_source: bool) -> str | None:

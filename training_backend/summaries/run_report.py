@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training_backend import __version__, redaction
+from training_backend import __version__
 from training_backend.computer import doctor, doctor_text
 from training_backend.errors import UserError
 from training_backend.files import write_bytes_atomic
@@ -28,8 +28,9 @@ from training_backend.protocol import (
     RunFailed,
     RunInterrupted,
 )
-from training_backend.redaction import Scrubber
 from training_backend.runs import Run
+from training_backend.summaries import redaction
+from training_backend.summaries.redaction import Scrubber
 
 MOST_LOG_BYTES = 256_000
 MOST_NUMBERS = 1_000  # steps, and samples of memory, that are told: the last ones

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_backend import run_report, runs
+from training_backend import runs
+from training_backend.summaries import run_report
 
 Answer = tuple[dict[str, Any], str]  # as JSON, and in words
 
