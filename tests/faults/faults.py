@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.faults import disk_faults, outside_faults, window_faults, worker_faults
+from tests.faults import (
+    disk_faults,
+    message_faults,
+    outside_faults,
+    window_faults,
+    worker_faults,
+)
 from tests.faults.lab import Lab
 
 Fault = Callable[[Lab], str]
@@ -29,6 +35,9 @@ ALL: tuple[Fault, ...] = (
     worker_faults.clock_set_back,
     worker_faults.two_workers_for_one_run,
     worker_faults.two_runs_on_one_card,
+    message_faults.killed_in_mid_message,
+    message_faults.killed_in_mid_line,
+    message_faults.bad_events,
     disk_faults.killed_at_every_fsync,
     disk_faults.killed_at_every_rename,
     disk_faults.disk_full_at_every_fsync,

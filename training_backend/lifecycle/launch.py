@@ -102,7 +102,7 @@ class Worker:
             if wait([reader], timeout=0.25):
                 try:
                     while reader.poll(0):
-                        fresh.extend(_parsed(self._queue.get()))
+                        fresh.extend(_next_in(self._queue))
                 except (EOFError, OSError):
                     ended = True
             if not fresh and not ended:
@@ -190,11 +190,22 @@ def _see_off() -> None:
             _done_with.discard(process)
 
 
-def _parsed(line: str) -> list[Event]:
+def _next_in(feed: Any) -> list[Event]:
+    """The next event of the queue; none where it holds what is no event.
+
+    Raises `EOFError` or `OSError` when the worker is gone.
+    """
+    try:
+        line = feed.get()
+    except (EOFError, OSError):
+        raise
+    except Exception as error:  # reading a message is to run what it says, which may go wrong
+        logger.warning("passed over a message that cannot be read: %r", error)
+        return []
     try:
         return [parse_event(line)]
     except ValidationError:
-        logger.warning("passed over a line that is no event: %r", line[:200])
+        logger.warning("passed over a message that is no event: %.200r", line)
         return []
 
 
