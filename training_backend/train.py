@@ -21,7 +21,6 @@ import torch
 from transformers import PrinterCallback
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from training_backend import gone_bad
 from training_backend.computer.devices import Device
 from training_backend.data.training_rows import TrainingRows, training_rows
 from training_backend.errors import StopRequested, UserError
@@ -49,6 +48,7 @@ from training_backend.training.trainer_habits import ScheduleOfTheJob, TrainerHa
 from training_backend.training.trainer_reports import TrainerReports, save_bytes
 from training_backend.training.trainer_settings import trainer_settings
 from training_backend.vram import optimizer_name
+from training_backend.watching import gone_bad
 from training_backend.watching.run_watch import RunWatch
 from training_backend.worker import Reporter
 

@@ -98,13 +98,14 @@ def test_a_bad_row_is_found_and_named_by_its_place_in_the_file(
     rows = [dict(row) for row in ROWS]
     rows[18] = {"messages": [{"role": "user", "content": ZEBRA}, *ROWS[18]["messages"][1:]]}
     write_rows(rows)
-    training = {"max_steps": 24, "save_steps": 1, **SETTINGS[how]}
+    training = {"max_steps": 24, "save_steps": 100, **SETTINGS[how]}
     run, end = ended(backend, job_document(training=training), "row")
     assert end.code == "row_not_finite"
     assert "it comes from rows.jsonl, row 19." in end.message
     assert end.field == "dataset.path"
     told = [event.step for event in run.events() if event.type == "MetricsLogged"]
     assert end.params["step"] == str(len(told) + 1)  # no step with such numbers was done
+    # All steps before it are kept, however rare the checkpoints are.
     kept = checkpoints.newest_verified(run.checkpoints)
     assert (kept.step if kept else 0) == len(told)
 
@@ -126,7 +127,7 @@ def test_of_a_bad_pair_the_row_is_named(
 def test_what_comes_once_and_not_again_is_no_fault_of_data_or_settings(
     backend: Any, job_document: Any, lorasmith_home: Path
 ) -> None:
-    run, end = ended(backend, job_document(training={"save_steps": 1}), "once", step=1)
+    run, end = ended(backend, job_document(training={"save_steps": 50}), "once", step=1)
     assert end.code == "not_repeatable" and "step 2" in end.message
     kept = checkpoints.newest_verified(run.checkpoints)
     assert kept is not None and kept.step == 1

@@ -11,14 +11,14 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "PySide6", "app"}
 NEED_TORCH = {
-    "gone_bad", "memory.trace_model", "memory.tracing.card", "memory.tracing.hollow_model",
+    "memory.trace_model", "memory.tracing.card", "memory.tracing.hollow_model",
     "memory.tracing.layers_pass", "memory.tracing.loss_pass", "memory.tracing.storages",
     "models.attention", "models.base_model", "models.finished_model", "models.model_layers",
     "probe", "script.base", "script.folder", "train", "training.fast_loss",
     "training.fast_paths", "training.held_out", "training.last_good_step", "training.lora",
-    "training.preference",
-    "training.results", "training.sampling", "training.scoring", "training.steering",
-    "training.trainer_habits", "training.trainer_reports", "watching.run_watch",
+    "training.preference", "training.results", "training.sampling", "training.scoring",
+    "training.steering", "training.trainer_habits", "training.trainer_reports",
+    "watching.gone_bad", "watching.run_watch",
 }  # fmt: skip
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY / "training_backend").with_suffix("").parts)

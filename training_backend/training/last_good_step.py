@@ -1,4 +1,4 @@
-"""When memory runs out within a step, the model is still that of the step before: it is saved.
+"""When memory runs out within a step, or its numbers are none, the step before is saved.
 
 A step computes its gradients first and changes weights and optimizer at its end. So whatever its
 forward or backward pass dies of, step n is all there, but for one thing: random numbers have been
@@ -21,6 +21,14 @@ from transformers import TrainerCallback
 from training_backend.lifecycle import checkpoints, failures
 from training_backend.runs import Run
 
+# Ends that leave weights and optimizer as they were after the last step.
+LEAVE_IT_SOUND = (
+    *failures.OUT_OF_MEMORY,
+    "row_not_finite",
+    "overflow_16_bits",
+    "not_repeatable",
+)
+
 Restore = Callable[[], None]
 
 
@@ -41,11 +49,12 @@ class LastGoodStep(TrainerCallback):  # type: ignore[misc]
     def save(self, trainer: Any, reports: TrainerCallback, run: Run, error: Exception) -> None:
         """After `error` ended the training: save the last good step, if it is of use.
 
-        Memory is what such an error is about; after any other the state is not to be trusted.
-        Whatever goes wrong here, the error is what counts: the checkpoints before it are sound.
+        Memory is what such an error is about, or a row that was not learned from yet; after any
+        other the state is not to be trusted. Whatever goes wrong here, the error is what counts:
+        the checkpoints before it are sound.
         """
         code = failures.explained(error, run.folder).code
-        if code not in failures.OUT_OF_MEMORY or not self._is_whole(trainer.control):
+        if code not in LEAVE_IT_SOUND or not self._is_whole(trainer.control):
             return
         saved = checkpoints.finished(run.checkpoints)
         if saved and saved[-1].step >= trainer.state.global_step:

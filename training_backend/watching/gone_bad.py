@@ -23,7 +23,7 @@ Inputs = dict[str, Any]
 
 NAMED_ROWS = 3
 CONTROLS = 3  # other rows of the data that are tried where all of a batch are bad
-_SOUND = "What was saved before is sound."
+_SOUND = "All that was learned up to then is saved."
 
 
 def explain(trainer: Any, job: TrainingJob, rows: TrainingRows, step: int) -> UserError:
