@@ -65,6 +65,7 @@ ALL: tuple[Fault, ...] = (
     window_faults.window_killed,
     window_faults.window_closed_in_each_of_three_ways,
     window_faults.window_ended_by_the_system,
+    window_faults.computer_put_to_sleep,
     window_faults.two_windows,
 )
 

@@ -12,9 +12,26 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tests.faults.lab import PATIENCE_SECONDS, REPOSITORY, Lab, Lost, expect, sentence
+from tests.fake_logind import IS_HERE as fake_logind_is_here
+from tests.fake_logind import fake_logind
+from tests.faults.disk_faults import NotHere
+from tests.faults.lab import (
+    PATIENCE_SECONDS,
+    REPOSITORY,
+    Lab,
+    Lost,
+    expect,
+    newest_sound,
+    sentence,
+)
 from training_backend import runs
-from training_backend.protocol import MetricsLogged, PhaseChanged, RunStopped
+from training_backend.protocol import (
+    LogLine,
+    MetricsLogged,
+    PhaseChanged,
+    RunCompleted,
+    RunStopped,
+)
 from training_backend.runs import Run
 
 START = (sys.executable, "-m", "tests.faults.window")
@@ -220,6 +237,32 @@ def window_ended_by_the_system(lab: Lab) -> str:
         words = _stopped(run)
     lab.nothing_lost(run)
     return words
+
+
+def computer_put_to_sleep(lab: Lab) -> str:
+    """It waits for the run to save; when it wakes, the run goes on by itself, to its end."""
+    if not fake_logind_is_here:
+        raise NotHere("needs D-Bus")
+    with (
+        fake_logind(lab.folder) as (address, logind),
+        open_window(lab, DBUS_SYSTEM_BUS_ADDRESS=address) as window,
+    ):
+        run = window.train(lab)
+        logind.until_held(True)
+        run.requests.done("pause")
+        logind.goes_to_sleep()
+        logind.until_held(False)
+        end = run.events()[-1]
+        expect(isinstance(end, RunStopped) and end.reason == "sleep", f"ended as {end}")
+        expect(newest_sound(run) == end.step, "it did not save where it stopped")
+        logind.wakes()
+        _until(run, lambda event: isinstance(event, RunCompleted))
+        window.until("answer = window.training.active() is None")
+        window.do("window.close()")
+        expect(window.end() == 0, "the window ended with an error")
+    lab.equals_undisturbed(run)
+    (told,) = (event.message for event in run.events() if isinstance(event, LogLine))
+    return told
 
 
 def two_windows(lab: Lab) -> str:
