@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWi
 
 from app import theme
 from app.background import run_in_background
+from app.desks.at_start import AtStart
 from app.desks.hang_watch import HangWatch
 from app.desks.memory_estimator import MemoryEstimator
 from app.desks.probe_controller import ProbeController
@@ -79,6 +80,7 @@ class MainWindow(QMainWindow):
         self._smoothing_boxes: list[SmoothingBox] = []
         self.estimator = MemoryEstimator(self.draft, self.helper, self)
         self.desk = RunDesk(self)
+        self.at_start = AtStart(self)
         self.closing = Closing(self)
         self.sleeping = Sleeping(self)
         self.recipes = RecipeDesk(self.draft, self)
@@ -336,9 +338,8 @@ class MainWindow(QMainWindow):
 
     def _on_first_paint(self) -> None:
         QTimer.singleShot(0, self, self.build_all)
-        self.queue.refresh(self.desk.offer_queue)
+        self.at_start.look()
         self.away.look()
-        run_in_background(runs.list_runs, self.desk.take_over, lambda _: None, self)
         run_in_background(runs.clear_probes, lambda _: None, lambda _: None, self)
         self.warm_up_soon()
         if not os.environ.get("LORASMITH_NO_WARM_UP"):

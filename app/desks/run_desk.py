@@ -12,7 +12,7 @@ from PySide6.QtCore import QObject
 
 from app.background import run_in_background
 from app.dialogs.question import Role, ask
-from app.dialogs.start_dialog import ask_about_memory, ask_about_queue
+from app.dialogs.start_dialog import ask_about_memory
 from app.i18n import explain, integer
 from app.widgets import figures, wording
 from app.widgets.settings import memory_words
@@ -31,7 +31,7 @@ from training_backend.protocol import (
 )
 from training_backend.queueing import queue_file
 from training_backend.queueing.sweeps import Axis
-from training_backend.runs import Run, RunSummary
+from training_backend.runs import Run, State
 from training_backend.watching.standstill import Standstill
 
 if TYPE_CHECKING:  # the pages are built, and their modules read, after the first paint
@@ -45,6 +45,14 @@ if TYPE_CHECKING:  # the pages are built, and their modules read, after the firs
     from app.pages.train import TrainPage
 
 
+_STATES: dict[str, State] = {
+    "RunCompleted": "completed",
+    "RunStopped": "stopped",
+    "RunFailed": "failed",
+    "RunInterrupted": "interrupted",
+}
+
+
 class RunDesk(QObject):
     """Takes what the pages ask of runs to the controllers, and what comes of it to the pages."""
 
@@ -55,11 +63,12 @@ class RunDesk(QObject):
         self._queue = window.queue
         self._exports = window.exports
         self._newest: Run | None = None
+        self._then_queue: Run | None = None
         self._progress = ""
         self._training.event_arrived.connect(self._on_event)
         self._training.run_opened.connect(self._on_opened)
         self._training.run_ended.connect(self._on_run_ended)
-        self._training.refused.connect(self._on_refused)
+        self._training.refused.connect(self._on_start_refused)
         window.hang_watch.stands.connect(self._on_standstill)
         window.hang_watch.moves.connect(self._on_moves)
         self._exports.refused.connect(self._on_export_refused)
@@ -89,7 +98,7 @@ class RunDesk(QObject):
         try:
             self._training.start(self._window.draft.job())
         except JobError as error:
-            self._on_refused(error)
+            self._on_start_refused(error)
 
     def add_to_queue(self) -> None:
         """Let what the draft asks for wait for its turn."""
@@ -171,6 +180,11 @@ class RunDesk(QObject):
             self.tr("Cancel"),
         )
 
+    def go_on(self, run: Run, *, then_queue: bool) -> None:
+        """As `resume`; the queue's runs come after it."""
+        self._then_queue = run if then_queue else None
+        self.resume(run)
+
     def stop(self) -> None:
         """Have the run under way save and stop; the Train page says so."""
         cast("TrainPage", self._window.page("navTrain")).show_stopping()
@@ -205,13 +219,18 @@ class RunDesk(QObject):
             page.show_standstill(run, self._window.hang_watch.current)
         self._window.go_to("navTrain")
         if current is None and not self._training.is_busy():
-            run_in_background(run.is_alive, partial(self._follow, run), lambda _: None, self)
+            run_in_background(run.state, partial(self._follow, run), lambda _: None, self)
 
-    def _follow(self, run: Run, alive: bool) -> None:
-        """Follow the run on the page when another window, or the terminal, trains it."""
+    def _follow(self, run: Run, state: State) -> None:
+        """Follow the run on the page when another window, or the terminal, trains it; otherwise
+        say beside the page's name what the page says."""
         shown = cast("TrainPage", self._window.page("navTrain")).run()
-        if alive and shown == run and not self._training.is_busy():
+        if shown != run or self._training.is_busy():
+            return
+        if state == "running":
             self._training.attach(run)
+        else:
+            self._show_progress(wording.state_word(state))
 
     def back_to_current(self) -> None:
         """Show the run that is under way."""
@@ -228,15 +247,6 @@ class RunDesk(QObject):
         """Export; the Export page hears how it goes."""
         self._exports.start(job)
 
-    def take_over(self, found: list[RunSummary]) -> None:
-        """Follow a run that outlived an earlier window; show the newest answers."""
-        live = next((summary for summary in found if summary.state == "running"), None)
-        if live is not None and not self._training.is_busy():
-            self._training.attach(live.run)
-        done = next((summary for summary in found if summary.state == "completed"), None)
-        if done is not None:
-            self._load_answers(done.run)
-
     # ---------------------------------------------------------------------------- what comes of it
 
     def _on_opened(self, run: Run) -> None:
@@ -246,6 +256,9 @@ class RunDesk(QObject):
         """
         page = cast("TrainPage", self._window.page("navTrain"))
         before, self._newest = self._newest, run
+        if run == self._then_queue:
+            self._then_queue = None
+            self._queue.start()
         self._show_progress(self.tr("starting"))
         if not (self._queue.is_own(run) or self._window.sleeping.is_own(run)):
             self.open_run(run)
@@ -307,21 +320,15 @@ class RunDesk(QObject):
             cast("TrainPage", self._window.page("navTrain")).show_standstill(run, None)
 
     def _on_run_ended(self, run: Run | None, terminal: Terminal | None) -> None:
-        states = {
-            "RunCompleted": self.tr("finished"),
-            "RunStopped": self.tr("stopped"),
-            "RunFailed": self.tr("failed"),
-            "RunInterrupted": self.tr("interrupted"),
-        }
         for_sleep = isinstance(terminal, RunStopped) and terminal.reason == "sleep"
-        states["RunStopped"] = self.tr("saved for sleep") if for_sleep else states["RunStopped"]
-        self._show_progress(states[terminal.type] if terminal else "")
+        state = wording.state_word(_STATES[terminal.type]) if terminal else ""
+        self._show_progress(self.tr("saved for sleep") if for_sleep else state)
         if self._window.closing.is_quitting():
             return
         if self._window.is_built("navRuns"):
             cast("RunsPage", self._window.page("navRuns")).refresh()
         if run is not None and isinstance(terminal, RunCompleted):
-            self._load_answers(run)
+            self.load_answers(run)
         queued = run is not None and queue_file.read_mark(run) is not None
         if isinstance(terminal, RunFailed) and not queued:  # whose job is not the draft's
             message = f"{terminal.message} {terminal.remedy}".rstrip()
@@ -354,6 +361,12 @@ class RunDesk(QObject):
             error = UserError("unexpected", "{reason}", reason=error)
         self._on_refused(error)
 
+    def _on_start_refused(self, error: UserError) -> None:
+        """What is said of the run before would be taken for what became of this one."""
+        if not self._training.is_busy():
+            self._show_progress(self.tr("could not start"))
+        self._on_refused(error)
+
     def _on_refused(self, error: UserError) -> None:
         """Every mistake beside its field, and all of them where Start was pressed."""
         problems = error.problems if isinstance(error, JobError) else ()
@@ -371,13 +384,8 @@ class RunDesk(QObject):
             page = cast("ModelPage | DatasetPage | SettingsPage", self._window.page(name))
             page.show_problem(problem.field, problem.message)
 
-    def offer_queue(self) -> None:
-        """What an earlier window left waiting is never started without asking."""
-        state = self._queue.state
-        if state.entries and not state.elsewhere and not self._queue.is_going():
-            ask_about_queue(self._window, len(state.entries), self._queue.start)
-
-    def _load_answers(self, run: Run) -> None:
+    def load_answers(self, run: Run) -> None:
+        """Show a run's answers on the Try it page."""
         run_in_background(
             lambda: samples_of(run),
             lambda found: cast("ChatPage", self._window.page("navChat")).show_answers(*found),
