@@ -34,7 +34,7 @@ class StandstillCard(Card):
         self._wait.setObjectName("standstillWait")
         self._wait.clicked.connect(self._dismiss)
         row.add(self._wait)
-        self._end = SecondaryButton("")
+        self._end = SecondaryButton(self.tr("End it now"))
         self._end.setObjectName("standstillEnd")
         self._end.clicked.connect(self._ask_to_end)
         row.add(self._end)
