@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from pytestqt.qtbot import QtBot
 
 from app import error_dialog
+from app.dialogs.start_dialog import ask_about_cut_off
 from app.main_window import MainWindow
 from app.pages.dataset import DatasetPage
 from app.pages.export_wizard import ExportPage
@@ -166,6 +167,7 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
         dialog.reject()
 
     in_dialog("queueDialog", lambda: None)  # asked at the start, of the runs that wait
+    in_dialog("cutOffDialog", lambda: ask_about_cut_off(window, NAME, None, 3, 2, lambda: None))
 
     data = cast(DatasetPage, window.page("navDataset"))
     window.go_to("navModel")
@@ -213,7 +215,7 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
         cast(Any, window.page(page)).show_problem(field, LONG)
     window.desk._on_queue_problem(LONG)
     look("problems", window)
-    window.desk._load_answers(store[0])
+    window.desk.load_answers(store[0])
     chat = window.page("navChat")
     qtbot.waitUntil(
         lambda: any(CORE in widget.accessibleName() + getattr(widget, "text", str)()
