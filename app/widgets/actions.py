@@ -10,8 +10,9 @@ from PySide6.QtWidgets import QAbstractButton
 
 
 def open_folder(folder: Path) -> None:
-    """Show a folder in the system's file manager."""
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
+    """Show a folder in the system's file manager; a file, which it might start, is let be."""
+    if folder.is_dir():
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
 
 
 def open_file(file: Path) -> None:

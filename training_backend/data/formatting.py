@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 from training_backend.data.abilities import Abilities, adapt, find_abilities
+from training_backend.data.bounded import bounded
 from training_backend.data.mapping import TEXT, Conversation, Message, RowProblem
 from training_backend.data.shapes import Shapes
 from training_backend.data.spans import Layout, Span
@@ -156,14 +157,20 @@ class Formatter:
         add_generation_prompt: bool = False,
         tools: list[dict[str, Any]] | None = None,
     ) -> str:
-        """The text of a conversation. Raises `RowProblem` when the template refuses it."""
+        """The text of a conversation.
+
+        Raises `RowProblem` when the template refuses it, `UserError` when it would not end.
+        """
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages,
-                tools=tools,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
+            with bounded():
+                text = self.tokenizer.apply_chat_template(
+                    messages,
+                    tools=tools,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                )
+        except UserError:
+            raise
         except Exception as error:  # a template raises whatever it likes
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise RowProblem(

@@ -75,6 +75,11 @@ def set_environment() -> None:
     # Idle threads sleep instead of spinning: on few cores they would take the window's turn.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # No code from the Hub, whatever a model asks for: where the package that fetches it happens to
+    # be installed, transformers uses it, and bitsandbytes already when it is imported. To them it
+    # is not there.
+    os.environ["USE_HUB_KERNELS"] = "NO"
+    sys.modules["kernels"] = None  # type: ignore[assignment]
     # Progress bars would fill the log, whose last lines are evidence when a worker dies.
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Memory given back in pieces is joined again, so that long rows find room. PyTorch has it on

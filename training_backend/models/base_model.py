@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import bitsandbytes as bnb
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
+from transformers.integrations import peft as peft_integration
+from transformers.models.auto import auto_factory
 
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
@@ -20,6 +30,11 @@ from training_backend.worker import Reporter
 # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first forward in eval
 # mode; gradients after it are wrong while the loss looks normal. Keep it from doing so.
 bnb.nn.modules.has_avx512bf16 = lambda: False
+
+_GENERATION_KEYS = (
+    "bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p",
+    "min_p", "typical_p", "repetition_penalty",
+)  # fmt: skip
 
 
 def load_model(job: TrainingJob, folder: Path, reporter: Reporter) -> Any:
@@ -39,19 +54,21 @@ def load_model(job: TrainingJob, folder: Path, reporter: Reporter) -> Any:
     )
     try:
         config = _config(folder)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            config=config,
-            quantization_config=quantization if asked.load_in_4bit else None,
-            # What is trained is held in 32 bits: small steps would be lost in 16.
-            dtype=torch.float32 if job.training.method == "full" else precision(),
-            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
-            attn_implementation=attention.implementation(config),
-            use_safetensors=True,  # never a pickle
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _without_adapters():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                config=config,
+                quantization_config=quantization if asked.load_in_4bit else None,
+                # What is trained is held in 32 bits: small steps would be lost in 16.
+                dtype=torch.float32 if job.training.method == "full" else precision(),
+                device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+                attn_implementation=attention.implementation(config),
+                use_safetensors=True,  # never a pickle
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        model.generation_config = _plain_generation(model.generation_config)
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
@@ -64,6 +81,26 @@ def _config(folder: Path) -> Any:
     """The model's configuration without what could bring in program code from elsewhere."""
     settings = without_code(read_model_config(folder))
     return CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
+
+
+@contextlib.contextmanager
+def _without_adapters() -> Iterator[None]:
+    """What is loaded meanwhile is the model alone.
+
+    transformers puts an adapter that lies in a model's folder on it without a word; a run would
+    then train, and a merge add to, two different models.
+    """
+    with (
+        mock.patch.object(auto_factory, "is_peft_available", return_value=False),
+        mock.patch.object(peft_integration, "is_peft_available", return_value=False),
+    ):
+        yield
+
+
+def _plain_generation(given: GenerationConfig) -> GenerationConfig:
+    """How the model's makers have it pick words, and nothing else of its generation_config.json:
+    that may ask for thousands of answers at once, or for ways that are program code on the Hub."""
+    return GenerationConfig(**{key: getattr(given, key, None) for key in _GENERATION_KEYS})
 
 
 def _check_whole(model: Any, folder: Path, report: dict[str, Any]) -> None:

@@ -256,9 +256,15 @@ def _index(folder: Path) -> dict[str, str]:
     """Tensor names to file names, of a model in several parts; empty for one in one part."""
     try:
         text = (folder / "model.safetensors.index.json").read_text(encoding="utf-8")
-        return {str(name): str(file) for name, file in json.loads(text)["weight_map"].items()}
+        found = {str(name): str(file) for name, file in json.loads(text)["weight_map"].items()}
+        return found if all(map(_is_plain_name, found.values())) else {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _is_plain_name(file: str) -> bool:
+    """Whether it names weights in this very folder, of the only kind that is opened."""
+    return file.endswith(".safetensors") and not set(file) & set("/\\:\0")
 
 
 def _error(code: str, message: str, remedy: str, **params: object) -> UserError:

@@ -28,7 +28,8 @@ _METHODS = (
     "compressed-tensors",
 )
 # Keys of a `config.json` with which it could have the libraries fetch and run code: kernels
-# from the Hub (transformers takes their names where it takes "sdpa"), modules, pipelines.
+# from the Hub (transformers takes their names where it takes "sdpa"), modules, pipelines; or load
+# other weights than those that were looked at.
 CODE_KEYS = frozenset(
     {
         "auto_map",
@@ -42,8 +43,24 @@ CODE_KEYS = frozenset(
         "use_kernels",
         "kernel_config",
         "trust_remote_code",
+        "transformers_weights",
     }
 )
+_QUANTISATION_KEYS = ("quantization_config", "compression_config", "quantization")
+# Far beyond every model there is. A model of such a size would fill the memory while its layers
+# are merely counted.
+_LARGEST = {
+    "num_hidden_layers": 2_000,
+    "num_attention_heads": 10_000,
+    "num_key_value_heads": 10_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "vocab_size": 20_000_000,
+    "num_experts": 10_000,
+    "num_local_experts": 10_000,
+    "n_routed_experts": 10_000,
+}
+_LEFT_OUT = CODE_KEYS.union(_QUANTISATION_KEYS)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _OF_SEVERAL = re.compile(r"model-\d+-of-\d+\.safetensors")  # its index is still to come
 _MAPPING = re.compile(r"\(\"([\w.-]+)\", \"\w+Config\"\)|\"([\w.-]+)\": \"\w+Config\"")
@@ -101,16 +118,38 @@ def kind_problem(
             model=model,
             type=type,
         )
+    wild = next((key for key, most in _LARGEST.items() if _is_beyond(config.get(key), most)), None)
+    if wild is not None:
+        return _error(
+            "model_config_wild",
+            "The config.json of the model {model} cannot be right: it says {key} = {value}.",
+            "Download the model again, or choose another.",
+            model=model,
+            key=wild,
+            value=str(config[wild])[:40],
+        )
     return _weights_problem(names, model)
 
 
 def without_code(config: dict[str, Any]) -> dict[str, Any]:
-    """A `config.json` less the keys that name program code to fetch or to run."""
-    return {
-        key: without_code(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key not in CODE_KEYS
-    }
+    """A `config.json` less the keys that lead to program code or to other weights, at any depth.
+
+    How the weights are quantised is left out as well: those of a model that is are refused before.
+    """
+    return {key: _without_code(value) for key, value in config.items() if key not in _LEFT_OUT}
+
+
+def _without_code(value: Any) -> Any:
+    match value:
+        case dict():
+            return without_code(value)
+        case list():
+            return [_without_code(part) for part in value]
+    return value
+
+
+def _is_beyond(value: Any, most: int) -> bool:
+    return isinstance(value, int | float) and not -1 <= value <= most
 
 
 def _no_config(names: set[str], model: object) -> UserError:
@@ -186,7 +225,7 @@ def _gguf(names: set[str], model: object) -> UserError:
 
 def _quantised_by(config: dict[str, Any], tags: set[str]) -> str:
     """The method, in capitals; "" for a model that is not quantised."""
-    for key in ("quantization_config", "compression_config", "quantization"):
+    for key in _QUANTISATION_KEYS:
         found = config.get(key)
         if found:
             method = found.get("quant_method") if isinstance(found, dict) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 from training_backend.errors import UserError
 from training_backend.files import is_disk_full
 from training_backend.models import model_folder
+
+# The classes that `tokenizer_class` may name; not `AutoTokenizer`, which asks once more.
+_TOKENIZER_CLASS = re.compile(
+    r"(?!Auto)\w*(Tokenizer|TokenizerFast|TokenizersBackend|PythonBackend|MistralCommonBackend)"
+)
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -29,6 +35,7 @@ def load_tokenizer(folder: str | Path) -> Any:
             field="model.id",
             folder=folder,
         )
+    _check_class(folder)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True
@@ -41,6 +48,30 @@ def load_tokenizer(folder: str | Path) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _check_class(folder: Path) -> None:
+    """The kind that the files name is one of tokenizers.
+
+    transformers takes the name of any of its classes there, and loads what that one loads, with
+    what it asks about program code left open.
+    """
+    for name in ("tokenizer_config.json", "config.json"):
+        try:
+            kind = json.loads((folder / name).read_text(encoding="utf-8"))["tokenizer_class"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+        if kind is not None and not _TOKENIZER_CLASS.fullmatch(str(kind)):
+            raise UserError(
+                "tokenizer_of_no_kind",
+                "The tokenizer in {folder} cannot be used: {file} says that it is of the kind "
+                "{kind}, which is none of a tokenizer.",
+                "Take the tokenizer of the original model.",
+                field="model.id",
+                folder=folder,
+                file=name,
+                kind=str(kind)[:80],
+            )
 
 
 def cannot_load(model: str | Path, error: Exception) -> Exception:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
+from training_backend.data.bounded import bounded
 from training_backend.job import TrainingJob
 from training_backend.protocol import SampleGenerated
 from training_backend.worker import Reporter
@@ -86,12 +87,14 @@ def answer(
     model.eval()
     try:
         with random_state_kept(model.device):
-            inputs = tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                add_generation_prompt=True,
-                return_tensors="pt",
-                return_dict=True,
-            ).to(model.device)
+            with bounded():
+                inputs = tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}],
+                    add_generation_prompt=True,
+                    return_tensors="pt",
+                    return_dict=True,
+                )
+            inputs = inputs.to(model.device)
             output = model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
