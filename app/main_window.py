@@ -188,6 +188,7 @@ class MainWindow(QMainWindow):
         steer.question_asked.connect(self.training.ask_model)
         page.extend_requested.connect(self.desk.ask_to_extend)
         page.report_requested.connect(self.desk.show_report)
+        page.move_requested.connect(self.desk.ask_to_move)
         page.export_requested.connect(self.desk.export)
         page.measure_requested.connect(self._measure)
         page.back_to_current_requested.connect(self.desk.back_to_current)

@@ -20,11 +20,11 @@ from training_backend import preferences, runs
 from training_backend.commands import (
     benchmark,
     data_commands,
+    ended_commands,
     live_commands,
     memory_commands,
     queue_commands,
     recipe_commands,
-    report_commands,
     sweep_commands,
 )
 from training_backend.commands.command_line import (
@@ -101,7 +101,7 @@ def train(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     run = runs.find(options.run)
-    preflight.check(run.training_job())
+    preflight.check(run.training_job(), run.folder)
     state = run.state()
     if state in ("completed", "running"):
         raise UserError(
@@ -256,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     queue_commands.register(add)
     sweep_commands.register(add)
     recipe_commands.register(add)
-    report_commands.register(add_answer)
+    ended_commands.register(add_answer)
     data_commands.register(add)
     memory_commands.register(add)
     add("runs", list_runs, "list the runs")

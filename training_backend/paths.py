@@ -101,7 +101,7 @@ def require_free(path: Path, needed_bytes: int, what: str) -> None:
 
 def drive_of(path: Path) -> str:
     """The drive that holds `path`, as people know it: `C:\\` or a mount point such as `/home`."""
-    folder = _nearest_existing(path)
+    folder = _nearest_existing(path).resolve()  # it may lead to another drive
     while not os.path.ismount(folder) and folder != folder.parent:
         folder = folder.parent
     return str(folder)

@@ -6,9 +6,11 @@ The window has the pages and their wiring; what follows from a run's beginning a
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from PySide6.QtCore import QObject
+from PySide6.QtWidgets import QFileDialog
 
 from app.background import run_in_background
 from app.dialogs.question import Role, ask
@@ -18,7 +20,7 @@ from app.widgets import figures, wording
 from app.widgets.settings import memory_words
 from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob, TrainingJob
-from training_backend.lifecycle import extend, inputs, journal
+from training_backend.lifecycle import extend, inputs, journal, relocate
 from training_backend.protocol import (
     Event,
     MetricsLogged,
@@ -208,6 +210,24 @@ class RunDesk(QObject):
         from app.dialogs.report_dialog import ReportDialog
 
         ReportDialog(run, self._window).open()
+
+    def ask_to_move(self, run: Run) -> None:
+        """Let the person choose where there is room for a run to go on, and put it there."""
+        chosen = QFileDialog.getExistingDirectory(
+            self._window, self.tr("A folder on another drive"), str(Path.home())
+        )
+        if not chosen:
+            return
+        page = cast("TrainPage", self._window.page("navTrain"))
+        page.show_moving(run, Path(chosen))
+
+        def failed(error: Exception) -> None:
+            page.show_moving(run, None)
+            self._on_error(error)
+
+        run_in_background(
+            lambda: relocate.move(run, Path(chosen)), partial(page.show_moved, run), failed, self
+        )
 
     def open_run(self, run: Run) -> None:
         """Show a run on the Train page, from its file or live."""

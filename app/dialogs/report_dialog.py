@@ -72,7 +72,6 @@ class ReportDialog(QDialog):
         self._text.setReadOnly(True)
         self._text.setTabChangesFocus(True)
         self._text.setFont(theme.mono_font(12))
-        self._text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self._text.setPlaceholderText(self.tr("Gathering what is known…"))
         row = QHBoxLayout()
         row.setSpacing(12)

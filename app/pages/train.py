@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QResizeEvent
@@ -73,6 +74,7 @@ class TrainPage(QWidget):
     back_to_current_requested = Signal()
     extend_requested = Signal(object)
     report_requested = Signal(object)
+    move_requested = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -243,6 +245,15 @@ class TrainPage(QWidget):
         self.standstill.show_standstill(run, found, saved)
         self._scroll.verticalScrollBar().setValue(0)
 
+    def show_moving(self, run: Run, target: Path | None) -> None:
+        """The run is being put below this folder; None: it could not be."""
+        if self._shown.run == run:
+            self.outcome.show_moving(target)
+
+    def show_moved(self, run: Run, place: Path) -> None:
+        if self._shown.run == run:
+            self.outcome.show_moved(place)
+
     def run(self) -> Run | None:
         """The run on the page."""
         return self._shown.run
@@ -324,6 +335,7 @@ class TrainPage(QWidget):
                 shown.warning_of(event),
                 shown.pauses.seconds,
                 saved=shown.checkpoint is not None,
+                lacked_room=shown.phase is not None and shown.phase.phase == "no_room",
             )
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
         shown.forget_requests()
@@ -444,6 +456,7 @@ class TrainPage(QWidget):
         self._errors = ErrorLabel("trainProblems")
         self.outcome = OutcomeCard()
         self.outcome.export_requested.connect(lambda: self.export_requested.emit(self._shown.run))
+        self.outcome.move_requested.connect(lambda: self.move_requested.emit(self._shown.run))
         self.outcome.report_requested.connect(lambda: self.report_requested.emit(self._shown.run))
         self.outcome.extend_requested.connect(lambda: self.extend_requested.emit(self._shown.run))
         self.charts = RunCharts()

@@ -15,11 +15,6 @@ def open_folder(folder: Path) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
 
 
-def open_file(file: Path) -> None:
-    """Show a file in the program that the system has for its kind."""
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(file)))
-
-
 def set_primary(button: QAbstractButton, primary: bool) -> None:
     """Let a button stand out, or no longer: what comes next changes with a run's state."""
     if button.property("primary") != primary:

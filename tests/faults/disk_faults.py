@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.faults.lab import Attempt, Lab, expect, newest_sound, sentence
-from training_backend.lifecycle import checkpoints
+from training_backend.lifecycle import checkpoints, relocate
 from training_backend.protocol import (
     Event,
     PhaseChanged,
@@ -155,6 +155,27 @@ def disk_full_and_given_up(lab: Lab) -> str:
         filler.unlink()
         lab.nothing_lost(run)
     return f"{words}. {sentence(end)}"
+
+
+def disk_full_and_another_chosen(lab: Lab) -> str:
+    """The person gives up waiting, puts the run on another drive, and it goes on there."""
+    elsewhere = lab.folder / "elsewhere"
+    elsewhere.mkdir()
+    with small_disk(lab.folder / "small", "50M") as disk:
+        run = _moved(lab.create(), disk)
+        attempt = lab.start(run)
+        attempt.until_step(4)
+        attempt.signal(signal.SIGSTOP)
+        with contextlib.suppress(OSError):
+            (disk / "filler").write_bytes(bytes(60 * 2**20))
+        attempt.signal(signal.SIGCONT)
+        words = _waits_for_room(attempt)
+        run.request("stop")
+        attempt.wait()
+        place = relocate.move(run, elsewhere)
+        expect(run.folder.resolve() == place.resolve(), "its old place does not lead there")
+        lab.nothing_lost(run)
+    return f"{words}. It lies in {place} now"
 
 
 def _waits_for_room(attempt: Attempt) -> str:

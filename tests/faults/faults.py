@@ -45,6 +45,7 @@ ALL: tuple[Fault, ...] = (
     disk_faults.disk_error_at_every_rename,
     disk_faults.disk_full_at_a_checkpoint,
     disk_faults.disk_full_and_given_up,
+    disk_faults.disk_full_and_another_chosen,
     disk_faults.disk_full_while_merging,
     disk_faults.file_size_limit,
     disk_faults.read_only_folder,

@@ -229,7 +229,7 @@ def test_a_damaged_run_can_be_reported_too(run: Run) -> None:
     texts = run_report.texts(run)
     assert texts["job.json"] == "The job cannot be read (job_not_json).\n"
     assert "state: queued" in texts["summary.txt"]
-    assert texts["events.jsonl"] == texts["worker.log"] == "\n"
+    assert texts.keys() == {"summary.txt", "job.json", "computer.txt"}
 
 
 def test_of_many_numbers_the_last_ones_are_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,12 +23,20 @@ MIN_FREE_BYTES = 500_000_000  # an adapter, a few checkpoints with optimizer sta
 DEMO_FREE_BYTES = 1_000_000_000  # the download, its unpacked weights and the result
 
 
-def check(job: Job) -> None:
-    """Raises `JobError` with everything that would keep the job from starting."""
+def check(job: Job, place: Path | None = None) -> None:
+    """Raises `JobError` with everything that would keep the job from starting.
+
+    Args:
+        place: where a training is to write; None where new runs are.
+    """
     checks: list[Callable[[], None]]
     match job:
         case TrainingJob():
-            checks = [lambda: _model(job), lambda: check_data(job), lambda: _room(job)]
+            checks = [
+                lambda: _model(job),
+                lambda: check_data(job),
+                lambda: _room(job, place or runs_dir()),
+            ]
         case ExportJob():
             checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
         case ProbeJob():  # it does without data
@@ -98,14 +106,14 @@ def check_data(job: TrainingJob) -> None:
     raise sources.no_usable_rows(opened[0].table.name, first_problem)
 
 
-def _room(job: TrainingJob) -> None:
+def _room(job: TrainingJob, place: Path) -> None:
     demo = job.model.id in catalog.DEMO_MODEL_IDS and not demo_model_ready()
     needed = DEMO_FREE_BYTES if demo else MIN_FREE_BYTES
     if job.training.method == "full":
         # Each checkpoint holds the weights in 32 bits and, at the most, as much twice as state.
         parameters = catalog.describe_model(job.model.id).parameters or 0
         needed += 12 * parameters * (job.training.save_total_limit + 1)
-    require_free(runs_dir(), needed, "this run")
+    require_free(place, needed, "this run")
 
 
 def _source(job: ExportJob) -> None:

@@ -45,7 +45,7 @@ LEFT_OUT = (
 
 
 def texts(run: Run) -> dict[str, str]:
-    """Everything that is in the report: file names and what stands in them."""
+    """Everything that is in the report: file names and what stands in them, none of them empty."""
     scrub = Scrubber(run.folder)
     found = {
         "summary.txt": _summary(run),
@@ -54,7 +54,7 @@ def texts(run: Run) -> dict[str, str]:
         "worker.log": redaction.log(_log(run)),
         "computer.txt": _computer(),
     }
-    return {name: f"{scrub(text).strip()}\n" for name, text in found.items()}
+    return {name: f"{scrub(text).strip()}\n" for name, text in found.items() if text.strip()}
 
 
 def save(found: dict[str, str], out: Path) -> None:

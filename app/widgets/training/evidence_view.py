@@ -48,7 +48,7 @@ class EvidenceView(QWidget):
             self._grid.addWidget(told, row, 1)
         self._rows.setVisible(bool(rows))
         self.tail.show_tail(found.log)
-        self.setVisible(bool(rows) or bool(found.log))
+        self.setVisible(bool(rows))
 
     def text(self) -> str:
         """All of it, to be copied."""

@@ -11,8 +11,8 @@ from PySide6.QtWidgets import QWidget
 
 from app.background import run_in_background
 from app.widgets import figures
-from app.widgets.actions import open_file, open_folder, set_primary
-from app.widgets.card import Card, SecondaryButton, plain_label
+from app.widgets.actions import open_folder, set_primary
+from app.widgets.card import Card, SecondaryButton, plain_label, secondary_label
 from app.widgets.flow import FlowRow
 from app.widgets.training.end_words import end_title, explained
 from app.widgets.training.evidence_view import EvidenceView
@@ -27,6 +27,8 @@ from training_backend.protocol import (
 )
 from training_backend.runs import Run
 
+_OF_A_DRIVE = ("disk_full", "disk_error")  # ends after which a run can go on elsewhere
+
 
 class OutcomeCard(Card):
     """Shown when a run has ended.
@@ -38,6 +40,7 @@ class OutcomeCard(Card):
     extend_requested = Signal()
     make_fit_requested = Signal()
     report_requested = Signal()
+    move_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent=parent)
@@ -48,19 +51,24 @@ class OutcomeCard(Card):
         self.body.addWidget(self._text)
         self.evidence = EvidenceView()
         self.body.addWidget(self.evidence)
+        self._moved = secondary_label(wrap=True)
+        self._moved.setObjectName("outcomeMoved")
+        self.body.addWidget(self._moved)
         self._buttons = FlowRow()
         self.body.addWidget(self._buttons)
+        self._fit = self._button("outcomeMakeFit", self.tr("Make it fit"))
+        self._fit.clicked.connect(self.make_fit_requested)
+        self._move = self._button("outcomeMove", self.tr("Choose another drive…"))
+        self._move.clicked.connect(self.move_requested)
         self._export = self._button("", self.tr("Export the model"))
         set_primary(self._export, True)
         self._export.clicked.connect(self.export_requested)
         self._extend = self._button("extendButton", self.tr("Train longer…"))
         self._extend.clicked.connect(self.extend_requested)
-        self._fit = self._button("outcomeMakeFit", self.tr("Make it fit"))
-        self._fit.clicked.connect(self.make_fit_requested)
         self._report = self._button("outcomeReport", self.tr("Report…"))
         self._report.clicked.connect(self.report_requested)
-        self._log = self._button("outcomeLog", self.tr("Open the log"))
-        self._log.clicked.connect(self._open_log)
+        self._log = self._button("outcomeLog", "")
+        self._log.clicked.connect(lambda: self._show_log(self.evidence.tail.isHidden()))
         self._copy = self._button("outcomeCopy", self.tr("Copy the details"))
         self._copy.clicked.connect(self._copy_details)
         self._folder = self._button("outcomeFolder", self.tr("Open the run's folder"))
@@ -75,6 +83,7 @@ class OutcomeCard(Card):
         paused_seconds: float = 0.0,
         *,
         saved: bool = False,
+        lacked_room: bool = False,
     ) -> None:
         """Say how it ended.
 
@@ -82,6 +91,7 @@ class OutcomeCard(Card):
             warning: what the run itself said of its result.
             paused_seconds: how long it stood still, which is not counted as training.
             saved: whether there is a checkpoint.
+            lacked_room: whether it was waiting for room on the disk.
         """
         self._run = run
         title, role, text = self._words(event, took_seconds - paused_seconds)
@@ -105,6 +115,8 @@ class OutcomeCard(Card):
         self._fit.setVisible(code in failures.OUT_OF_MEMORY)
         self._report.setVisible(trouble)
         self._copy.setVisible(trouble)
+        self._move.setVisible(code in _OF_A_DRIVE or (lacked_room and not completed))
+        self._moved.hide()
         self._log.setVisible(False)
         self.evidence.show_evidence(Evidence())
         self._details = "\n".join(part for part in (title, text, code, str(run.folder)) if part)
@@ -119,8 +131,22 @@ class OutcomeCard(Card):
             if self._run == run and self._copy.isVisibleTo(self):
                 self.evidence.show_evidence(found)
                 self._log.setVisible(bool(found.log))
+                self._show_log(False)
 
         run_in_background(lambda: evidence.gather(run), show, lambda _: None, self)
+
+    def show_moving(self, target: Path | None) -> None:
+        """The run is being put below this folder; None: it could not be."""
+        self._move.setEnabled(target is None)
+        self._moved.setVisible(target is not None)
+        self._moved.setText(self.tr("Moving it to {folder}…").format(folder=target))
+
+    def show_moved(self, place: Path) -> None:
+        """The run lies there now."""
+        self._move.setEnabled(True)
+        self._move.hide()
+        text = self.tr("It lies in {folder} now, and goes on there.")
+        self._moved.setText(text.format(folder=place))
 
     def text(self) -> str:
         """What the card says."""
@@ -175,9 +201,10 @@ class OutcomeCard(Card):
         if self._run is not None:
             open_folder(self._run.folder)
 
-    def _open_log(self) -> None:
-        if self._run is not None:
-            open_file(self._run.log_path)
+    def _show_log(self, shown: bool) -> None:
+        self.evidence.tail.setVisible(shown)
+        self._log.setText(self.tr("Hide the log") if shown else self.tr("Show the log"))
+        self._log.setAccessibleName(self._log.text())
 
     def _copy_details(self) -> None:
         known = self.evidence.text()

@@ -76,7 +76,7 @@ class StandstillCard(Card):
             )
         usual = ""
         if found.usual_seconds is not None:
-            usual = self.tr("So far it took {time} at most.").format(
+            usual = self.tr("Until then that took {time} at most.").format(
                 time=figures.duration(found.usual_seconds)
             )
         then = self.tr("It may go on by itself.")
