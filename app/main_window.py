@@ -189,6 +189,7 @@ class MainWindow(QMainWindow):
         page.extend_requested.connect(self.desk.ask_to_extend)
         page.report_requested.connect(self.desk.show_report)
         page.move_requested.connect(self.desk.ask_to_move)
+        page.make_fit_requested.connect(self.desk.fit.offer)
         page.export_requested.connect(self.desk.export)
         page.measure_requested.connect(self._measure)
         page.back_to_current_requested.connect(self.desk.back_to_current)

@@ -97,12 +97,15 @@ class RunController(QObject):
 
         self._follow_in_thread(opening)
 
-    def extend(self, run: Run, longer: TrainingJob) -> None:
-        """Go on with an ended run, by a longer job. As `start`."""
+    def extend(self, run: Run, revised: TrainingJob) -> None:
+        """Go on with an ended run by another job: a longer one, or one that needs less memory.
+
+        As `start`.
+        """
 
         def opening() -> tuple[Run, Iterator[Event | None]]:
-            preflight.check(longer)
-            runs.revise(run, longer)
+            preflight.check(revised)
+            runs.revise(run, revised)
             return run, self._begin(run)
 
         self._follow_in_thread(opening)

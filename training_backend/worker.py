@@ -25,7 +25,7 @@ from training_backend.computer import devices
 from training_backend.computer.memory_sampler import SAMPLE_SECONDS, MemorySampler
 from training_backend.errors import StopRequested, UserError
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
-from training_backend.lifecycle import card_lock, checkpoints, extend, failures, halving
+from training_backend.lifecycle import card_lock, checkpoints, extend, failures, halving, revised
 from training_backend.lifecycle.checkpoints import Checkpoint
 from training_backend.lifecycle.child_process import (
     choose_card,
@@ -223,6 +223,8 @@ def _work(run: Run, feed: Any) -> int:
             if halved is not None:
                 reporter.emit(halved)
                 known.append(halved)
+            elif told := revised.sentence(before, now):
+                reporter.log(told)
         ended = threading.Event()
         pulse = threading.Thread(target=_pulse, args=(reporter, ended), daemon=True)
         pulse.start()

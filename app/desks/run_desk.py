@@ -13,6 +13,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QFileDialog
 
 from app.background import run_in_background
+from app.desks.fit_desk import FitDesk
 from app.dialogs.question import Role, ask
 from app.dialogs.start_dialog import ask_about_memory
 from app.i18n import explain, integer
@@ -67,6 +68,9 @@ class RunDesk(QObject):
         self._newest: Run | None = None
         self._then_queue: Run | None = None
         self._progress = ""
+        self.fit = FitDesk(self._training, window.helper, window)
+        self.fit.new_run.connect(self.begin)
+        self.fit.refused.connect(self._on_refused)
         self._training.event_arrived.connect(self._on_event)
         self._training.run_opened.connect(self._on_opened)
         self._training.run_ended.connect(self._on_run_ended)
@@ -140,7 +144,11 @@ class RunDesk(QObject):
         except UserError as error:
             self._window.go_to("navTrain")
             self._on_refused(error)
-            return
+        else:
+            self.begin(job)
+
+    def begin(self, job: TrainingJob) -> None:
+        """Do a job as a run of its own: at once, or in its turn."""
         if self._training.is_busy() or self._queue.state.entries:
             self._queue.add([job])
         else:

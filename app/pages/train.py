@@ -75,6 +75,7 @@ class TrainPage(QWidget):
     extend_requested = Signal(object)
     report_requested = Signal(object)
     move_requested = Signal(object)
+    make_fit_requested = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -459,6 +460,9 @@ class TrainPage(QWidget):
         self.outcome.move_requested.connect(lambda: self.move_requested.emit(self._shown.run))
         self.outcome.report_requested.connect(lambda: self.report_requested.emit(self._shown.run))
         self.outcome.extend_requested.connect(lambda: self.extend_requested.emit(self._shown.run))
+        self.outcome.make_fit_requested.connect(
+            lambda: self.make_fit_requested.emit(self._shown.run)
+        )
         self.charts = RunCharts()
         self.answers = AnswersCard()
         self.answers.setVisible(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from training_backend import runs
 from training_backend.job import parse_job
-from training_backend.lifecycle import checkpoints, launch, retrying
+from training_backend.lifecycle import checkpoints, inputs, launch, retrying
+from training_backend.memory import make_fit, memory_fixes
 from training_backend.protocol import Event, RunFailed, WarningRaised
 from training_backend.runs import Run
 
@@ -235,3 +237,36 @@ def test_a_person_who_stops_the_run_meanwhile_is_obeyed(
     begun: list[Run] = []
     told = list(retrying.follow(run, iter(events), begun.append))  # type: ignore[arg-type]
     assert [event for event in told if event] == events and begun == [] and run.revisions() == 0
+
+
+# ------------------------------------------------------------ with a change that the person chose
+
+
+def test_a_run_goes_on_under_every_change_that_is_said_to_allow_it(
+    do: Any, backend: Any, demanding_job: dict[str, Any]
+) -> None:
+    demanding_job["quantization"] = {"load_in_4bit": False}
+    demanding_job["training"]["activation_checkpointing"] = False
+    short = runs.create(parse_job(demanding_job))
+    assert backend(work_short_of_memory, short.folder, "forward", 8) == 1
+    fixes = memory_fixes.without_estimate(short)
+    assert fixes.evidence.saved_step == 3
+    assert fixes.estimate is None
+    offered = {one.code: one.changes for one in fixes.suggestions}
+    offered["four_bit"] = {"quantization.load_in_4bit": True}
+    offered["max_length"] = {"training.max_length": 43}  # in the midst of the answers
+    able = {code for code, changes in offered.items() if memory_fixes.goes_on(fixes, changes)}
+    assert able == {"micro_batch", "checkpointing", "four_bit", "max_length"}
+    for number, code in enumerate(sorted(able)):
+        run = Run(short.folder.with_name(f"{short.id}-{number}"))
+        shutil.copytree(short.folder, run.folder)
+        job = make_fit.changed(fixes.job, offered[code])
+        assert runs.revise(run, job)
+        if code == "max_length":
+            inputs.accept_changes(run)
+        resumed = do(run)
+        assert resumed.exit_code == 0, (code, resumed.sentence)
+        started = resumed.of("RunStarted")[-1]
+        assert (started.resumed_from_step, started.extended) == (3, False)
+        assert resumed.terminal.step == 8
+        assert "other settings" in resumed.of("LogLine")[-1].message, code

@@ -123,6 +123,18 @@ def faster(job: TrainingJob, device: Device) -> list[Suggestion]:
     return found
 
 
+def unmeasured(job: TrainingJob, device: Device) -> Iterator[Suggestion]:
+    """The mildest change of each kind that needs less memory, where it cannot be told how much.
+
+    Its sizes mean nothing.
+    """
+    for kind in _KINDS:
+        for title, cost, changes in _ways(kind, job, device, None):
+            if not conflicts(changed(job, changes)):
+                yield Suggestion(kind, title, cost, changes, 0, 0, "tight")
+                break
+
+
 def _as_mild_as_possible(
     job: TrainingJob, device: Device, lengths: Lengths | None, steps: list[Suggestion]
 ) -> list[Suggestion]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,33 +32,47 @@ from training_backend.vram import Estimate
 
 
 class FitDialog(QDialog):
-    """`chosen` carries the changes; each press is one step of undo."""
+    """`chosen` carries the changes.
+
+    Args:
+        estimate: None where memory cannot be told beforehand; then no sizes are shown.
+        facts: of a run that ran out of memory, in the place of the estimate's verdict.
+        resumes: of such a run, whether it can go on with changes; else they begin a new one.
+            Without it the changes are the draft's, and each press is one step of undo.
+    """
 
     chosen = Signal(dict)
 
     def __init__(
         self,
-        estimate: Estimate,
+        estimate: Estimate | None,
         plan: Plan,
         suggestions: list[Suggestion],
         parent: QWidget | None = None,
+        *,
+        facts: str = "",
+        resumes: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
         super().__init__(parent)
         self.setObjectName("fitDialog")
         self._estimate = estimate
-        spending = estimate.fit == "comfortable"
+        self._resumes = resumes
+        fit = estimate.fit if estimate is not None else "does_not_fit"
+        spending = fit == "comfortable"
         titles = {
             "comfortable": self.tr("Use the free memory"),
             "tight": self.tr("Make more room"),
             "does_not_fit": self.tr("Make it fit"),
         }
-        self.setWindowTitle(titles[estimate.fit])
+        self.setWindowTitle(titles[fit])
         self.resize(760, 560)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(24, 20, 24, 20)
         outer.setSpacing(12)
         outer.addWidget(page_title(self.windowTitle()))
-        words = plain_label(memory_words.verdict(estimate)[0], wrap=True)
+        if estimate is not None and not facts:
+            facts = memory_words.verdict(estimate)[0]
+        words = plain_label(facts, wrap=True)
         words.setFont(theme.font(13, tabular=True))
         outer.addWidget(words)
         if plan.steps:
@@ -94,12 +109,25 @@ class FitDialog(QDialog):
         area.setWidget(content)
         outer.addWidget(area, 1)
         foot = QHBoxLayout()
-        foot.addWidget(secondary_label(self.tr("Undo takes any of these back.")))
-        foot.addStretch(1)
+        foot.addWidget(secondary_label(self._foot(), wrap=True), 1)
         close = SecondaryButton(self.tr("Close"))
         close.clicked.connect(self.reject)
         foot.addWidget(close)
         outer.addLayout(foot)
+
+    def _foot(self) -> str:
+        if self._resumes is None:
+            return self.tr("Undo takes any of these back.")
+        return self.tr(
+            "Resume goes on with the same run from its newest checkpoint. A new run begins at its "
+            "first step, since what was learned does not fit the change; the old one stays."
+        )
+
+    def _what_then(self, changes: dict[str, Any], plain: str) -> str:
+        """The words on a button: also what becomes of the run."""
+        if self._resumes is None:
+            return plain
+        return self.tr("Apply and resume") if self._resumes(changes) else self.tr("Start a new run")
 
     def _plan_box(self, plan: Plan) -> QWidget:
         box = QFrame()
@@ -110,23 +138,29 @@ class FitDialog(QDialog):
         texts = QVBoxLayout()
         texts.setSpacing(2)
         needed = figures.gigabytes(plan.total_bytes)
-        head = plain_label(
-            self.tr("These together make it fit, with {needed} of {free}:").format(
+        if self._resumes is not None:  # what was measured is not to be told by an estimate
+            enough = (
+                self.tr("These together are likely to be enough:")
+                if len(plan.steps) > 1
+                else self.tr("This is likely to be enough:")
+            )
+            too_little = self.tr("All that there is to change is likely not to be enough:")
+            said = enough if plan.fits else too_little
+        elif plan.fits and self._estimate is not None:
+            said = self.tr("These together make it fit, with {needed} of {free}:").format(
                 needed=figures.decimal(plan.total_bytes / figures.GIGABYTE, 1),
                 free=figures.gigabytes(self._estimate.device.available_bytes),
             )
-            if plan.fits
-            else self.tr("All of these together still need {needed}, which is too much:").format(
-                needed=needed
-            ),
-            wrap=True,
-        )
+        else:
+            said = self.tr("All of these together still need {needed}, which is too much:")
+            said = said.format(needed=needed)
+        head = plain_label(said, wrap=True)
         head.setFont(theme.font(13, QFont.Weight.DemiBold))
         texts.addWidget(head)
         for step in plan.steps:
             texts.addWidget(plain_label(f"•  {step.title}", wrap=True))
         layout.addLayout(texts, 1)
-        apply = PrimaryButton(self.tr("Do all of this"))
+        apply = PrimaryButton(self._what_then(plan.changes, self.tr("Do all of this")))
         apply.setObjectName("fitPlanButton")
         apply.setProperty("primary", True)
         apply.setVisible(plan.fits)
@@ -147,13 +181,13 @@ class FitDialog(QDialog):
         texts.addWidget(title)
         texts.addWidget(secondary_label(suggestion.cost, wrap=True))
         layout.addLayout(texts, 1)
-        numbers = plain_label(self._numbers(suggestion))
+        numbers = plain_label(self._numbers(suggestion) if self._estimate is not None else "")
         numbers.setFont(theme.font(13, tabular=True))
         numbers.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         layout.addWidget(numbers)
-        apply = SecondaryButton(self.tr("Apply"))
+        apply = SecondaryButton(self._what_then(suggestion.changes, self.tr("Apply")))
         apply.setObjectName(f"fit_{suggestion.code}")
-        apply.setAccessibleName(self.tr("Apply: {title}").format(title=suggestion.title))
+        apply.setAccessibleName(f"{apply.text()}: {suggestion.title}")
         apply.clicked.connect(partial(self._choose, suggestion.changes))
         layout.addWidget(apply, 0, Qt.AlignmentFlag.AlignVCenter)
         return row
