@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from app.models.run_marks import RunMarks
 from training_backend.job import TrainingJob
 from training_backend.lifecycle.pauses import Pauses
 from training_backend.lifecycle.run_requests import Kind
@@ -42,6 +43,7 @@ class ShownRun:
     metrics: MetricsLogged | None = None
     loss: RecentLoss = field(default_factory=RecentLoss)
     warning: str = ""  # what the outcome has to say besides
+    marks: RunMarks = field(default_factory=RunMarks)
     parting: str = ""  # that the model learns its rows by heart
     halved: str = ""  # that it went on by itself with half the rows at once
     held_out: EvaluationLogged | None = None

@@ -277,6 +277,8 @@ class TrainPage(QWidget):
                 shown.warning = ""
                 shown.parting = shown.parting if event.resumed_from_step else ""
                 self.charts.begin_attempt()
+                shown.marks.begin_attempt(event.resumed_from_step or 0)
+                self.charts.show_marks(shown.marks.marks)
                 self.scores.clear()  # they were of a model that trains on
                 self.answers.show_kept(None)
             case PhaseChanged():
@@ -309,6 +311,9 @@ class TrainPage(QWidget):
                 shown.parting = event.message
             case WarningRaised(code=halving.CODE):
                 shown.halved = event.message
+            case WarningRaised(since=int()):
+                shown.marks.take(event)
+                self.charts.show_marks(shown.marks.marks)
             case RunFailed(goes_on=True) if shown.live:
                 self._end(event, past=True)
             case RunCompleted() | RunStopped() | RunFailed() | RunInterrupted():

@@ -403,3 +403,57 @@ def test_a_long_history_comes_in_parts_and_draws_the_same(
     page.replay(events)
     assert (page._shown.loss.value, list(page.charts.loss._each.xs)) == in_parts
     assert in_parts[1] == list(range(1, 81))
+
+
+# --------------------------------------------------------------------------- slow without an error
+
+
+def _slow_run(run: Run) -> list[Event]:
+    steps: list[Event] = [
+        MetricsLogged(step=step, total_steps=40, epoch=1.0, loss=2.0, tokens_per_second=100.0)
+        for step in range(1, 31)
+    ]
+    slow = WarningRaised(
+        code="slow_other_program",
+        message="Since step 12 a step takes longer. Another program uses the card (<b>).",
+        params={"factor": "3.0"},
+        since=12,
+    )
+    return [*_beginning(run), *steps[:20], slow, *steps[20:]]
+
+
+def test_slow_steps_are_told_while_they_last_and_marked_on_the_charts(
+    page: TrainPage, run: Run
+) -> None:
+    page.open_run(run, live=True)
+    page.replay(_journal(run, *_slow_run(run)))
+    notice = page.findChild(QLabel, "trainNotice")
+    assert notice.isVisibleTo(page) and "Another program uses the card (<b>)." in notice.text()
+    charts = (page.charts.loss, page.charts.speed)
+    for chart in charts:
+        chart.plot.redraw()
+        assert chart.marks.words_at(11) == [] and chart.marks.words_at(12)
+        assert chart.marks.words_at(30) == ["another program, 3.0 × the time"]  # it goes on
+        assert "another program" in chart._readout(20)[1]
+    over = WarningRaised(code="as_fast_again", message="Over.", since=12, until=25, seq=10_000)
+    page.apply(over)
+    page.render_now()
+    assert not notice.isVisibleTo(page)
+    for chart in charts:
+        assert chart.marks.words_at(25) and chart.marks.words_at(26) == []
+
+
+def test_a_mark_is_text_beside_a_band_and_follows_the_zoom(page: TrainPage, run: Run) -> None:
+    page.open_run(run, live=True)
+    page.replay(_journal(run, *_slow_run(run)))
+    plot = page.charts.loss.plot
+    plot.redraw()
+    (band,) = page.charts.loss.marks._bands
+    assert band.region.isVisible() and band.text.isVisible()
+    assert band.region.getRegion()[0] == 12
+    plot.zoom_to(20, 25)
+    assert band.region.getRegion() == (20, 25)
+    plot.zoom_to(2, 8)
+    assert not band.region.isVisible() and not band.text.isVisible()
+    page.open_run(run, live=False)  # another run, as far as the charts know
+    assert page.charts.loss.marks._bands == []

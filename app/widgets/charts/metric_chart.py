@@ -15,6 +15,7 @@ from app.widgets.charts.chart_card import ChartCard
 from app.widgets.charts.explorable_plot import ExplorablePlot
 from app.widgets.charts.legend import LegendEntry
 from app.widgets.charts.plot_axes import NumberAxis, write_number
+from app.widgets.charts.plot_marks import PlotMarks
 from app.widgets.charts.series import Floats, Series
 from training_backend.protocol import EvaluationLogged, MetricsLogged
 from training_backend.summaries.losses import perplexity
@@ -55,6 +56,7 @@ class LossChart(ChartCard):
         plot.setAccessibleName(self.tr("Loss over the steps"))
         plot.setMinimumHeight(180)
         self.set_plot(plot)
+        self.marks = PlotMarks(plot)
         self._each_line = plot.add_line("chart_raw", name="loss", label=False)
         self._smoothed_line = plot.add_line("chart_smoothed", follows=True)
         self._held_out_line = plot.add_line("chart_held_out", name="held-out", dots=True)
@@ -142,7 +144,7 @@ class LossChart(ChartCard):
                 lines.append(
                     self.tr("perplexity {number}").format(number=figures.short(perplexity(loss)))
                 )
-        return step, "\n".join(lines)
+        return step, "\n".join([*lines, *self.marks.words_at(step)])
 
 
 class MetricChart(ChartCard):
@@ -175,6 +177,7 @@ class MetricChart(ChartCard):
         plot.setAccessibleName(self.tr("{title} over the steps").format(title=title))
         plot.setMinimumHeight(110)
         self.set_plot(plot)
+        self.marks = PlotMarks(plot, texts=False)  # it is small
         named = f"{metric} ({unit})" if unit else metric
         role = "chart_smoothed" if smoothing is None else "chart_raw"
         self._line = plot.add_line(role, name=named, label=smoothing is None)
@@ -234,7 +237,7 @@ class MetricChart(ChartCard):
                     value=self._write(float(self._smoothed()[index]))
                 )
             )
-        return step, "\n".join(lines)
+        return step, "\n".join([*lines, *self.marks.words_at(step)])
 
 
 class SmoothingBox(QDoubleSpinBox):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from collections.abc import Sequence
+
+from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from app.models.run_curves import JournalPart
+from app.models.run_marks import Mark
 from app.widgets import figures
 from app.widgets.card import CARD_GAP
 from app.widgets.charts.memory_chart import MemoryChart
@@ -62,6 +65,8 @@ class RunCharts(QWidget):
         for chart in (self.margin, self.rate, self.gradient, self.speed):
             chart.setFixedHeight(SMALL_HEIGHT)
             small.addWidget(chart, 1)
+        # A page that is higher than it needs to be leaves no gaps between the charts.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(CARD_GAP)
@@ -73,6 +78,7 @@ class RunCharts(QWidget):
         for chart in (*self._per_step, self.margin, self.memory):
             chart.clear()
         self.margin.hide()
+        self.show_marks(())
 
     def set_room(self, height: int) -> None:
         """Let loss and memory fill this height; the rest is below it."""
@@ -87,6 +93,11 @@ class RunCharts(QWidget):
 
     def begin_attempt(self) -> None:
         self.memory.begin_attempt()
+
+    def show_marks(self, marks: Sequence[Mark]) -> None:
+        """Mark the steps that warnings speak of, where they show."""
+        self.loss.marks.show(marks)
+        self.speed.marks.show(marks)
 
     def add_metrics(self, event: MetricsLogged) -> None:
         for chart in self._per_step:
