@@ -55,11 +55,11 @@ def _at_every_call(lab: Lab, calls: str, what: str) -> str:
     told = ""
     for number in range(1, MOST_CALLS):
         run = lab.create(training={"max_steps": 4, "save_steps": 2})
-        with _injected(lab, f"inject={calls}:{what}:when={number}", calls):
+        with injected(lab, f"inject={calls}:{what}:when={number}", calls):
             end = lab.start(run).wait()
         if isinstance(end, RunCompleted):
             lab.equals_undisturbed(run)
-            if _calls_reached(lab) < number:
+            if calls_reached(lab) < number:
                 return f"{told} ({number - 1} places)"
         else:
             expect(isinstance(end, RunFailed | RunInterrupted), f"ended as {end}")
@@ -69,7 +69,7 @@ def _at_every_call(lab: Lab, calls: str, what: str) -> str:
 
 
 @contextlib.contextmanager
-def _injected(lab: Lab, injection: str, calls: str) -> Iterator[None]:
+def injected(lab: Lab, injection: str, calls: str) -> Iterator[None]:
     """strace on the zygote: what it forks is traced, and its n-th call fails."""
     if shutil.which("strace") is None:
         raise NotHere("strace is not installed")
@@ -95,7 +95,7 @@ def _tracer_of(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("TracerPid"))
 
 
-def _calls_reached(lab: Lab) -> int:
+def calls_reached(lab: Lab) -> int:
     """The most calls that one process made."""
     counts: dict[str, int] = {}
     for line in (lab.folder / "strace.log").read_text().splitlines():
@@ -184,27 +184,6 @@ def _waits_for_room(attempt: Attempt) -> str:
     words = phases[-1].detail
     expect("GB missing" in words, f"it says {words!r}")
     return f"Waiting for room on the disk: {words}"
-
-
-def disk_full_while_merging(lab: Lab) -> str:
-    run, _ = lab.train()
-    with small_disk(lab.folder / "small", "3M") as disk:
-        out = disk / "merged"
-        source = f"""
-from training_backend import runs
-from training_backend.job import ExportJob
-import training_backend.paths as paths
-paths.require_free = lambda *a: None
-job = runs.create(ExportJob(run={str(run.folder)!r}, out={str(out)!r}))
-open({str(lab.folder / "export-run")!r}, "w").write(str(job.folder))
-"""
-        lab.do(source)
-        export = Run(Path((lab.folder / "export-run").read_text()))
-        end = lab.start(export).wait()
-        expect(isinstance(end, RunFailed), f"ended as {end}")
-        expect(not out.exists() and not list(disk.iterdir()), "half an export was left")
-    lab.equals_undisturbed(run)
-    return sentence(end)
 
 
 def file_size_limit(lab: Lab) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 from tests.faults.disk_faults import NotHere
 from tests.faults.lab import Lab, expect, sentence
+from tests.faults.window_faults import PRESS, open_window
 from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.lifecycle import inputs
@@ -91,26 +93,38 @@ def spaces_and_emoji_in_paths(lab: Lab) -> str:
 
 
 def decimal_comma(lab: Lab) -> str:
-    """The C library's own numbers are written with a comma."""
-    setup = """
-import locale
-for name in ("de_DE.UTF-8", "fr_FR.UTF-8", "de_DE", "fr_FR"):
-    try:
-        locale.setlocale(locale.LC_ALL, name)
-        break
-    except locale.Error:
-        pass
-else:
-    import os
-    os._exit(77)
-"""
+    """The C library's own numbers are written with a comma: in the worker, and in the window."""
+    german = _german(lab.folder / "locales")
+    setup = f"import os, locale\nos.environ.update({german!r})\nlocale.setlocale(locale.LC_ALL, '')"
     run = lab.create()
-    attempt = lab.start(run, setup)
-    code = lab.ask({"wait": attempt.pid})["exit"]
-    if code == 77:
-        raise NotHere("no such language is installed (Debian: locales-all)")
+    attempt = lab.start(run, f"{setup}\nassert locale.localeconv()['decimal_point'] == ','")
+    attempt.wait()
     lab.equals_undisturbed(run)
-    return sentence(run.events()[-1])
+    with open_window(lab, **german) as window:
+        shown = window.train(lab)
+        point = window.do("import locale\nanswer = locale.localeconv()['decimal_point']")
+        expect(point == ".", f"the window's C library writes {point!r}")
+        language = window.do("from PySide6.QtCore import QLocale\nanswer = QLocale().name()")
+        window.do(PRESS.format(name="stopButton"))
+        window.until("answer = window.training.is_busy()", False)
+        window.do("window.close()")
+        expect(window.end() == 0, "the window ended with an error")
+    lab.nothing_lost(shown)
+    return f"{sentence(run.events()[-1])} ({language})"
+
+
+def _german(folder: Path) -> dict[str, str]:
+    """The environment of somebody in Germany, made here where it is not installed."""
+    name = "de_DE.UTF-8"
+    if shutil.which("localedef") is None:
+        raise NotHere("localedef is not installed")
+    folder.mkdir(exist_ok=True)
+    made = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "UTF-8", folder / name], capture_output=True, text=True
+    )
+    if made.returncode:
+        raise NotHere(f"a German locale cannot be made: {made.stderr.strip()}")
+    return {"LOCPATH": str(folder), "LC_ALL": name, "LANG": name}
 
 
 def no_home_to_write_to(lab: Lab) -> str:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import disk_faults, outside_faults, window_faults, worker_faults
+from tests.faults import (
+    disk_faults,
+    merge_faults,
+    message_faults,
+    outside_faults,
+    window_faults,
+    worker_faults,
+)
 from tests.faults.disk_faults import NotHere
 from tests.faults.faults import Fault
 from tests.faults.lab import Lab, lab
@@ -23,7 +30,9 @@ QUICK: tuple[Fault, ...] = (
     worker_faults.segmentation_fault,
     worker_faults.told_to_end_by_the_system,
     worker_faults.loss_that_is_no_number,
-    worker_faults.card_out_of_memory,
+    worker_faults.card_out_of_memory_in_a_step,
+    message_faults.killed_in_mid_line,
+    merge_faults.one_flipped_byte_before_a_merge,
     worker_faults.stop_while_saving,
     worker_faults.two_runs_on_one_card,
     disk_faults.disk_full_at_a_checkpoint,

@@ -26,10 +26,12 @@ from tests.faults.lab import (
 )
 from training_backend import runs
 from training_backend.protocol import (
+    CheckpointSaved,
     LogLine,
     MetricsLogged,
     PhaseChanged,
     RunCompleted,
+    RunInterrupted,
     RunStopped,
 )
 from training_backend.runs import Run
@@ -69,6 +71,17 @@ QSystemTrayIcon.isSystemTrayAvailable = staticmethod(lambda: True)
 ICONS = """
 from PySide6.QtWidgets import QSystemTrayIcon
 answer = [icon.toolTip() for icon in window.tray.findChildren(QSystemTrayIcon)]
+"""
+
+STANDS_STILL = """
+card = window.page("navTrain").standstill
+answer = not card.isHidden()
+"""
+STANDSTILL_WORDS = """
+from PySide6.QtWidgets import QLabel
+card = window.page("navTrain").standstill
+text = ". ".join(label.text().rstrip(".") for label in card.findChildren(QLabel) if label.text())
+answer = {part!r} in text if {part!r} else text + "."
 """
 
 
@@ -263,6 +276,31 @@ def computer_put_to_sleep(lab: Lab) -> str:
     lab.equals_undisturbed(run)
     (told,) = (event.message for event in run.events() if isinstance(event, LogLine))
     return told
+
+
+def hang_told_by_the_window(lab: Lab) -> str:
+    """SIGSTOP: the window says that nothing comes any more, and ends the run when told to."""
+    with open_window(lab) as window:
+        run = window.train(lab)
+        window.do("window.training.go_on()")
+        _until(run, lambda e: isinstance(e, CheckpointSaved) and e.step >= 40)
+        worker = run.worker()
+        assert worker is not None
+        worker.suspend()
+        window.do("from training_backend.watching import standstill\nstandstill.SILENT_SECONDS = 3")
+        window.until(STANDS_STILL, True)
+        window.until(STANDSTILL_WORDS.format(part="halted"), True)
+        words = str(window.do(STANDSTILL_WORDS.format(part="")))
+        window.do(PRESS.format(name="standstillEnd"))
+        window.until("answer = window.training.is_busy()", False)
+        end = run.events()[-1]
+        expect(isinstance(end, RunInterrupted) and end.code == "hung", f"ended as {end}")
+        expect(not worker.is_running() or worker.status() == "zombie", "its process is still there")
+        window.do("window.close()")
+        expect(window.end() == 0, "the window ended with an error")
+    run.clear_requests()  # as whoever starts a worker does
+    lab.nothing_lost(run)
+    return f"{words} {sentence(end)}"
 
 
 def two_windows(lab: Lab) -> str:

@@ -144,6 +144,42 @@ def card_out_of_memory(lab: Lab) -> str:
     )
 
 
+def card_out_of_memory_in_a_step(lab: Lab) -> str:
+    """PyTorch's own error, raised in the backward pass of step 6."""
+    return _out_of_memory_in_a_step(
+        lab, "raise torch.OutOfMemoryError('CUDA out of memory.')", "out_of_vram"
+    )
+
+
+def computer_out_of_memory_in_a_step(lab: Lab) -> str:
+    """The backward pass of step 6 asks for a petabyte, and is refused."""
+    return _out_of_memory_in_a_step(lab, "torch.empty(2**50, dtype=torch.uint8)", "out_of_ram")
+
+
+def _out_of_memory_in_a_step(lab: Lab, act: str, code: str) -> str:
+    """The step before is saved, whenever the checkpoint before was."""
+    setup = f"""
+import torch
+from transformers import LlamaModel
+_forward, calls = LlamaModel.forward, 0
+def run_out(gradient):
+    {act}
+def forward(self, *a, **k):
+    global calls
+    calls += self.training
+    result = _forward(self, *a, **k)
+    if self.training and calls == 6:
+        result.last_hidden_state.register_hook(run_out)
+    return result
+LlamaModel.forward = forward
+"""
+    run, end = lab.train(setup)
+    expect(isinstance(end, RunFailed) and end.code == code, f"ended as {end}")
+    expect(newest_sound(run) == 5, f"saved was step {newest_sound(run)}")
+    lab.nothing_lost(run)
+    return sentence(end)
+
+
 def computer_out_of_memory(lab: Lab) -> str:
     return _fails(lab, "raise MemoryError", "out_of_ram")
 

@@ -450,6 +450,17 @@ def test_what_is_no_event_is_passed_over(adapter: Path, tmp_path: Path) -> None:
     assert_one_last_word(run, follow_odd(run, tmp_path / "window.py", body), RunCompleted)
 
 
+def test_what_is_no_text_or_cannot_be_read_is_passed_over(adapter: Path, tmp_path: Path) -> None:
+    run = export_run(adapter, tmp_path / "out")
+    body = (
+        "class Unreadable:\n"
+        "    def __reduce__(self): return int, ('no number',)\n"
+        "for thing in (None, 5, b'\\xff', {'type': 'LogLine'}, lambda: 0, Unreadable()):\n"
+        "    feed.put(thing)"
+    )
+    assert_one_last_word(run, follow_odd(run, tmp_path / "window.py", body), RunCompleted)
+
+
 def test_a_flood_is_followed_without_gap_or_repeat(adapter: Path, tmp_path: Path) -> None:
     run = export_run(adapter, tmp_path / "out")
     body = "for n in range(5_000): reporter.emit(LogLine(message=str(n)))"

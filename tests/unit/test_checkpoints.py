@@ -200,3 +200,23 @@ def test_the_best_checkpoint_stays_beside_the_newest_when_it_is_to_be_kept(
     make_tested(folder, {1: 2.5, 2: 1.5, 3: None, 4: 2.0, 5: 1.6, 6: None})
     checkpoints.prune(folder, 2, keep_best)
     assert [checkpoint.step for checkpoint in checkpoints.finished(folder)] == left
+
+
+def test_a_result_knows_which_of_its_files_are_damaged(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    staged = stage(tmp_path / "checkpoints", 5)
+    target.mkdir()
+    (target / "of an earlier attempt").touch()
+    checkpoints.move_sealed(staged, target)
+    assert not staged.exists() and not (target / "of an earlier attempt").exists()
+    (target / "notes.txt").write_text("of the person")
+    assert checkpoints.damaged_since(target) == []
+    (target / WEIGHTS).write_bytes(b"x" + (target / WEIGHTS).read_bytes()[1:])
+    (target / "optimizer.pt").unlink()
+    assert sorted(checkpoints.damaged_since(target)) == [WEIGHTS, "optimizer.pt"]
+
+
+def test_nothing_is_said_of_a_result_that_was_never_sealed(tmp_path: Path) -> None:
+    assert checkpoints.damaged_since(tmp_path / "adapter") == []
+    (tmp_path / "adapter.sha256.json").write_text("[1]")
+    assert checkpoints.damaged_since(tmp_path / "adapter") == []

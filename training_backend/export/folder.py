@@ -18,7 +18,7 @@ from training_backend.export import merge, tensor_file
 from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
 from training_backend.hub import hub_cache
 from training_backend.job import ExportJob
-from training_backend.lifecycle import checkpoints
+from training_backend.lifecycle import checkpoints, inputs
 from training_backend.lifecycle.preflight import check_empty
 from training_backend.models import adapters
 from training_backend.models.adapters import CONFIG, WEIGHTS, Adapter
@@ -50,6 +50,7 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
     out = Path(job.out).expanduser().absolute()
     check_empty(out)
     source = adapters.find_source(job)
+    _check_undamaged(source if isinstance(source, Path) else source.folder)
     partial = _partial(out)
     try:
         if isinstance(source, Path):
@@ -60,16 +61,31 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
             _write_merged(source, partial, reporter)
         _scrub(partial)
         reporter.phase("saving", detail="the folder")
-        (partial / MARKER).unlink()
         fsync_tree(partial)
         if out.is_dir():
             out.rmdir()  # empty, as checked
         replace(partial, out)
+        (out / MARKER).unlink()  # last: what is killed before leaves a folder known to be ours
+        fsync_folder(out)
         fsync_folder(out.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return RunCompleted(folder=str(out))
+
+
+def _check_undamaged(source: Path) -> None:
+    """Raises `UserError` when a file of the result is not as the training wrote it."""
+    damaged = checkpoints.damaged_since(source)
+    if damaged:
+        raise UserError(
+            "result_damaged",
+            "The file {name} in {folder} is no longer as the training wrote it.",
+            "Export a checkpoint of the run instead, or put the file back from a copy.",
+            field="run",
+            name=damaged[0],
+            folder=source,
+        )
 
 
 def _partial(out: Path) -> Path:
@@ -103,6 +119,13 @@ def _partial(out: Path) -> Path:
 def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
     base = _base_folder(adapter, reporter)
     files = _base_weights(base)
+    if adapter.run is not None and inputs.base_changed(adapter.run, base):
+        reporter.warn(
+            "base_changed",
+            "The base model {base} changed since the run was trained on it; what comes of the "
+            "merge may answer otherwise than the run did.",
+            base=base,
+        )
     require_free(out, sum(path.stat().st_size for path in files) + 50_000_000, "the merged model")
     reporter.phase("merging", fraction=0.0)
     told = time.monotonic()

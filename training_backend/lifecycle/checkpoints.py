@@ -37,11 +37,8 @@ def commit(staged: Path, checkpoints: Path, held_out_loss: float | None = None) 
     """
     step = int(staged.name.removeprefix(PREFIX))
     fsync_tree(staged)
-    hashes = {
-        str(path.relative_to(staged).as_posix()): sha256_file(path) for path in _files(staged)
-    }
     tested = {} if held_out_loss is None else {"held_out_loss": held_out_loss}
-    write_json_atomic(staged / COMPLETE, {"step": step, **tested, "sha256": hashes})
+    write_json_atomic(staged / COMPLETE, {"step": step, **tested, "sha256": _hashes(staged)})
     checkpoints.mkdir(exist_ok=True)
     target = checkpoints / staged.name
     if target.exists():
@@ -49,6 +46,34 @@ def commit(staged: Path, checkpoints: Path, held_out_loss: float | None = None) 
     replace(staged, target)
     fsync_folder(checkpoints)
     return Checkpoint(target, step)
+
+
+def move_sealed(staged: Path, target: Path) -> None:
+    """Put a run's result in its place, the hashes of its files beside it. Raises `OSError`."""
+    fsync_tree(staged)
+    seal = _seal_of(target)
+    seal.unlink(missing_ok=True)
+    hashes = _hashes(staged)
+    if target.exists():
+        shutil.rmtree(target)
+    replace(staged, target)
+    write_json_atomic(seal, hashes)
+
+
+def damaged_since(folder: Path) -> list[str]:
+    """The files of a result that are no longer as they were written; none where that is not known.
+
+    Files that somebody put beside them do not matter.
+    """
+    try:
+        known = json.loads(_seal_of(folder).read_text(encoding="utf-8"))
+        return [
+            name
+            for name, digest in known.items()
+            if not (folder / name).is_file() or sha256_file(folder / name) != digest
+        ]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
 
 
 def is_whole(folder: Path) -> bool:
@@ -118,3 +143,11 @@ def _held_out_loss(checkpoint: Checkpoint) -> float | None:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in _files(folder)}
+
+
+def _seal_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.sha256.json")

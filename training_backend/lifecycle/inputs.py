@@ -87,6 +87,15 @@ def check(run: Run, found: Fingerprints, resumed: bool) -> None:
         )
 
 
+def base_changed(run: Run, folder: Path) -> bool:
+    """Whether this is no longer the base model that the run was trained on, as far as known."""
+    try:
+        known = json.loads((run.folder / FILE_NAME).read_text(encoding="utf-8"))
+        return bool(known["base"] != of_model(folder))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def accept_changes(run: Run) -> None:
     """Let the next attempt go on with what is there now."""
     (run.folder / FILE_NAME).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from training_backend.files import fsync_tree, replace
-from training_backend.lifecycle.checkpoints import Checkpoint
+from training_backend.lifecycle.checkpoints import Checkpoint, move_sealed
 from training_backend.models.adapters import CONFIG, WEIGHTS, name_base
 from training_backend.models.model_folder import dtype_name, read_model_config
 from training_backend.training import lora
@@ -54,7 +52,4 @@ def save_model(trainer: Any, tokenizer: Any, base: Path, staged: Path, target: P
 def _move(tokenizer: Any, staged: Path, target: Path) -> None:
     tokenizer.save_pretrained(staged)
     (staged / "README.md").unlink(missing_ok=True)
-    fsync_tree(staged)
-    if target.exists():
-        shutil.rmtree(target)
-    replace(staged, target)
+    move_sealed(staged, target)
