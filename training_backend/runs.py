@@ -24,7 +24,7 @@ import os
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ from training_backend.computer import ram
 from training_backend.errors import UserError
 from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, load_job
-from training_backend.lifecycle import ends, journal
+from training_backend.lifecycle import checkpoints, ends, journal
 from training_backend.lifecycle.ends import Circumstances
 from training_backend.lifecycle.run_requests import Request, Requests
 from training_backend.paths import export_runs_dir, probe_runs_dir, runs_dir
@@ -168,14 +168,14 @@ class Run:
 
     def claimant(self) -> psutil.Process | None:
         """The process that last claimed the run. A recycled pid is not mistaken for it."""
-        known = self._claimed()
+        known = self.claimed()
         with contextlib.suppress(LookupError, TypeError, ValueError, psutil.Error):
             process = psutil.Process(known["pid"])
             if abs(process.create_time() - known["created"]) < 1.0:
                 return process
         return None
 
-    def _claimed(self) -> dict[str, Any]:
+    def claimed(self) -> dict[str, Any]:
         """What the newest worker noted down; empty where that cannot be read."""
         with contextlib.suppress(OSError, ValueError):
             known = json.loads((self.folder / "worker.json").read_text(encoding="utf-8"))
@@ -185,7 +185,7 @@ class Run:
 
     def log_tail(self) -> str:
         """The end of the newest worker's own output; of a crash the beginning of its report."""
-        began = self._claimed().get("log_bytes", 0)
+        began = self.claimed().get("log_bytes", 0)
         try:
             with self.log_path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -195,12 +195,15 @@ class Run:
         except FileNotFoundError:
             return ""
         crash = text.rfind(_CRASH)
-        return _of_crash(text[crash:]) if crash >= 0 else text[-LOG_TAIL_BYTES:]
+        if crash >= 0:
+            return _of_crash(text[crash:])
+        asked = text.rfind("Current thread 0x")  # where it stood when it was ended; see `launch`
+        return text[asked:][:LOG_TAIL_BYTES] if asked >= 0 else text[-LOG_TAIL_BYTES:]
 
     def circumstances(self, exit_code: int | None) -> Circumstances:
         """What is known of how its newest worker died."""
         events = journal.tail(self.folder)
-        before, now = self._claimed().get("oom_kills"), ram.oom_kills()
+        before, now = self.claimed().get("oom_kills"), ram.oom_kills()
         return Circumstances(
             exit_code=exit_code,
             log=self.log_tail(),
@@ -347,11 +350,14 @@ def summary(run: Run) -> RunSummary:
     )
 
 
-def settle(run: Run, exit_code: int | None = None) -> Event | None:
+def settle(run: Run, exit_code: int | None = None, pid: int | None = None) -> Event | None:
     """Give a run whose worker died without a word its terminal event.
 
     Returns that event; None when the run needs none: it ended properly, lives, or is still
     waiting for its first worker. Whoever notices first writes it, guarded by the lock.
+
+    Args:
+        exit_code, pid: of the worker, where the caller is its parent.
     """
     lock = run.worker_lock()
     try:
@@ -359,28 +365,49 @@ def settle(run: Run, exit_code: int | None = None) -> Event | None:
     except Timeout:
         return None
     except OSError:  # its disk turned read-only: the person is told all the same
-        return None if run.is_alive() else _missing_end(run, exit_code)
+        missing = [] if run.is_alive() else _missing_end(run, exit_code, pid)
+        return missing[-1] if missing else None
     try:
-        event = _missing_end(run, exit_code)
-        if event is None:
+        missing = _missing_end(run, exit_code, pid)
+        if not missing:
             return None
         try:
             writer = journal.JournalWriter(run.folder)
-            line = writer.append(event)
+            lines = [writer.append(event) for event in missing]
             writer.close()
         except OSError:  # the disk is full: the person is told all the same
             logger.exception("the end of %s could not be written down", run.id)
-            return event
-        return parse_event(line)
+            return missing[-1]
+        return parse_event(lines[-1])
     finally:
         lock.release()
 
 
-def _missing_end(run: Run, exit_code: int | None) -> Event | None:
+def _missing_end(run: Run, exit_code: int | None, pid: int | None) -> list[Event]:
     last = journal.last_event(run.folder)
-    if isinstance(last, TERMINAL_TYPES) or (last is None and exit_code is None):
-        return None
-    return ends.named(run.circumstances(exit_code))
+    if last is None and exit_code is None:
+        return []
+    if not isinstance(last, TERMINAL_TYPES):
+        return [ends.named(run.circumstances(exit_code))]
+    if pid is None or not _died_unheard(run, exit_code, pid):
+        return []
+    known = replace(run.circumstances(exit_code), log="", memory=None)  # those are of another one
+    saved = checkpoints.finished(run.checkpoints)
+    started = RunStarted(
+        run_id=run.id,
+        folder=str(run.folder),
+        attempt=1 + attempts(run.events()),
+        resumed_from_step=saved[-1].step if saved else None,
+        pid=pid,
+    )
+    return [started, ends.named(known)]
+
+
+def _died_unheard(run: Run, exit_code: int | None, pid: int) -> bool:
+    """Whether a worker that was to go on with an ended run died before its first word."""
+    if exit_code in (0, 3) or run.claimed().get("pid") == pid:
+        return False
+    return f"process {pid} leaves it alone" not in run.log_tail()
 
 
 def _state(run: Run, last: Event | None) -> State:

@@ -206,6 +206,22 @@ def test_a_worker_that_dies_before_its_first_word_is_given_an_end_too(
     assert events == run.events()
 
 
+def test_a_resume_whose_worker_dies_before_its_first_word_is_given_an_end_too(
+    spawn: Spawn, adapter: Path, tmp_path: Path
+) -> None:
+    run, first = export_run(adapter, tmp_path / "out"), spawn()
+    first.start(run)
+    run.request("stop")
+    assert isinstance(follow(first, run)[-1], RunStopped)
+    second = spawn()
+    second.process.kill()
+    second.process.join()
+    with contextlib.suppress(OSError):
+        second.start(run)
+    events = follow(second, run)
+    assert_one_last_word(run, events, RunInterrupted, attempt=2)
+
+
 def test_killing_a_run_ends_its_worker(spawn: Spawn, tmp_path: Path) -> None:
     run, worker = training_run(str(tmp_path / "no model")), spawn()
     worker.start(run)

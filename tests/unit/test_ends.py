@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import pytest
 from training_backend import runs
 from training_backend.computer import ram
 from training_backend.job import parse_job
-from training_backend.lifecycle import ends
+from training_backend.lifecycle import ends, launch
 from training_backend.lifecycle.ends import Circumstances
 from training_backend.lifecycle.journal import JournalWriter
-from training_backend.protocol import LogLine, MemorySampled, RunInterrupted, RunStarted
+from training_backend.protocol import LogLine, MemorySampled, RunInterrupted, RunStarted, RunStopped
 from training_backend.runs import Run
 
 CRASH = """some line before
@@ -240,3 +241,82 @@ def test_the_systems_killer_for_real_is_named(run: Run, narrow_group: Path) -> N
         cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, encoding="utf-8", timeout=60,
     )  # fmt: skip
     assert answer.stdout.split() == ["out_of_ram", "-9"]
+
+
+# ---------------------------------------------------------------- a worker that never said a word
+
+
+def ended(run: Run) -> None:
+    begun(run)
+    writer = JournalWriter(run.folder)
+    writer.append(RunStopped(step=3))
+    writer.close()
+
+
+def test_a_resume_whose_worker_dies_before_its_first_word_is_told(run: Run) -> None:
+    ended(run)
+    run.log_path.write_text(CRASH)  # of the attempt before
+    told = runs.settle(run, -9, pid=12345)
+    assert isinstance(told, RunInterrupted) and told.code == "killed" and told.log_tail == ""
+    *_, start, last = run.events()
+    assert isinstance(start, RunStarted) and (start.attempt, start.pid) == (2, 12345)
+    assert last == told
+    assert runs.settle(run) is None
+
+
+@pytest.mark.parametrize("code", [0, 3, 1])
+def test_a_worker_that_left_the_run_alone_ended_nothing(run: Run, code: int) -> None:
+    ended(run)
+    run.log_path.write_text("Another worker has it; process 12345 leaves it alone.\n")
+    assert runs.settle(run, code, pid=12345) is None
+    assert len(run.events()) == 3
+
+
+def test_a_worker_that_said_its_last_word_ended_properly_whatever_comes_after(run: Run) -> None:
+    run.claim()
+    ended(run)
+    assert runs.settle(run, -11, pid=os.getpid()) is None
+
+
+# ------------------------------------------------------------------- where one that hangs stood
+
+
+STUCK = """
+import os, sys, time
+from pathlib import Path
+from training_backend.lifecycle import child_process
+from training_backend.runs import Run
+
+def step_that_never_ends():
+    print("stuck", file=before, flush=True)
+    time.sleep(600)
+
+before = os.fdopen(os.dup(1), "w")
+run = Run(Path(sys.argv[1]))
+child_process.redirect_output(run.log_path, append=True)
+with run.worker_lock().acquire():
+    run.claim()
+    step_that_never_ends()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="asked by a signal")
+def test_one_that_stands_still_says_where_before_it_is_ended(run: Run, tmp_path: Path) -> None:
+    begun(run)
+    script = tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    repository = Path(__file__).parents[2]
+    worker = subprocess.Popen(
+        [sys.executable, str(script), str(run.folder)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )
+    assert worker.stdout is not None
+    worker.stdout.readline()
+    launch.kill(run, 720.0)
+    told = runs.settle(run, worker.wait(10))
+    worker.stdout.close()
+    assert isinstance(told, RunInterrupted) and told.code == "hung"
+    assert told.detail.startswith("It was ended after it had stood still for 12 minutes in ")
+    assert "stuck.py, line 9." in told.detail
+    assert "step_that_never_ends" in told.log_tail

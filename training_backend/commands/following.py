@@ -9,9 +9,17 @@ from collections.abc import Callable, Iterator
 from training_backend.commands.console import Report
 from training_backend.computer.stay_awake import StayAwake
 from training_backend.errors import UserError
-from training_backend.lifecycle import journal, retrying
+from training_backend.lifecycle import evidence, journal, retrying
 from training_backend.lifecycle.launch import Worker, kill
-from training_backend.protocol import TERMINAL_TYPES, Event, RunCompleted, RunStopped
+from training_backend.paths import runs_dir
+from training_backend.protocol import (
+    TERMINAL_TYPES,
+    Event,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunStopped,
+)
 from training_backend.runs import Run
 from training_backend.watching import standstill
 
@@ -67,6 +75,8 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
                         if on_stop is not None:
                             on_stop()
                     obeyed += 1
+            if isinstance(terminal, RunFailed | RunInterrupted):
+                _tell_what_is_known(run, report)
     finally:
         signal.signal(signal.SIGINT, before)
         awake.end()
@@ -76,6 +86,21 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
             "Wait until it ends, or ask it to stop.", run=run.id,
         )  # fmt: skip
     return terminal
+
+
+def _tell_what_is_known(run: Run, report: Report) -> None:
+    """Of a training that failed, and how to go on with it."""
+    if run.folder.parent != runs_dir():
+        return
+    found = evidence.gather(run)
+    for line in evidence.lines(found):
+        report.say(f"  {line}")
+    if found.saved_step is not None:
+        report.say(f"Go on with:  python -m training_backend resume {run.id}")
+    report.say(
+        f"A report to hand on, with nothing private in it:  python -m training_backend report "
+        f"{run.id} --out report.zip"
+    )
 
 
 def _attempt(run: Run) -> Iterator[Event | None]:

@@ -101,3 +101,5 @@ def redirect_output(path: Path, *, append: bool) -> None:
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     faulthandler.enable(sys.stderr)
+    if sys.platform != "win32":  # asked so of one that stands still; see `launch.kill`
+        faulthandler.register(signal.SIGUSR1, sys.stderr)

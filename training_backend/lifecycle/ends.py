@@ -89,9 +89,10 @@ def _named(known: Circumstances) -> UserError:
     if known.still_seconds is not None:
         return UserError(
             "hung",
-            "It was ended after it had stood still for {time}.",
+            "It was ended after it had stood still for {time}{place}.",
             _ONCE_MORE,
             time=_minutes(known.still_seconds),
+            place=_place(known.log, known.log.find("Current thread")),
         )
     if known.by_force:
         return UserError("ended_by_force", "It was ended by force, without saving.")
@@ -145,14 +146,17 @@ def _named(known: Circumstances) -> UserError:
 
 
 def _crash(how: str, log: str) -> UserError:
-    place = ""
     report = _REPORT.search(log)
-    frame = _FRAME.search(log, report.end()) if report else None
-    if frame is not None:
-        place = f" in {module_of(frame['file'])}, line {frame['line']}"
+    place = _place(log, report.end() if report else -1)
     return UserError(
         "crashed", "The worker crashed ({how}){place}.", _ONCE_MORE, how=how, place=place
     )
+
+
+def _place(log: str, at: int) -> str:
+    """The innermost call that faulthandler tells after this position, as part of a sentence."""
+    frame = _FRAME.search(log, at) if at >= 0 else None
+    return f" in {module_of(frame['file'])}, line {frame['line']}" if frame else ""
 
 
 def module_of(file: str) -> str:

@@ -11,6 +11,8 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.process
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
@@ -26,6 +28,7 @@ from training_backend.runs import Run
 
 QUEUE_SIZE = 1_000
 KILL_SECONDS = 10.0
+SAY_WHERE_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +120,7 @@ class Worker:
                         return
             if ended:
                 self.process.join(10)
-                closing = runs.settle(run, self.process.exitcode)
+                closing = runs.settle(run, self.process.exitcode, self.process.pid)
                 # Somebody else may have noticed first; the file has the event either way.
                 rest = [event for event in journal.read() if event.seq > seen]
                 yield from rest or ([] if closing is None else [closing])
@@ -162,12 +165,22 @@ def kill(run: Run, still_seconds: float | None = None) -> None:
         family += process.children(recursive=True)
     with contextlib.suppress(OSError):  # a full disk, a folder that is gone
         run.requests.note_end(still_seconds)
+    if still_seconds is not None:
+        _have_it_say_where(process)
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     deadline = time.monotonic() + KILL_SECONDS  # a card's driver may hold it up
     while any(map(_is_running, family)) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def _have_it_say_where(process: psutil.Process) -> None:
+    """Have a worker that stands still write down where, as `child_process` prepared it to."""
+    if sys.platform != "win32":
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(SAY_WHERE_SECONDS)
 
 
 def is_ending(run: Run) -> bool:
