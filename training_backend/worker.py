@@ -230,8 +230,10 @@ def _work(run: Run, feed: Any) -> int:
         pulse.start()
         terminal = _outcome(run, reporter, resume_from)
         if now is not None and isinstance(terminal, RunFailed) and reporter.phase_now == "training":
-            due = halving.is_due(now, terminal.code, known) and not reporter.stop_requested()
-            terminal = terminal.model_copy(update={"goes_on": due})
+            on_card = devices.this_device().kind != "cpu"
+            due = halving.is_due(now, terminal.code, known, on_card=on_card)
+            goes_on = due and not reporter.stop_requested()
+            terminal = terminal.model_copy(update={"goes_on": goes_on})
         ended.set()
         pulse.join()
         with contextlib.suppress(OSError):  # a full disk; what matters more is the end

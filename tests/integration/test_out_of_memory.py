@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.short_of_memory import plant
 from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.lifecycle import checkpoints, inputs, launch, retrying
 from training_backend.memory import make_fit, memory_fixes
-from training_backend.protocol import Event, RunFailed, WarningRaised
+from training_backend.protocol import Event, RunFailed, RunStarted, WarningRaised
 from training_backend.runs import Run
 
 pytestmark = pytest.mark.timeout(300)
@@ -270,3 +273,21 @@ def test_a_run_goes_on_under_every_change_that_is_said_to_allow_it(
         assert (started.resumed_from_step, started.extended) == (3, False)
         assert resumed.terminal.step == 8
         assert "other settings" in resumed.of("LogLine")[-1].message, code
+
+
+@pytest.mark.slow
+def test_the_terminal_works_on_through_the_queue_with_real_workers(
+    command_line: Any, allowed_job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path / "site", monkeypatch, rows=2, from_call=3)
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({**allowed_job, "name": "short"}), encoding="utf-8")
+    answer = command_line("queue", file)
+    assert answer.returncode == 0, answer.stderr
+    assert "Failed: The card ran out of memory." in answer.stderr
+    assert "Memory ran out after step 2. As the job allows, the run went on" in answer.stderr
+    assert "1 run came to the end." in answer.stderr and "Traceback" not in answer.stderr
+    (summary,) = runs.list_runs()
+    events = summary.run.events()
+    pids = {event.pid for event in events if isinstance(event, RunStarted)}
+    assert len(pids) == 2 and summary.state == "completed" and summary.step == 5

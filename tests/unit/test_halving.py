@@ -51,6 +51,8 @@ def failed(goes_on: bool = True) -> RunFailed:
 def test_it_is_done_where_the_job_allows_it_and_memory_is_the_cause() -> None:
     assert halving.is_due(job(4, 1), "out_of_vram", [])
     assert halving.is_due(job(4, 1), "out_of_ram", [])
+    assert halving.is_due(job(4, 1), "out_of_vram", [], on_card=True)
+    assert not halving.is_due(job(4, 1), "out_of_ram", [], on_card=True)
     assert not halving.is_due(job(4, 1, allowed=False), "out_of_vram", [])
     assert not halving.is_due(job(1, 4), "out_of_vram", [])
     assert not halving.is_due(job(4, 1), "loss_not_finite", [])

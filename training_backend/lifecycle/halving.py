@@ -33,14 +33,16 @@ def halved(job: TrainingJob) -> TrainingJob | None:
     return job.model_copy(update={"training": job.training.model_copy(update=changes)})
 
 
-def is_due(job: TrainingJob, code: str, earlier: Sequence[Event]) -> bool:
+def is_due(job: TrainingJob, code: str, earlier: Sequence[Event], *, on_card: bool = False) -> bool:
     """Whether a training that failed with `code` is to go on by itself with half the rows.
+
+    Where a card trains, the batch lies on the card: fewer rows make no room in the computer.
 
     Args:
         earlier: the run's events before this attempt, with the note that it began with.
     """
     return (
-        code in failures.OUT_OF_MEMORY
+        code in (("out_of_vram",) if on_card else failures.OUT_OF_MEMORY)
         and job.training.halve_batch_when_out_of_memory
         and _times(earlier) < MOST
         and halved(job) is not None
