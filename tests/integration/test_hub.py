@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from tests.hub_server import HubServer
 from tests.integration.test_helper import Helper
+from tests.leaks import holds, leaks
 from tests.model_files import model_files
 from training_backend import preferences, runs
 from training_backend.hub import downloads, hub_cache, hub_token
@@ -20,6 +22,7 @@ from training_backend.job import parse_job
 from training_backend.lifecycle.launch import Worker
 from training_backend.preferences import Preferences
 from training_backend.protocol import RunFailed
+from training_backend.starting_points import recipes
 
 ID = "acme/tiny"
 WEIGHTS = "model.safetensors"
@@ -133,11 +136,12 @@ def test_a_running_helper_obeys_the_switch_and_explains_refusals(
     assert asked.result()[1] == "done"
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_hub_model_is_fetched_trained_on_and_exported_and_its_token_is_nowhere(
-    hub: HubServer, job_file: Path, command_line: CommandLine, lorasmith_home: Path, tmp_path: Path
-) -> None:
-    canary = hub.token = "hf_canaryZxQ81"
+    hub: HubServer, job_file: Path, command_line: CommandLine, lorasmith_home: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    canary = hub.token = "hf_canary~Zx/Q8+1=%end"
     hub_token.store(canary)
     commit = hub.add(ID, model_files(), gated=True)
     trained = command_line("train", job_file)
@@ -159,17 +163,42 @@ def test_a_hub_model_is_fetched_trained_on_and_exported_and_its_token_is_nowhere
     exported = command_line("export", run, "--out", tmp_path / "merged")
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "merged" / WEIGHTS).is_file()
-    again = command_line("train", job_file)
+    # The same with a token of the environment, which the worker inherits, and all that is written.
+    inherited = "hf_inherited~Zx/Q8+1=%end"
+    monkeypatch.setenv("HF_TOKEN", inherited)
+    job = json.loads(job_file.read_text())
+    job["training"] |= {"tensorboard": True, "optim": "adamw_torch"}
+    job["evaluation"] = {"prompts": ["Who?"], "max_new_tokens": 2, "held_out_fraction": 0.25}
+    job_file.write_text(json.dumps(job))
+    again = command_line("train", job_file, "--json")
     assert again.returncode == 0, again.stderr
     assert len(hub.asked) == before
+    script = command_line("script", run, "--out", tmp_path / "made" / "script")
+    report = command_line("report", run, "--out", tmp_path / "made" / "report.zip")
+    assert script.returncode == report.returncode == 0, script.stderr + report.stderr
+    document, _ = recipes.shareable(parse_job(job))
+    recipes.save(tmp_path / "made" / "recipe.json", document)
+
+    # A token that the Hub refuses is told of, and not told.
+    preferences.save(Preferences())
+    refused = "hf_refused~Zx/Q8+1=%end"
+    monkeypatch.setenv("HF_TOKEN", refused)
+    hub.add("acme/other", model_files(), gated=True)
+    job["model"]["id"] = "acme/other"
+    job_file.write_text(json.dumps(job))
+    failed = command_line("train", job_file)
+    assert failed.returncode == 1 and "token" in failed.stderr
+    assert refused in {str(asked.authorization).removeprefix("Bearer ") for asked in hub.asked}
 
     kept = lorasmith_home / "hub-token"
-    assert kept.read_text() == canary
-    places = [tmp_path / "merged", hub_cache.folder(), lorasmith_home]
-    files = [path for place in places for path in place.rglob("*") if path.is_file()]
-    assert len(files) > 20
-    assert [path for path in files if canary.encode() in path.read_bytes()] == [kept]
-    assert canary not in trained.stdout + trained.stderr + exported.stderr + again.stderr
+    assert kept.read_text() == canary and stat.S_IMODE(kept.stat().st_mode) == 0o600
+    places = [tmp_path, hub_cache.folder(), lorasmith_home]
+    assert sum(1 for place in places for path in place.rglob("*") if path.is_file()) > 40
+    assert leaks([tmp_path], inherited) == leaks([tmp_path], refused) == []
+    assert set(leaks(places, canary)) == {str(kept)}
+    for output in (trained, exported, again, script, report, failed):
+        for secret in (canary, inherited, refused):
+            assert not holds(output.stdout + output.stderr, secret)
 
 
 def test_offline_a_model_that_is_not_here_is_refused_before_a_run_exists(
