@@ -340,9 +340,14 @@ class TrainingSection(Section):
         advanced=True,
     )  # fmt: skip
     save_total_limit: int = field(
-        3, "Checkpoints kept", "Older ones are removed. At least two stay.", ge=2, le=1000,
+        3,
+        "Checkpoints kept",
+        "The newest so many stay, and the best where rows are held out; each save removes older "
+        "ones. At least two.",
+        ge=2,
+        le=1000,
         advanced=True,
-    )  # fmt: skip
+    )
     logging_steps: int = field(
         1, "Report every", "Steps between points on the chart.", unit="steps", ge=1, le=10_000,
         advanced=True,

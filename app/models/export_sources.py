@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training_backend import paths, runs
+from training_backend.job import TrainingJob
 from training_backend.lifecycle import journal
 from training_backend.lifecycle.checkpoints import best_first, finished
 from training_backend.protocol import RunCompleted
@@ -31,6 +32,7 @@ class ExportSource:
     every_weight: bool = False
     best: str | None = None
     kept_step: int | None = None
+    job: TrainingJob | None = None
 
     @property
     def run(self) -> Run:
@@ -68,11 +70,13 @@ def _source(summary: RunSummary) -> ExportSource:
     results = (run.adapter / ADAPTER_WEIGHTS, run.model / "config.json")
     best = [checkpoint.folder.name for checkpoint, _ in best_first(run.checkpoints)[:1]]
     end = journal.last_event(run.folder)
+    job = run.training_job()
     return ExportSource(
         summary,
         any(path.is_file() for path in results),
         tuple(names),
-        run.training_job().training.method == "full",
+        job.training.method == "full",
         best[0] if best else None,
         end.best_step if isinstance(end, RunCompleted) else None,
+        job,
     )

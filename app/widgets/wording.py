@@ -81,6 +81,26 @@ def method(job: TrainingJob) -> str:
     return f"{'QLoRA' if job.quantization.load_in_4bit else 'LoRA'} r {job.lora.r}"
 
 
+def kept_checkpoints(job: TrainingJob) -> tuple[str, str]:
+    """Which of a run's checkpoints stay on the disk: in a few words, and as a sentence."""
+    tested = job.evaluation.held_out_fraction > 0 or job.dataset.held_out_path is not None
+    count = str(job.training.save_total_limit)
+    if tested and job.evaluation.keep_best:
+        return (
+            _tr("newest {count} and best kept").format(count=count),
+            _tr(
+                "The newest {count} checkpoints are kept, and the one with the lowest held-out "
+                "loss; each new one takes the place of the oldest."
+            ).format(count=count),
+        )
+    return (
+        _tr("newest {count} kept").format(count=count),
+        _tr(
+            "The newest {count} checkpoints are kept; each new one takes the place of the oldest."
+        ).format(count=count),
+    )
+
+
 def epoch_of(job: TrainingJob, epoch: float) -> str:
     """`epoch 2 of 3`, counted from one; without an end when steps decide."""
     number = max(1, math.ceil(epoch - 1e-9))

@@ -13,6 +13,7 @@ import pytest
 
 from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.models.model_cache import adapter_entry
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -323,6 +324,17 @@ def test_a_half_precision_base_that_would_overflow_is_refused(
     done = export(tmp_path / "adapter")
     assert done.terminal.code == "adapter_does_not_fit" and "finite" in done.sentence
     assert _nothing_left(tmp_path)
+
+
+def test_an_adapter_from_elsewhere_brings_about_no_look_at_another_computer(
+    export: Export, adapter: Path, tmp_path: Path
+) -> None:
+    for base in (r"\\evil.example\share\model", "//evil.example/share/model"):
+        _change(adapter / "adapter_config.json", base_model_name_or_path=base)
+        done = export(adapter)
+        assert done.terminal.code == "base_on_network" and done.terminal.field == "run"
+        assert "evil.example" in done.sentence and _nothing_left(tmp_path)
+        assert adapter_entry(adapter, str(adapter)) is None
 
 
 def _cut(path: Path, size: int) -> None:

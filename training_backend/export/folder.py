@@ -17,7 +17,7 @@ from training_backend.errors import UserError
 from training_backend.export import merge, tensor_file
 from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
 from training_backend.hub import hub_cache
-from training_backend.job import ExportJob
+from training_backend.job import ExportJob, is_on_network
 from training_backend.lifecycle import checkpoints, inputs
 from training_backend.lifecycle.preflight import check_empty
 from training_backend.models import adapters
@@ -189,6 +189,16 @@ def _base_folder(adapter: Adapter, reporter: Reporter) -> Path:
 
     Raises `UserError` when it cannot be had.
     """
+    if adapter.run is None and is_on_network(adapter.base):
+        # Merely looking there tells that computer who is logged in here (Windows).
+        raise UserError(
+            "base_on_network",
+            "The adapter names a base model on another computer: {base}.",
+            "Copy the model here, and correct base_model_name_or_path in the adapter's {config}.",
+            field="run",
+            base=adapter.base,
+            config=CONFIG,
+        )
     folder = Path(adapter.base).expanduser()
     if (folder / "config.json").is_file():
         return folder

@@ -11,6 +11,7 @@ from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.hub import hub_cache
+from training_backend.job import is_on_network
 from training_backend.models import curated
 from training_backend.models.catalog_entry import CatalogEntry
 from training_backend.models.model_folder import check_model_folder, count_parameters, weight_files
@@ -87,6 +88,8 @@ def adapter_entry(folder: Path, id: str) -> CatalogEntry | None:
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base or not isinstance(base, str) or (folder / "config.json").is_file():
         return None
+    if is_on_network(base) and not is_on_network(str(folder)):
+        return None  # it came from elsewhere, and is to bring about no look at that computer
     return CatalogEntry(
         id=id,
         title=folder.name,

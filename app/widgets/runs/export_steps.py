@@ -99,12 +99,12 @@ class SourceStep(QWizardPage):
             self.checkpoints.addItem(words.format(step=step), name)
         if not source.finished and source.best is not None:
             self.checkpoints.setCurrentIndex(self.checkpoints.findData(source.best))
-        self._about.setText(
-            self.tr("{model}, trained on {data}").format(
-                model=wording.model_name(source.summary.model),
-                data=wording.data_name(source.summary.dataset),
-            )
+        about = self.tr("{model}, trained on {data}.").format(
+            model=wording.model_name(source.summary.model),
+            data=wording.data_name(source.summary.dataset),
         )
+        kept = wording.kept_checkpoints(source.job)[1] if source.job else ""
+        self._about.setText(f"{about} {kept}")
 
 
 class TargetStep(QWizardPage):
