@@ -37,6 +37,7 @@ class TrainerHabits:
     why_not_finite: Callable[[int], Exception] | None = None
     accelerator: Any
     state: Any
+    _tr_loss: Any = 0.0  # the trainer's own sum since the last report
     _overflows = 0
 
     def __init__(self, *, loraplus_lr_ratio: float = 1.0, **arguments: Any) -> None:
@@ -69,9 +70,11 @@ class TrainerHabits:
         if math.isfinite(norm):
             self._overflows = 0
         elif self.why_not_finite is not None:
-            # In float16 the scale of the loss is found by steps that overflow and are left out.
+            # In float16 the scale of the loss is found by steps whose gradients overflow, which are
+            # left out; that the loss itself is no number has nothing to do with its scale.
             self._overflows += 1
-            if self.accelerator.scaler is None or self._overflows >= MOST_OVERFLOWS:
+            finding_scale = self.accelerator.scaler is not None and math.isfinite(self._tr_loss)
+            if not finding_scale or self._overflows >= MOST_OVERFLOWS:
                 raise self.why_not_finite(self.state.global_step + 1)
         return norm
 

@@ -66,11 +66,12 @@ def _explained(trainer: Any, job: TrainingJob, rows: TrainingRows, step: int) ->
         return UserError(
             "overflow_16_bits",
             "At step {step} a number grew too large for the 16 bits (float16) that this training "
-            "computes with{place}.",
+            "computes with{layer}{rows}.",
             "Try a lower learning rate or a model that was made for float16; cards from the RTX 30 "
             "on compute with bfloat16, which is not limited so. " + _SOUND,
             step=step,
-            place=f", in {layer}" * bool(layer) + f"; it comes from {named}" * bool(named),
+            layer=f", in {layer}" if layer else "",
+            rows=f"; it comes from {named}" if named else "",
         )
     if named:
         return UserError(

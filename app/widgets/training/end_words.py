@@ -20,13 +20,21 @@ _NAMES = {
     "disk_read_only": str(QT_TRANSLATE_NOOP("end_words", "the disk is read-only")),
     "ended_by_force": str(QT_TRANSLATE_NOOP("end_words", "ended without saving")),
     "ended_by_signal": str(QT_TRANSLATE_NOOP("end_words", "ended by the system")),
+    "gradient_diverged": str(
+        QT_TRANSLATE_NOOP("end_words", "the gradient grew beyond all numbers")
+    ),
     "hung": str(QT_TRANSLATE_NOOP("end_words", "it stood still")),
     "inputs_changed": str(QT_TRANSLATE_NOOP("end_words", "model or data changed")),
     "killed": str(QT_TRANSLATE_NOOP("end_words", "the worker was killed")),
+    "loss_diverged": str(QT_TRANSLATE_NOOP("end_words", "the loss grew beyond all numbers")),
     "loss_not_finite": str(QT_TRANSLATE_NOOP("end_words", "the loss is no longer a number")),
+    "model_not_finite": str(QT_TRANSLATE_NOOP("end_words", "the model is damaged")),
+    "not_repeatable": str(QT_TRANSLATE_NOOP("end_words", "the computer miscalculated")),
     "out_of_ram": str(QT_TRANSLATE_NOOP("end_words", "the computer ran out of memory")),
     "out_of_ram_likely": str(QT_TRANSLATE_NOOP("end_words", "most likely out of memory")),
     "out_of_vram": str(QT_TRANSLATE_NOOP("end_words", "the card ran out of memory")),
+    "overflow_16_bits": str(QT_TRANSLATE_NOOP("end_words", "a number too large for 16 bits")),
+    "row_not_finite": str(QT_TRANSLATE_NOOP("end_words", "a row of the data")),
     "run_folder_gone": str(QT_TRANSLATE_NOOP("end_words", "the run's folder is gone")),
 }
 
