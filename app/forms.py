@@ -27,6 +27,7 @@ from app.draft import JobDraft
 from app.i18n import integer
 from app.widgets.card import ErrorLabel, plain_label, secondary_label
 from app.widgets.inputs import JobLineEdit, JobTextEdit, NumberEdit, SteadyComboBox
+from app.widgets.settings import setting_words
 from training_backend.job import TrainingJob
 
 Kind = Literal["switch", "whole", "number", "choice", "names", "places", "lines", "text"]
@@ -219,7 +220,7 @@ class FormRow(QObject):
             case "choice":
                 combo = SteadyComboBox()
                 for choice in spec.choices:
-                    combo.addItem(QCoreApplication.translate("job", choice), choice)
+                    combo.addItem(setting_words.choice(spec.field, choice), choice)
                 combo.currentIndexChanged.connect(lambda _: self._report(combo.currentData()))
                 return combo
             case "lines":

@@ -103,7 +103,7 @@ class LoraSection(Section):
     init_lora_weights: Start = field(
         "default",
         "Start of the adapter",
-        "How its numbers begin. Default is good; pissa and olora take the strongest directions of "
+        "How its numbers begin. As usual is good; PiSSA and OLoRA take the strongest directions of "
         "the base (16-bit only) and learn faster at first.",
         advanced=True,
     )
@@ -168,21 +168,21 @@ class TrainingSection(Section):
     method: Method = field(
         "lora",
         "What is trained",
-        "lora trains a small adapter beside the model. full trains every weight: for small models "
-        "only, with many times the memory.",
+        "A small adapter beside the model; or every weight of it, for small models only, with many "
+        "times the memory.",
         advanced=True,
     )
     objective: Literal["sft", "dpo"] = field(
         "sft",
         "What is learned",
-        "sft learns to give the answers of the data. dpo learns to prefer the chosen answer of "
-        "each pair to the rejected one; it wants a learning rate of about 5e-6 to 5e-5.",
+        "To give the answers of the data; or to prefer the chosen answer of each pair to the "
+        "rejected one, which wants a learning rate of about 5e-6 to 5e-5.",
         advanced=True,
     )
     beta: float = field(
         0.1,
         "Closeness (DPO)",
-        "How close dpo stays to the model as it was: higher changes it less.",
+        "How close DPO stays to the model as it was: higher changes it less.",
         gt=0,
         le=100,
         advanced=True,
@@ -255,8 +255,8 @@ class TrainingSection(Section):
     train_sampling_strategy: Literal["random", "group_by_length"] = field(
         "random",
         "Order of rows",
-        "group_by_length puts rows of like length together: less padding, so faster, but the "
-        "order is less random.",
+        "By length puts rows of like length together: less padding, so faster, but the order is "
+        "less random.",
         advanced=True,
     )
     activation_checkpointing: bool = field(
@@ -287,7 +287,7 @@ class TrainingSection(Section):
     lr_scheduler_type: Scheduler = field(
         "cosine",
         "Schedule",
-        "How the learning rate falls over the run; cosine_with_min_lr ends at a tenth, not at 0.",
+        "How the learning rate falls over the run. Cosine, to 0 or to a tenth, suits most runs.",
         advanced=True,
     )
     warmup_steps: float = field(
@@ -301,8 +301,8 @@ class TrainingSection(Section):
     optim: Optimizer = field(
         "auto",
         "Optimizer",
-        "Auto takes paged 8-bit AdamW on a GPU and plain AdamW on the CPU. Lion wants a tenth of "
-        "the learning rate.",
+        "Automatic takes paged 8-bit AdamW on a GPU and plain AdamW on the CPU. Lion wants a tenth "
+        "of the learning rate.",
         advanced=True,
     )
     weight_decay: float = field(

@@ -155,8 +155,8 @@ def _table(changes: list[Change], *, with_heads: bool) -> QGridLayout:
     for row, change in enumerate(changes, start=1):
         title = setting_words.title(change.field)
         grid.addWidget(plain_label(title), row, 0)
-        now = _cut(setting_words.value(change.now))
-        then = _cut(setting_words.value(change.then))
+        now = _cut(setting_words.value(change.now, change.field))
+        then = _cut(setting_words.value(change.then, change.field))
         for column, text in ((1, now), (2, then)):
             label = ElidedLabel(text)
             label.setFont(theme.font(13, tabular=True))

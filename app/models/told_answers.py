@@ -55,11 +55,6 @@ class ToldAnswers:
                 return earlier, self._at[earlier][question]
         return None
 
-    def before(self, question: str, step: int) -> str | None:
-        """The newest answer before a step; the first one where there is none."""
-        found = self.newest(question, step - 1)
-        return found[1] if found else self.first(question)
-
 
 def changed_words(before: str, after: str) -> list[tuple[int, int]]:
     """Where `after` has words that `before` has not there: ranges of its characters.

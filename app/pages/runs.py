@@ -40,6 +40,7 @@ from app.widgets.runs.comparison import Comparison
 from app.widgets.runs.runs_table import RunsTable
 from training_backend import runs
 from training_backend.errors import UserError
+from training_backend.queueing import queue_file
 from training_backend.runs import Run, RunSummary
 from training_backend.training.tensorboard_log import FOLDER as TENSORBOARD_FOLDER
 
@@ -72,7 +73,7 @@ class RunsPage(QWidget):
         """Read the run store again."""
         self.refreshing.emit()
         run_in_background(
-            runs.list_runs, self._show_runs, lambda error: self._errors.show_error(str(error)), self
+            _begun, self._show_runs, lambda error: self._errors.show_error(str(error)), self
         )
 
     def refresh_if_seen(self) -> None:
@@ -374,6 +375,15 @@ class RunsPage(QWidget):
         row.addStretch(1)
         card.body.addLayout(row)
         return card
+
+
+def _begun() -> list[RunSummary]:
+    """All runs but those that wait in the queue, which stand in its own list above."""
+    return [
+        one
+        for one in runs.list_runs()
+        if one.state != "queued" or queue_file.read_mark(one.run) is None
+    ]
 
 
 def tensorboard_line(run: Run) -> str:

@@ -80,7 +80,7 @@ def test_the_answers_of_the_model_that_is_kept_are_shown_when_the_run_has_ended(
     assert card.answers(QUESTION) == ("No.", "Whale.")
 
 
-def test_words_that_the_step_before_did_not_have_are_marked(card: AnswersCard) -> None:
+def test_words_that_the_answer_beside_does_not_have_are_marked(card: AnswersCard) -> None:
     row_of = card._rows[QUESTION]
     for event in (base("I cannot help you."), after(10, "I can help you.")):
         card.add(event)
@@ -89,10 +89,9 @@ def test_words_that_the_step_before_did_not_have_are_marked(card: AnswersCard) -
     assert "marked: changed by the training" in _texts(card)
     card.add(after(20, "I can help you 👋 now, friend."))
     card.render_now()
-    assert row_of.after.marked() == ["you 👋 now, friend."]
-    assert "marked: changed since the step before" in _texts(card)
+    assert row_of.after.marked() == ["can", "you 👋 now, friend."]
     assert row_of.before.marked() == []
-    card.add(after(30, "I can help you 👋 now, friend."))
+    card.add(after(30, "I cannot help you."))
     card.render_now()
     assert row_of.after.marked() == []
     assert not [text for text in _texts(card) if text.startswith("marked")]
@@ -134,8 +133,6 @@ def test_a_run_from_an_adapter_has_that_ones_answers_as_a_step_of_its_own() -> N
     assert told.steps() == [0, 10]
     assert told.first(QUESTION) == "base"
     assert told.newest(QUESTION, 0) == (0, "adapter")
-    assert told.before(QUESTION, 10) == "adapter"
-    assert told.before(QUESTION, 0) == "base"
 
 
 def test_of_an_older_run_the_answers_before_training_stand_for_the_base() -> None:
@@ -143,7 +140,7 @@ def test_of_an_older_run_the_answers_before_training_stand_for_the_base() -> Non
     told.add(after(0, "before"))
     told.add(after(10, "trained"))
     assert told.steps() == [10] and not told.knows_base()
-    assert told.first(QUESTION) == told.before(QUESTION, 10) == "before"
+    assert told.first(QUESTION) == "before"
 
 
 def test_a_question_asked_once_keeps_its_answer_at_later_steps() -> None:

@@ -19,6 +19,7 @@ from app.helper_client import HelperClient
 from app.pages.settings import SettingsPage
 from app.run_controller import RunController
 from app.widgets.inputs import NumberEdit
+from app.widgets.settings import setting_words
 from training_backend.job import TrainingJob
 
 
@@ -252,3 +253,12 @@ def error(page: SettingsPage, name: str) -> str:
     label = page.findChild(QLabel, f"error_{name}")
     assert label is not None
     return "" if label.isHidden() else label.text()
+
+
+def test_every_choice_is_told_in_words() -> None:
+    for spec in specs():
+        for choice in spec.choices if spec.kind == "choice" else ():
+            words = setting_words.choice(spec.field, choice)
+            assert "_" not in words and words[0] == words[0].upper(), f"{spec.field}: {words}"
+            assert setting_words.value(choice, spec.field) == words
+    assert setting_words.value("lora", "name") == "lora"  # a run may be called so

@@ -349,7 +349,7 @@ def test_a_draft_is_added_from_the_train_page_while_a_run_is_live(
     assert not button.isVisible()
     page.open_run(live, live=True)
     assert button.isVisible()
-    assert button.property("primary")
+    assert not button.property("primary")  # a run goes on, and nothing is asked of anyone
     window.draft.set_value("name", "second")
     button.click()
     qtbot.waitUntil(lambda: button.text() == "Add to queue (1 waiting)", timeout=5_000)

@@ -12,7 +12,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QMessageBox, QTableView
 from pytestqt.qtbot import QtBot
 
-from app.models.runs_model import LOSS, NAME, STATE, STEPS
+from app.models.runs_model import LOSS, MODEL, NAME, STATE, STEPS
 from app.pages.runs import RunsPage
 from training_backend import runs
 from training_backend.job import parse_job
@@ -29,7 +29,9 @@ from training_backend.protocol import (
     Score,
     Terminal,
 )
+from training_backend.queueing import run_queue
 from training_backend.runs import Run
+from training_backend.starting_points.demo import demo_job
 
 
 def _run(name: str, terminal: Terminal, loss: float, checkpoint: bool = False) -> Run:
@@ -85,6 +87,31 @@ def test_lists_and_sorts(page: RunsPage, qtbot: QtBot) -> None:
     assert _column(table, NAME) == ["Alpha", "beta <b>"]
     table.sortByColumn(LOSS, Qt.SortOrder.AscendingOrder)
     assert _column(table, LOSS) == ["0.500", "12.000"]
+
+
+def test_a_run_that_waits_in_the_queue_stands_there_and_not_here_too(
+    page: RunsPage, qtbot: QtBot
+) -> None:
+    _run("done", RunCompleted(folder="x"), 1.0)
+    waits, begun = run_queue.add([demo_job(), demo_job().model_copy(update={"name": "begun"})])
+    writer = JournalWriter(begun.folder)
+    writer.append(RunStarted(run_id=begun.id, folder=str(begun.folder), pid=1))
+    writer.append(RunCompleted(folder="x"))
+    writer.close()
+    table = _show(page, qtbot, 2)
+    assert set(_column(table, NAME)) == {"done", "begun"}
+    assert [entry.run for entry in run_queue.entries()] == [waits]
+
+
+@pytest.mark.parametrize("window", [1040, 1280])
+def test_the_names_have_room_in_any_window(page: RunsPage, qtbot: QtBot, window: int) -> None:
+    _run("done", RunCompleted(folder="x"), 1.0)
+    page.resize(window - 208, 720)  # less the sidebar
+    table = _show(page, qtbot, 1)
+    widths = [table.columnWidth(column) for column in range(7)]
+    assert widths[NAME] >= 220
+    assert sum(widths) <= table.viewport().width()  # nothing is out of sight
+    assert table.columnWidth(MODEL) == (150 if window == 1280 else 90)
 
 
 def test_opens_by_return_and_double_click(page: RunsPage, qtbot: QtBot) -> None:

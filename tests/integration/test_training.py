@@ -332,6 +332,28 @@ def test_the_questions_are_answered_before_and_after(do: Any, job_document: Any)
     done = do(job_document(evaluation={"prompts": prompts, "max_new_tokens": 4}))
     answers = [(event.step, event.base, event.prompt) for event in done.of("SampleGenerated")]
     assert answers == [(step, step == 0, prompt) for step in (0, 3) for prompt in prompts]
+    assert all(event.answer.endswith("…") for event in done.of("SampleGenerated"))  # cut off
+
+
+def answers_of(folder: str) -> list[str]:
+    """Of a model that ends its answer, and of one that would go on."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from training_backend.training import sampling
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    said = []
+    for last in (model.generation_config.eos_token_id, tokenizer.encode(" more")[0]):
+        tokens = torch.tensor([[*tokenizer.encode("Well"), last]])
+        model.generate = lambda tokens=tokens, **given: torch.cat([given["input_ids"], tokens], 1)
+        said.append(sampling.answer(model, tokenizer, "Hi", 2))
+    return said
+
+
+def test_only_an_answer_that_is_cut_off_ends_in_an_ellipsis(backend: Any, tiny_model: Path) -> None:
+    assert backend(answers_of, tiny_model) == ["Well", "Well more…"]
 
 
 def kept_for_the_backward(folder: str) -> list[int]:

@@ -80,6 +80,8 @@ def answer(
 ) -> str:
     """The model's greedy answer to one user message; the model's mode is left as it was.
 
+    One that is cut off, by `max_new_tokens` or because it takes too long, ends in "…".
+
     Args:
         check_stop: is called at every token; what it raises ends the answer.
     """
@@ -109,7 +111,10 @@ def answer(
         model.train(was_training)
     new_tokens = output[0, inputs["input_ids"].shape[1] :]
     text: str = tokenizer.decode(new_tokens, skip_special_tokens=True)
-    return text.strip()
+    ends = model.generation_config.eos_token_id
+    ended = set(ends if isinstance(ends, list) else [ends])
+    whole = len(new_tokens) > 0 and int(new_tokens[-1]) in ended
+    return text.strip() if whole else f"{text.strip()}…"
 
 
 class Limits(StoppingCriteria):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QItemSelectionModel, QSortFilterProxyModel, Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QWidget
 
 from app.models.runs_model import (
@@ -19,7 +20,10 @@ from app.models.runs_model import (
 from app.widgets.list_table import ListTable
 from training_backend.runs import RunSummary
 
-_WIDTHS = {NAME: 190, STATE: 95, STARTED: 110, MODEL: 150, DATA: 120, STEPS: 100, LOSS: 75}
+_WIDTHS = {STATE: 95, STARTED: 110, STEPS: 100, LOSS: 75}
+# They give way to the name, which the person gave and knows the run by.
+_YIELDING = {MODEL: (90, 150), DATA: (80, 120)}
+_NAME_WIDTH = 230
 
 
 class RunsTable(ListTable):
@@ -40,6 +44,16 @@ class RunsTable(ListTable):
         for column, width in _WIDTHS.items():
             self.setColumnWidth(column, width)
         self.horizontalHeader().setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The name's column first, then those that say more where there is room."""
+        least = sum(low for low, _ in _YIELDING.values())
+        more = sum(high - low for low, high in _YIELDING.values())
+        room = self.viewport().width() - sum(_WIDTHS.values()) - _NAME_WIDTH - least
+        share = min(1.0, max(0.0, room / more))
+        for column, (low, high) in _YIELDING.items():
+            self.setColumnWidth(column, low + round(share * (high - low)))
+        super().resizeEvent(event)
 
     def show_runs(self, found: list[RunSummary]) -> None:
         """Show these; what was selected stays selected, and when all of it is gone the next is."""

@@ -201,8 +201,8 @@ class AdvisorDialog(QDialog):
                 name.setContentsMargins(28, 6, 0, 0)
                 grid.addWidget(name, row, 0, top)
             for column, text in (
-                (1, setting_words.value(now)),
-                (2, setting_words.value(advice.value)),
+                (1, setting_words.value(now, advice.field)),
+                (2, setting_words.value(advice.value, advice.field)),
             ):
                 label = plain_label(text) if differs else secondary_label(text)
                 label.setFont(theme.font(13, tabular=True))

@@ -19,7 +19,7 @@ SLIDER_WIDTH = 220
 class AnswersCard(Card):
     """One row a question; a slider goes through the steps, and stands at the newest by default.
 
-    Words that the step before did not have are marked.
+    Words that the answer beside it does not have are marked.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -88,11 +88,7 @@ class AnswersCard(Card):
             self._rows[question].show_answers(self._told, question, step)
         marked = any(row.after.marked() for row in self._rows.values())
         self._legend_words.setVisible(marked)
-        self._legend_words.setText(
-            self.tr("marked: changed since the step before")
-            if steps and step != steps[0]
-            else self.tr("marked: changed by the training")
-        )
+        self._legend_words.setText(self.tr("marked: changed by the training"))
 
     def _step(self, steps: list[int]) -> int | None:
         if not steps:
@@ -171,8 +167,7 @@ class _Row(QWidget):
         else:
             given, answer = found
             self._after_head.setText(_after(given))
-            earlier = told.before(question, given)
-            self.after.show_answer(answer.strip() or empty, earlier)
+            self.after.show_answer(answer.strip() or empty, first)
         self.before.setAccessibleName(f"{question} {self._before_head.text()}")
         self.after.setAccessibleName(f"{question} {self._after_head.text()}")
 

@@ -85,7 +85,7 @@ class RunButtons(QWidget):
         self.start.setEnabled(draft.ready and not checking)
         self.start.setToolTip(plain_tool_tip(draft.why_not))
         set_primary(self.start, not resumable and not isinstance(shown.terminal, RunCompleted))
-        self._show_queue(draft, live=running or elsewhere, first=not shown.is_paused())
+        self._show_queue(draft, live=running or elsewhere)
         self.stop.setVisible(running)
         self.steer.show_run(shown, stopping=self.stopping)
         if not self.stopping:
@@ -97,7 +97,7 @@ class RunButtons(QWidget):
         idle = shown.run is None and draft.ready and not checking
         self.measure.setVisible(idle and bool(draft.hint))
 
-    def _show_queue(self, draft: Draft, *, live: bool, first: bool) -> None:
+    def _show_queue(self, draft: Draft, *, live: bool) -> None:
         """What would be started waits instead while a run is live, or behind others that wait."""
         count = figures.count(self.waiting)
         text = (
@@ -113,7 +113,6 @@ class RunButtons(QWidget):
         adds = self.tr("Adds “{name}”: {summary}")
         adds = adds.format(name=draft.title, summary=draft.subtitle)
         self.queue.setToolTip(plain_tool_tip(adds if draft.ready else draft.why_not))
-        set_primary(self.queue, live and first)
 
     def show_stopping(self) -> None:
         """The live run has been asked to save and stop."""
