@@ -186,7 +186,11 @@ class FormRow(QObject):
 
     def show_note(self, note: str) -> None:
         """Say what is true of the field at this moment instead of its help, or with "" its help."""
-        self.help.setText(note or QCoreApplication.translate("job", self.spec.help))
+        self.help.setText(note or self.text_of_help())
+
+    def text_of_help(self) -> str:
+        """What the field is for, in one line."""
+        return QCoreApplication.translate("job", self.spec.help)
 
     def show_error(self, message: str) -> None:
         """Say what is wrong, or with "" that nothing is."""
@@ -226,7 +230,7 @@ class FormRow(QObject):
             case "lines":
                 edit = JobTextEdit()
                 edit.setTabChangesFocus(True)
-                edit.setFixedHeight(84)
+                edit.setFixedHeight(60)
                 edit.textChanged.connect(lambda: self._report(_lines(edit.toPlainText())))
                 return edit
             case "names" | "places":

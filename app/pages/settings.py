@@ -135,15 +135,20 @@ class SettingsPage(QWidget):
             "training": self.tr("Training"),
             "evaluation": self.tr("Testing"),
         }
-        column.addWidget(self._name_card())
-        for group, title in titles.items():
+        # Two cards, close set: all of it is to be seen in a window of 720 pixels.
+        for title, groups in (
+            (titles["training"], ("method", "training")),
+            (titles["evaluation"], ("evaluation",)),
+        ):
             card = Card(title)
             grid = form_grid()
-            for spec in basic:
-                if _group(spec) == group:
-                    self._form.rows[spec.field].add_to(grid, grid.rowCount())
-                    if spec.key == "per_device_train_batch_size":
-                        self._add_effective_batch(grid)
+            grid.setVerticalSpacing(4)
+            if "training" in groups:
+                self._add_name(grid)
+            for group in groups:
+                for spec in basic:
+                    if _group(spec) == group:
+                        self._form.rows[spec.field].add_to(grid, grid.rowCount())
             card.body.addLayout(grid)
             column.addWidget(card)
         column.addWidget(self._advanced_card([spec for spec in fields if spec.advanced], titles))
@@ -158,33 +163,24 @@ class SettingsPage(QWidget):
         area.setWidget(content)
         return area
 
-    def _name_card(self) -> Card:
-        card = Card(self.tr("Name of the run"))
+    def _add_name(self, grid: QGridLayout) -> None:
+        """The run's name, and at the row's end the presets."""
         self._name = JobLineEdit()
         self._name.setObjectName("field_name")
         self._name.setAccessibleName(self.tr("Name of the run"))
         self._name.setText(str(self._draft.value("name")))
         self._name.textChanged.connect(lambda text: self._draft.set_value("name", text))
         self._name_error = ErrorLabel("error_name")
-        row = QHBoxLayout()
-        row.setSpacing(16)
-        row.addWidget(self._name, 1)
-        row.addWidget(secondary_label(self.tr("How you will find it again under Runs.")), 1)
-        row.addWidget(secondary_label(self.tr("Preset")))
-        row.addWidget(self._presets)
-        card.body.addLayout(row)
-        card.body.addWidget(self._name_error)
-        return card
-
-    def _add_effective_batch(self, grid: QGridLayout) -> None:
+        presets = QHBoxLayout()
+        presets.setSpacing(16)
+        presets.addStretch(1)
+        presets.addWidget(secondary_label(self.tr("Preset")))
+        presets.addWidget(self._presets)
         row = grid.rowCount()
-        self._effective = plain_label()
-        self._effective.setObjectName("effectiveBatch")
-        self._effective.setFont(theme.font(13, tabular=True))
-        self._effective.setMinimumHeight(32)
-        grid.addWidget(plain_label(self.tr("Effective batch")), row, 0)
-        grid.addWidget(self._effective, row, 1, 1, 2)
-        grid.addWidget(secondary_label(self.tr("Rows that each step learns from.")), row, 3)
+        grid.addWidget(plain_label(self.tr("Name of the run")), row, 0)
+        grid.addWidget(self._name, row, 1, 1, 2)
+        grid.addLayout(presets, row, 3)
+        grid.addWidget(self._name_error, row + 1, 1, 1, 3)
 
     def _advanced_card(self, fields: list[FieldSpec], titles: dict[str, str]) -> Card:
         card = Card(self.tr("Advanced"))
@@ -280,16 +276,16 @@ class SettingsPage(QWidget):
         """What follows from the settings: the summary, the product, what has no effect now."""
         self._show_undo()
         self._header.subtitle.setText(self._draft.summary())
-        rows = self._draft.value("training.per_device_train_batch_size")
+        batch = self._form.rows["training.per_device_train_batch_size"]
+        rows = self._draft.value(batch.spec.field)
         times = self._draft.value("training.gradient_accumulation_steps")
+        note = ""
         if isinstance(rows, int) and isinstance(times, int):
-            self._effective.setText(
-                self.tr("{rows} × {times} = {product} rows").format(
-                    rows=integer(rows), times=integer(times), product=integer(rows * times)
-                )
+            product = self.tr("{rows} × {times} = {product} rows a step.").format(
+                rows=integer(rows), times=integer(times), product=integer(rows * times)
             )
-        else:
-            self._effective.setText("–")
+            note = f"{batch.text_of_help()} {product}"
+        batch.show_note(note)
         self._show_steps()
         quantised = bool(self._draft.value("quantization.load_in_4bit"))
         for field, row in self._form.rows.items():

@@ -109,9 +109,9 @@ def test_the_names_have_room_in_any_window(page: RunsPage, qtbot: QtBot, window:
     page.resize(window - 208, 720)  # less the sidebar
     table = _show(page, qtbot, 1)
     widths = [table.columnWidth(column) for column in range(7)]
-    assert widths[NAME] >= 220
+    assert widths[NAME] >= 190
     assert sum(widths) <= table.viewport().width()  # nothing is out of sight
-    assert table.columnWidth(MODEL) == (150 if window == 1280 else 90)
+    assert table.columnWidth(MODEL) == (150 if window == 1280 else 105)
 
 
 def test_opens_by_return_and_double_click(page: RunsPage, qtbot: QtBot) -> None:

@@ -22,8 +22,8 @@ from training_backend.runs import RunSummary
 
 _WIDTHS = {STATE: 95, STARTED: 110, STEPS: 100, LOSS: 75}
 # They give way to the name, which the person gave and knows the run by.
-_YIELDING = {MODEL: (90, 150), DATA: (80, 120)}
-_NAME_WIDTH = 230
+_YIELDING = {MODEL: (105, 150), DATA: (90, 120)}
+_NAME_WIDTH = 205
 
 
 class RunsTable(ListTable):
