@@ -53,6 +53,7 @@ class ShownRun:
     elapsed: float = 0.0
     _paused: bool = False
     asked: set[Kind] = field(default_factory=set)
+    stands_still: bool = False
     questions: set[str] = field(default_factory=set)
     pauses: Pauses = field(default_factory=Pauses)
     early: list[Event] = field(default_factory=list)

@@ -239,7 +239,10 @@ class TrainPage(QWidget):
 
     def show_standstill(self, run: Run, found: Standstill | None) -> None:
         """The live run does not move; None: it does again, or has ended."""
-        if found is None or not self._shown.is_running() or self._shown.run != run:
+        here = self._shown.is_running() and self._shown.run == run
+        self._shown.stands_still = here and found is not None
+        self._render_soon()
+        if found is None or not here:
             self.standstill.hide()
             return
         saved = self._shown.checkpoint.step if self._shown.checkpoint else None

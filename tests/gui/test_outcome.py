@@ -116,6 +116,13 @@ def test_a_failure_offers_what_mends_it(
     assert _button(card, "outcomeReport").isVisible()
 
 
+def test_what_the_title_says_is_not_said_again(qtbot: QtBot, failed: Run) -> None:
+    end = RunFailed(code="out_of_vram", message="The card ran out of memory.", remedy="Take less.")
+    card = _shown(qtbot, failed, end)
+    assert card.title.text() == "Failed: the card ran out of memory"
+    assert card.text() == "Take less."
+
+
 def test_a_run_given_up_on_a_full_disk_can_be_moved(qtbot: QtBot, failed: Run) -> None:
     card = OutcomeCard()
     qtbot.addWidget(card)

@@ -25,6 +25,25 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.EROFS, "Read-only file system", "/data/run/x.json"), "disk_read_only"),
         (OSError(errno.EIO, "Input/output error", "/data/run/x.json"), "disk_error"),
         (PermissionError(errno.EACCES, "Permission denied", "/data/run/x.json"), "system_error"),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected", "/nas/x"), "disk_error"),
+        (OSError(errno.ENODEV, "No such device", "/usb/x"), "disk_error"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_ram"),
+        (
+            RuntimeError("The paging file is too small for this operation to complete."),
+            "out_of_ram",
+        ),
+        (RuntimeError("No CUDA GPUs are available"), "card_lost"),
+        (
+            RuntimeError(
+                "CUDA unknown error - this may be due to an incorrectly set up environment"
+            ),
+            "card_lost",
+        ),
+        (RuntimeError("Triton Error [CUDA]: misaligned address"), "card_error"),
+        (
+            RuntimeError("Error an illegal memory access was met at line 90 in file /s/ops.cu"),
+            "card_error",
+        ),
         (MemoryError(), "out_of_ram"),
         (
             RuntimeError(
@@ -59,6 +78,13 @@ def test_an_error_is_told_by_what_it_means(error: Exception, code: str) -> None:
     assert told.code == code
     assert "\n" not in str(told) and "Traceback" not in str(told) and "Errno" not in str(told)
     assert told.message.endswith(".") and ".." not in told.message
+
+
+@pytest.mark.parametrize(("number", "code"), [(1455, "out_of_ram"), (1167, "disk_error")])
+def test_what_windows_says_in_numbers_of_its_own_is_told(number: int, code: str) -> None:
+    error = OSError(errno.EINVAL, "as Windows says it")
+    error.winerror = number
+    assert explained(error, PLACE).code == code
 
 
 def test_what_has_its_sentence_keeps_it() -> None:

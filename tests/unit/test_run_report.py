@@ -156,7 +156,7 @@ def test_no_canary_is_in_any_byte_of_the_report(run: Run, tmp_path: Path) -> Non
 def test_what_happened_is_told(run: Run) -> None:
     texts = run_report.texts(run)
     summary = texts["summary.txt"]
-    assert "RunFailed bad_row" in summary
+    assert "Failed: bad_row" in summary
     assert "Row 7 of <path> holds <text>. Look at <path>." in summary
     assert "rows of data" in summary  # it says what is left out
     events = [json.loads(line) for line in texts["events.jsonl"].splitlines()]

@@ -20,6 +20,7 @@ LESS_RAM = "Close other programs, or choose a smaller batch, a shorter length or
 _RESUME = "Go on from the newest checkpoint with Resume."
 _NO_CARD = re.compile(
     r"GPU is lost|device (is )?lost|no CUDA-capable device|unknown error.*cudaErrorUnknown"
+    r"|CUDA unknown error|No CUDA GPUs are available|Found no NVIDIA driver"
     r"|devices? (are|is) busy or unavailable|fallen off the bus",
     re.IGNORECASE,
 )
@@ -30,8 +31,20 @@ _NO_VRAM = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|STATUS_ALLOC_FAILED|out of memory at line",
     re.IGNORECASE,
 )
-_NO_RAM = re.compile(r"DefaultCPUAllocator|not enough memory: you tried to allocate|bad_alloc")
-_OF_THE_CARD = re.compile(r"CUDA error|CUBLAS_STATUS|CUDNN_STATUS|cudaError|HIP error")
+_NO_RAM = re.compile(
+    r"DefaultCPUAllocator|not enough memory: you tried to allocate|bad_alloc"
+    r"|Cannot allocate memory|paging file is too small"
+)
+_OF_THE_CARD = re.compile(
+    r"CUDA error|CUBLAS_STATUS|CUDNN_STATUS|cudaError|HIP error|Triton Error \[CUDA\]"
+    r"|at line \d+ in file \S+\.cu\b"  # as bitsandbytes says it
+)
+# A drive that fails, or was taken out, a network drive included. Windows has numbers of its own:
+# not ready, an error of the device, not connected.
+# https://learn.microsoft.com/en-us/windows/win32/debug/system-error-codes
+_DISK_ERRORS = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN)
+_DISK_ERRORS_OF_WINDOWS = (21, 1117, 1167)
+_NO_RAM_OF_WINDOWS = (8, 14, 1455)
 
 
 def explained(error: BaseException, place: Path) -> UserError:
@@ -49,8 +62,11 @@ def explained(error: BaseException, place: Path) -> UserError:
             "Free some and start again; what was saved before is whole.",
             drive=drive_of(place),
         )
+    windows = getattr(error, "winerror", None)
     if isinstance(error, OSError):
-        return _of_the_system(error, place)
+        if error.errno == errno.ENOMEM or windows in _NO_RAM_OF_WINDOWS:
+            return out_of_ram()
+        return _of_the_system(error, place, windows)
     if isinstance(error, MemoryError):
         return out_of_ram()
     if type(error).__name__ == "OutOfMemoryError":
@@ -119,7 +135,7 @@ def out_of_vram() -> UserError:
     )
 
 
-def _of_the_system(error: OSError, place: Path) -> UserError:
+def _of_the_system(error: OSError, place: Path, windows: int | None) -> UserError:
     at = Path(str(error.filename)) if error.filename else place
     if error.errno == errno.EROFS:
         return UserError(
@@ -128,7 +144,7 @@ def _of_the_system(error: OSError, place: Path) -> UserError:
             "A drive with errors turns read-only: have it checked, and go on with Resume.",
             drive=drive_of(at),
         )
-    if error.errno == errno.EIO:
+    if error.errno in _DISK_ERRORS or windows in _DISK_ERRORS_OF_WINDOWS:
         return UserError(
             "disk_error",
             "The drive {drive} failed to read or write {file}.",

@@ -89,7 +89,8 @@ def _summary(run: Run) -> str:
     end = found.terminal
     lines = [f"Lorasmith {__version__}: report on a run", ""]
     if isinstance(end, RunFailed | RunInterrupted):
-        lines += [f"{end.type} {end.code}".rstrip(), redaction.message(end)]
+        word = "Failed" if isinstance(end, RunFailed) else "Interrupted"
+        lines += [f"{word}: {end.code}", redaction.message(end)]
     elif end is not None:
         lines.append(end.type)
     else:

@@ -46,6 +46,15 @@ def end_title(event: RunFailed | RunInterrupted) -> str:
     return f"{word}: {_tr(name)}" if name else word
 
 
+def what_else(event: RunFailed | RunInterrupted) -> str:
+    """As `explained`, less what the title says already."""
+    text = explained(event)
+    if event.code not in _NAMES:
+        return text
+    name = _tr(_NAMES[event.code])
+    return text.removeprefix(f"{name[:1].upper()}{name[1:]}. ")
+
+
 def explained(event: RunFailed | RunInterrupted) -> str:
     """What went wrong and what to do, in the person's language."""
     error = UserError(event.code, "")

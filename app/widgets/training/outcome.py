@@ -14,7 +14,7 @@ from app.widgets import figures
 from app.widgets.actions import open_folder, set_primary
 from app.widgets.card import Card, SecondaryButton, plain_label, secondary_label
 from app.widgets.flow import FlowRow
-from app.widgets.training.end_words import end_title, explained
+from app.widgets.training.end_words import end_title, what_else
 from app.widgets.training.evidence_view import EvidenceView
 from training_backend.lifecycle import evidence, failures
 from training_backend.lifecycle.evidence import Evidence
@@ -182,7 +182,7 @@ class OutcomeCard(Card):
                 text = text.format(step=figures.count(step or 0))
                 return self.tr("Stopped and saved"), "careful", text
             case RunFailed() | RunInterrupted():
-                return end_title(event), "error", explained(event)
+                return end_title(event), "error", what_else(event)
 
     def _ended_how(self, event: RunCompleted) -> Iterator[str]:
         if event.early_stopped_after is not None:

@@ -173,6 +173,8 @@ class ProgressCard(Card):
 
     def _time_left(self) -> str:
         metrics = self._run.metrics
+        if self._run.stands_still:
+            return ""
         if metrics is None or metrics.seconds_left is None:
             return self.tr("working on the first step")
         since = metrics.time

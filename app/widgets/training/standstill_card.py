@@ -76,7 +76,7 @@ class StandstillCard(Card):
             )
         usual = ""
         if found.usual_seconds is not None:
-            usual = self.tr("Until then that took {time} at most.").format(
+            usual = self.tr("Until then it never took longer than {time}.").format(
                 time=figures.duration(found.usual_seconds)
             )
         then = self.tr("It may go on by itself.")
