@@ -1,6 +1,6 @@
 """Two hundred short runs in one session of the real window, and what is left over of them.
 
-    python -m tests.faults.soak                  about an hour on two cores
+    python -m tests.faults.soak                  about 45 minutes on two cores
     python -m tests.faults.soak --forked         minutes: workers that need not import the trainer
     python -m tests.faults.soak --runs 40
 
@@ -77,6 +77,11 @@ child_process.set_environment()
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["training_backend.train"])
 multiprocessing.get_context = lambda method=None: context
+"""
+# The next worker that is spawned does it; by then the last run's has mostly ended.
+SEE_OFF = """
+from training_backend.lifecycle import launch
+launch._see_off()
 """
 COUNTED = """
 import collections, gc, threading
@@ -265,6 +270,7 @@ def _wait_until_quiet(lab: Lab, window: Window, process: psutil.Process) -> None
     before: tuple[int, int, int] | None = None
     while True:
         still = [run.id for run in _all_runs() if _is_at_work(run)]
+        window.do(SEE_OFF)
         warm = window.do("answer = window.training._warm is not None")
         now = (process.num_threads(), process.num_fds(), len(_processes_of(lab)))
         if warm and not still and now == before:
