@@ -286,7 +286,7 @@ def _all_runs() -> list[Run]:
 
 
 def _is_at_work(run: Run) -> bool:
-    claimant = run._claimant()
+    claimant = run.claimant()
     with contextlib.suppress(psutil.NoSuchProcess):
         return claimant is not None and claimant.status() != psutil.STATUS_ZOMBIE
     return False
