@@ -104,7 +104,7 @@ class RunController(QObject):
         """
 
         def opening() -> tuple[Run, Iterator[Event | None]]:
-            preflight.check(revised)
+            preflight.check(revised, run.folder)
             runs.revise(run, revised)
             return run, self._begin(run)
 

@@ -21,6 +21,7 @@ from training_backend.commands import (
     benchmark,
     data_commands,
     ended_commands,
+    fit_command,
     live_commands,
     memory_commands,
     queue_commands,
@@ -259,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     ended_commands.register(add_answer)
     data_commands.register(add)
     memory_commands.register(add)
+    fit_command.register(add)
     add("runs", list_runs, "list the runs")
     command = add("export", export, "write what a run learned as a folder")
     command.add_argument("run", metavar="RUN", help="a run's id or folder, or an adapter folder")

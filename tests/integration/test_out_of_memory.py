@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 
 from tests.short_of_memory import plant
 from training_backend import runs
+from training_backend.commands import fit_command
+from training_backend.errors import UserError
 from training_backend.job import parse_job
 from training_backend.lifecycle import checkpoints, inputs, launch, retrying
 from training_backend.memory import make_fit, memory_fixes
@@ -291,3 +294,31 @@ def test_the_terminal_works_on_through_the_queue_with_real_workers(
     events = summary.run.events()
     pids = {event.pid for event in events if isinstance(event, RunStarted)}
     assert len(pids) == 2 and summary.state == "completed" and summary.step == 5
+
+
+def test_the_terminal_lists_the_fixes_and_goes_on_with_one(
+    do: Any,
+    backend: Any,
+    demanding_job: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = runs.create(parse_job(demanding_job))
+    assert backend(work_short_of_memory, run.folder, "forward", 8) == 1
+    monkeypatch.setattr(memory_fixes, "find", memory_fixes.without_estimate)  # needs no torch
+    monkeypatch.setattr(fit_command, "follow", lambda run, _: do(run).terminal)
+
+    def fit(number: int | None) -> list[str]:
+        asked = argparse.Namespace(run=run.id, apply=number, json=False)
+        assert fit_command.fit(asked) == 0
+        return capsys.readouterr().out.splitlines()
+
+    first, cost, *_ = fit(None)
+    assert first == "1  1 row at once instead of 2, accumulated 4 times"
+    assert cost.endswith("The run goes on.")
+    with pytest.raises(UserError, match="no change number 99"):
+        fit(99)
+    assert fit(1)[-1] == str(run.folder) and run.state() == "completed"
+    assert [e.resumed_from_step for e in run.events() if isinstance(e, RunStarted)] == [None, 3]
+    with pytest.raises(UserError, match="is completed"):
+        fit(None)

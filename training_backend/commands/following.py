@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from training_backend.commands.console import Report
 from training_backend.computer.stay_awake import StayAwake
 from training_backend.errors import UserError
-from training_backend.lifecycle import evidence, journal, retrying
+from training_backend.lifecycle import evidence, failures, journal, retrying
 from training_backend.lifecycle.launch import Worker, kill
 from training_backend.paths import runs_dir
 from training_backend.protocol import (
@@ -95,6 +95,10 @@ def _tell_what_is_known(run: Run, report: Report) -> None:
     found = evidence.gather(run)
     for line in evidence.lines(found):
         report.say(f"  {line}")
+    if isinstance(found.terminal, RunFailed | RunInterrupted) and (
+        found.terminal.code in failures.OUT_OF_MEMORY
+    ):
+        report.say(f"What to change, and go on:  python -m training_backend fit {run.id}")
     if found.saved_step is not None:
         report.say(f"Go on with:  python -m training_backend resume {run.id}")
     report.say(
