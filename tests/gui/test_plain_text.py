@@ -227,6 +227,7 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
     # Every dialog, opened as the window does.
     for run in store[:2]:
         in_dialog("extendDialog", lambda run=run: window.desk.ask_to_extend(run))
+    in_dialog("reportDialog", lambda: window.desk.show_report(store[1]))
     in_dialog("sweepDialog", window.desk.try_values)
     in_dialog("recipeDialog", lambda: window.recipes.open_run(store[1]))
     recipe = files / "recipe.json"
