@@ -426,7 +426,8 @@ def _state(run: Run, last: Event | None) -> State:
 
 
 def _of_crash(report: str) -> str:
-    """What the thread that crashed was at; the other ones are told before it."""
+    """What the thread that crashed was at; the other ones are told before it, libraries after."""
+    report = report.partition("\nExtension modules:")[0]
     at = report.find("Current thread")
     if at > 0:
         report = f"{report.splitlines()[0]}\n\n{report[at:]}"

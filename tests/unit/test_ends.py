@@ -134,11 +134,12 @@ def test_of_a_crash_the_thread_that_crashed_is_told(run: Run) -> None:
         'Thread 0x00007e (most recent call first):\n  File "/x/threading.py", line 331 in wait\n'
     )
     begun(run)
-    run.log_path.write_text(f"{head}{other * 99}\nCurrent{tail}")
+    run.log_path.write_text(f"{head}{other * 99}\nCurrent{tail}\nExtension modules: numpy\n")
     ended = runs.settle(run, -11)
     assert isinstance(ended, RunInterrupted)
     assert "in torch/nn/modules/linear.py, line 134." in ended.detail
     assert ended.log_tail.startswith("Fatal Python error") and "0x00007e" not in ended.log_tail
+    assert "Extension" not in ended.log_tail
 
 
 def test_a_computer_started_anew_is_told_from_a_worker_that_vanished(

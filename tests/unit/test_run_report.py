@@ -174,6 +174,7 @@ def test_the_settings_are_told_as_far_as_they_are_no_texts_of_ones_own(run: Run)
     assert job["model"]["id"] == "HuggingFaceTB/SmolLM2-135M"
     assert job["lora"]["r"] == 8 and job["lora"]["target_modules"] == ["q_proj", "v_proj"]
     assert job["training"]["optim"] == run.training_job().training.optim
+    assert job["dataset"]["skip_bad_lines"] is False and job["dataset"]["split"] == "train"
     assert job["evaluation"]["prompts"] == [f"<left out, {len(PROMPT)} characters>"]
     fixes = job["dataset"]["fixes"]
     assert fixes[0] == {"code": "fill_placeholders", "values": "<1 entries>"}

@@ -142,10 +142,8 @@ class ConsoleReport:
             case RunStopped():
                 said = "Stopped and saved." if event.checkpoint else "Stopped."
                 self.say(said + (" The computer went to sleep." if event.reason == "sleep" else ""))
-            case RunFailed():
+            case RunFailed() | RunInterrupted():
                 self.say(_why(event))
-            case RunInterrupted():
-                self.say(f"{_why(event)}\n{event.log_tail}".rstrip())
 
     def bar(self, words: str, done: float, total: float | None) -> None:
         self._progress.update(self._task, description=words, completed=done, total=total)

@@ -95,6 +95,8 @@ def _tell_what_is_known(run: Run, report: Report) -> None:
     found = evidence.gather(run)
     for line in evidence.lines(found):
         report.say(f"  {line}")
+    if found.log:
+        report.say(f"  What its worker wrote: {run.log_path}")
     if isinstance(found.terminal, RunFailed | RunInterrupted) and (
         found.terminal.code in failures.OUT_OF_MEMORY
     ):

@@ -105,7 +105,7 @@ _PARTS_OF_MODELS = {"target_modules", "exclude_modules", "modules_to_save"}
 
 
 def job(asked: Job) -> dict[str, Any]:
-    """A job's settings; of texts only those that are chosen from a list, and ids on the Hub."""
+    """A job's settings; of texts only defaults, those chosen from a list, and ids on the Hub."""
     shown = _section(asked)
     model = getattr(asked, "model", None)
     if model is not None and not os.path.exists(os.path.expanduser(model.id)):
@@ -115,7 +115,11 @@ def job(asked: Job) -> dict[str, Any]:
 
 def _section(section: BaseModel) -> dict[str, Any]:
     fields = type(section).model_fields
-    return {name: _setting(name, value, fields[name].annotation) for name, value in section}
+    shown = {}
+    for name, value in section:
+        is_default = isinstance(value, str) and value == fields[name].default
+        shown[name] = value if is_default else _setting(name, value, fields[name].annotation)
+    return shown
 
 
 def _setting(name: str, value: Any, kind: Any) -> Any:
@@ -210,7 +214,7 @@ def _kept_line(line: str, is_source: bool) -> str | None:
 # ----------------------------------------------------------------------------- the second belt
 
 _SECRETS = re.compile(
-    r"\b(hf|sk|gh[opsu]|glpat|xox[abp]|AKIA)[_-]?[A-Za-z0-9_-]{12,}\b"
+    r"\b(hf_|sk-|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA)[A-Za-z0-9_-]{12,}\b"
     r"|(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
     r"|[\w.+-]+@[\w-]+\.[\w.]+"
 )
