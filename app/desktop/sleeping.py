@@ -18,7 +18,8 @@ from PySide6.QtCore import QAbstractNativeEventFilter, QCoreApplication, QObject
 
 from training_backend.computer.sleep_watch import Change, SleepWatch, card_keeps_memory
 from training_backend.errors import UserError
-from training_backend.protocol import RunFailed, RunInterrupted, RunStopped, Terminal
+from training_backend.lifecycle.sleeping import ended_by_sleep
+from training_backend.protocol import Terminal
 from training_backend.runs import Run
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Sleeping(QObject):
         self._gone_on = None
         if run is None or run != self._saved:
             return
-        if self._training.stop_was_asked() or not _ended_by_sleep(terminal):
+        if self._training.stop_was_asked() or not ended_by_sleep(terminal):
             self._saved = None
         elif not self._asleep:
             self._pause.start()
@@ -182,13 +183,3 @@ def wait_for_end(run: Run, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while run.is_alive() and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def _ended_by_sleep(terminal: Terminal | None) -> bool:
-    """Whether it stopped as it was asked to, or did not survive the sleep."""
-    match terminal:
-        case RunStopped(reason="sleep") | RunInterrupted():
-            return True
-        case RunFailed(code="card_lost" | "card_error"):
-            return True
-    return False

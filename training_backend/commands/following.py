@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from training_backend.commands.console import Report
 from training_backend.computer.stay_awake import StayAwake
 from training_backend.errors import UserError
-from training_backend.lifecycle import evidence, failures, journal, retrying
+from training_backend.lifecycle import evidence, failures, journal, retrying, sleeping
 from training_backend.lifecycle.launch import Worker, kill
 from training_backend.paths import runs_dir
 from training_backend.protocol import (
@@ -52,7 +52,7 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
     before = signal.signal(signal.SIGINT, on_ctrl_c)
     try:
         with shown_by as report:
-            for event in retrying.follow(run, _attempt(run), _attempt):
+            for event in _attempts(run):
                 if event is not None:
                     watch.take(event)
                 now = time.monotonic()
@@ -90,7 +90,7 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
 
 def _tell_what_is_known(run: Run, report: Report) -> None:
     """Of a training that failed, and how to go on with it."""
-    if run.folder.parent != runs_dir():
+    if not _is_training(run):
         return
     found = evidence.gather(run)
     for line in evidence.lines(found):
@@ -107,6 +107,19 @@ def _tell_what_is_known(run: Run, report: Report) -> None:
         f"A report to hand on, with nothing private in it:  python -m training_backend report "
         f"{run.id} --out report.zip"
     )
+
+
+def _is_training(run: Run) -> bool:
+    return run.folder.parent == runs_dir()
+
+
+def _attempts(run: Run) -> Iterator[Event | None]:
+    """All that it takes; an export, which could not go on, carries on after a sleep as it is."""
+
+    def begin() -> Iterator[Event | None]:
+        return retrying.follow(run, _attempt(run), _attempt)
+
+    return sleeping.through_sleeps(run, begin) if _is_training(run) else begin()
 
 
 def _attempt(run: Run) -> Iterator[Event | None]:

@@ -180,6 +180,10 @@ class OutcomeCard(Card):
             case RunStopped(step=step):
                 text = self.tr("Everything up to step {step} is saved. Resume goes on from there.")
                 text = text.format(step=figures.count(step or 0))
+                if event.reason == "sleep":
+                    text = f"{self.tr('The computer went to sleep.')} {text}"
+                elif event.reason == "system":
+                    text = f"{self.tr('The session or the computer was ended.')} {text}"
                 return self.tr("Stopped and saved"), "careful", text
             case RunFailed() | RunInterrupted():
                 return end_title(event), "error", what_else(event)
