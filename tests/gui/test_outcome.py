@@ -23,6 +23,7 @@ from training_backend.protocol import (
     RunFailed,
     RunStarted,
     RunStopped,
+    StopReason,
     Terminal,
 )
 from training_backend.runs import Run
@@ -133,6 +134,20 @@ def test_a_run_given_up_on_a_full_disk_can_be_moved(qtbot: QtBot, failed: Run) -
     card.show_outcome(failed, stopped, 60.0, saved=True, lacked_room=True)
     assert _button(card, "outcomeMove").isVisible()
     assert not _button(card, "outcomeReport").isVisible()
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("asked", "Everything"), ("sleep", "The computer went to sleep."), ("system", "The session")],
+)
+def test_a_stop_that_was_not_the_persons_says_whose(
+    qtbot: QtBot, failed: Run, reason: StopReason, said: str
+) -> None:
+    card = OutcomeCard()
+    qtbot.addWidget(card)
+    card.show_outcome(failed, RunStopped(step=7, checkpoint="x", reason=reason), 60.0, saved=True)
+    assert card.text().startswith(said)
+    assert card.text().endswith("Everything up to step 7 is saved. Resume goes on from there.")
 
 
 def test_choosing_another_drive_moves_the_run_and_says_where_it_lies(
