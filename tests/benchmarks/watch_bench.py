@@ -82,7 +82,7 @@ def train(folder: Path, tokenizer: Path, steps: int) -> tuple[list[Step], list[s
     torch.manual_seed(0)
     LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=49152, hidden_size=256, intermediate_size=512, num_hidden_layers=6,
+            vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
             num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True,
         )
     ).save_pretrained(model)  # fmt: skip

@@ -78,6 +78,12 @@ def test_what_was_so_before_is_no_cause() -> None:
     assert found.code == "slow_unknown"
 
 
+def test_other_programs_that_take_more_of_a_busy_processor_are_a_cause() -> None:
+    before = readings(0, processor=1.0, own_processor=0.40)
+    now = readings(30, processor=1.0, own_processor=0.22)
+    assert slow_causes.explain(SLOWER, before, now).code == "slow_processor"
+
+
 def test_reading_back_from_the_swap_file_is_a_cause_where_memory_is_short() -> None:
     reads = [replace(each, swapped=n * 20_000_000) for n, each in enumerate(readings(30))]
     assert cause(reads).code == "slow_unknown"

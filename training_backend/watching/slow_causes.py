@@ -18,6 +18,7 @@ NEARLY_FULL = 0.95  # of a card's memory
 GROWN = 0.05  # of a card's memory, by what others hold of it
 BUSY_PROCESSOR = 0.9  # of all cores
 TAKEN_PROCESSOR = 0.25  # by other programs, more than before
+LEFT_OF_OWN = 0.75  # of what the run had of it before: they have taken the rest
 LITTLE_RAM = 0.1
 SWAPPED_BYTES_A_SECOND = 5e6
 MOST_OF_THE_TIME = 0.5
@@ -171,9 +172,13 @@ def _swapping(now: Sequence[Reading]) -> Cause | None:
 
 def _busy_processor(before: Sequence[Reading], now: Sequence[Reading]) -> Cause | None:
     taken, in_use = _median(now, _others_processor), _median(now, lambda each: each.processor)
-    if taken is None or in_use is None or in_use < BUSY_PROCESSOR:
+    if taken is None or in_use is None or in_use < BUSY_PROCESSOR or taken < TAKEN_PROCESSOR:
         return None
-    if taken - (_median(before, _others_processor) or 0.0) < TAKEN_PROCESSOR:
+    more = taken - (_median(before, _others_processor) or 0.0)
+    own, own_before = (
+        _median(each, lambda one: one.own_processor) or 0.0 for each in (now, before)
+    )
+    if more < TAKEN_PROCESSOR and own > LEFT_OF_OWN * own_before:
         return None
     return Cause(
         "slow_processor",
