@@ -96,6 +96,7 @@ answer = {
     "names": sorted(thread.name for thread in threading.enumerate()),
     "kinds": dict(collections.Counter(type(thing).__qualname__ for thing in things)),
 }
+del things  # or it would hold on to all of them, itself included
 """
 
 
