@@ -213,15 +213,22 @@ class RunController(QObject):
             )
             return
         self._tell(self._read_opened, run)
+        terminal: Event | None = None
+        try:
+            terminal = self._hand_on(run, retrying.follow(run, events, self._begin))
+        except Exception:  # a disk that cannot be read; the run itself may well go on
+            logger.exception("%s can no longer be followed", run.id)
+        self._tell(self._read_ended, terminal)
+
+    def _hand_on(self, run: Run, events: Iterator[Event | None]) -> Event | None:
         last: Event | None = None
-        for event in retrying.follow(run, events, self._begin):
+        for event in events:
             if self._leaving.is_set():
-                return
+                return None
             if event is not None:
                 last = event
                 self._tell(self._read_event, event)
-        terminal = last if isinstance(last, TERMINAL_TYPES) else journal.last_event(run.folder)
-        self._tell(self._read_ended, terminal)
+        return last if isinstance(last, TERMINAL_TYPES) else journal.last_event(run.folder)
 
     def _tell(self, signal: SignalInstance, payload: object) -> None:
         """Hand something to the GUI thread, when it has taken in what came before."""

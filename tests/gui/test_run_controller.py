@@ -167,3 +167,29 @@ def test_resuming_a_run_that_lives_already_follows_it(
     assert opened.args == [run]
     with qtbot.waitSignal(controller.run_ended, timeout=20_000):
         pass
+
+
+def test_a_run_that_can_no_longer_be_read_does_not_keep_the_window_from_another(
+    qtbot: QtBot,
+    controller: RunController,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = runs.create(_job(tmp_path / "missing", tmp_path / "rows.jsonl"))
+    started = RunStarted(run_id=run.id, folder=str(run.folder), pid=1, seq=0)
+
+    def on_a_failing_disk(_: runs.Run) -> Any:
+        yield started
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(launch, "tail", on_a_failing_disk)
+    with (
+        qtbot.waitSignal(controller.event_arrived, timeout=20_000) as first,
+        qtbot.waitSignal(controller.run_ended, timeout=20_000) as ended,
+    ):
+        controller.attach(run)
+    assert first.args == [started]
+    assert ended.args == [run, None]
+    assert not controller.is_busy()
+    assert "Input/output error" in caplog.text
