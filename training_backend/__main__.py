@@ -41,6 +41,7 @@ from training_backend.errors import JobError, UserError
 from training_backend.job import (
     ExportFormat,
     ExportJob,
+    GgufQuantization,
     load_training_job,
     parse_job,
 )
@@ -151,6 +152,12 @@ def list_runs(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
+    if options.quantization and options.format != "gguf":
+        raise UserError(
+            "quantization_without_gguf",
+            "Only a GGUF file has a --quantization.",
+            "Add --format gguf, or leave it out.",
+        )
     folder = Path(options.run)
     job = parse_job(
         {
@@ -158,6 +165,7 @@ def export(options: argparse.Namespace) -> int:
             "run": str(folder.absolute()) if folder.is_dir() else options.run,
             "checkpoint": options.checkpoint,
             "format": options.format,
+            "quantization": options.quantization or "q8_0",
             "out": str(options.out.absolute()),
         },
         "the export",
@@ -267,6 +275,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--format", choices=get_args(ExportFormat), default="safetensors")
     command.add_argument(
         "--out", type=Path, required=True, metavar="D", help="a new or empty folder"
+    )
+    command.add_argument(
+        "--quantization", choices=get_args(GgufQuantization), help="of a GGUF file; q8_0 by default"
     )
     command.add_argument("--checkpoint", metavar="NAME", help="such as checkpoint-40")
     command = add("script", script, "write a job or a run as a script of plain TRL and PEFT")

@@ -120,14 +120,20 @@ class TrainingJob(Section):
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
 
 
-ExportFormat = Literal["safetensors", "adapter"]
+ExportFormat = Literal["safetensors", "adapter", "gguf"]
+GgufQuantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+# Bits a weight in a GGUF file, its scales included; of the mixed kinds as large models have it.
+GGUF_BITS: dict[GgufQuantization, float] = {
+    "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9,
+}  # fmt: skip
 
 
 class ExportJob(Section):
     """Write what a run learned as a folder that other programs load.
 
     `run` is a run's folder or a plain PEFT adapter folder; `checkpoint` one of the run's
-    checkpoint folder names, or None for the finished (else the newest) adapter.
+    checkpoint folder names, or None for the finished (else the newest) adapter. `quantization`
+    is that of a GGUF file and means nothing for the other formats.
     """
 
     kind: Literal["export"] = "export"
@@ -136,6 +142,7 @@ class ExportJob(Section):
     run: str = Field(min_length=1, title="Run")
     checkpoint: str | None = Field(default=None, title="Checkpoint")
     format: ExportFormat = Field(default="safetensors", title="Format")
+    quantization: GgufQuantization = Field(default="q8_0", title="Bits of a GGUF file")
     out: str = Field(min_length=1, title="Output folder")
 
 

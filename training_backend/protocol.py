@@ -29,6 +29,7 @@ Phase = Literal[
     "no_room",
     "saving",
     "merging",
+    "converting",
     "verifying",
     "scoring",
 ]

@@ -32,6 +32,7 @@ _PHASES: dict[Phase, str] = {
     "paused": str(QT_TRANSLATE_NOOP("wording", "Paused")),
     "saving": str(QT_TRANSLATE_NOOP("wording", "Saving the result")),
     "merging": str(QT_TRANSLATE_NOOP("wording", "Merging the adapter into the model")),
+    "converting": str(QT_TRANSLATE_NOOP("wording", "Writing the GGUF file")),
     "verifying": str(QT_TRANSLATE_NOOP("wording", "Checking the files")),
     "scoring": str(QT_TRANSLATE_NOOP("wording", "Comparing answers with the data's own")),
 }

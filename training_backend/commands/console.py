@@ -43,6 +43,7 @@ PHASES = {
     "paused": "Paused; the model stays in memory",
     "saving": "Saving",
     "merging": "Merging",
+    "converting": "Writing the GGUF file",
     "verifying": "Checking",
     "scoring": "Comparing answers",
 }

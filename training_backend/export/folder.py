@@ -10,14 +10,15 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from training_backend.errors import UserError
-from training_backend.export import merge, tensor_file
+from training_backend.export import gguf_export, merge, tensor_file
 from training_backend.files import fsync_folder, fsync_tree, replace, write_json_atomic
 from training_backend.hub import hub_cache
-from training_backend.job import ExportJob, is_on_network
+from training_backend.job import ExportJob, GgufQuantization, is_on_network
 from training_backend.lifecycle import checkpoints, inputs
 from training_backend.lifecycle.preflight import check_empty
 from training_backend.models import adapters
@@ -53,10 +54,12 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
     _check_undamaged(source if isinstance(source, Path) else source.folder)
     partial = _partial(out)
     try:
-        if isinstance(source, Path):
-            _write_model(source, partial, reporter)
-        elif job.format == "adapter":
+        if job.format == "adapter" and isinstance(source, Adapter):
             _write_adapter(source, partial, reporter)
+        elif job.format == "gguf":
+            _write_gguf(source, job.quantization, partial, out.name, reporter)
+        elif isinstance(source, Path):
+            _write_model(source, partial, reporter)
         else:
             _write_merged(source, partial, reporter)
         _scrub(partial)
@@ -116,7 +119,42 @@ def _partial(out: Path) -> Path:
     return partial
 
 
-def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
+def _write_gguf(
+    source: Adapter | Path,
+    quantization: GgufQuantization,
+    out: Path,
+    name: str,
+    reporter: Reporter,
+) -> None:
+    """The model in a folder of its own first, which is gone at the end."""
+    model = out / "model"
+    model.mkdir()
+
+    def prepared(weights: int) -> None:
+        """Everything but the weights is there: what stops a GGUF file is said now."""
+        beside = gguf_export.bytes_beside(weights, quantization)
+        require_free(out, weights + beside + 50_000_000, "the model and the GGUF file")
+        _scrub(model)
+        gguf_export.check(model, out / "vocabulary.gguf", quantization, reporter)
+
+    if isinstance(source, Path):
+        _write_model(source, model, reporter, prepared)
+    else:
+        _write_merged(source, model, reporter, prepared)
+    file = out / f"{name}-{quantization.upper()}.gguf"
+    gguf_export.write(model, file, quantization, name, reporter)
+    for licence in model.glob("LICENSE*"):
+        _copy(licence, out)
+    shutil.rmtree(model)
+
+
+def _write_merged(
+    adapter: Adapter,
+    out: Path,
+    reporter: Reporter,
+    prepared: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Base + adapter; `prepared` is called with the weights' bytes before they are written."""
     base = _base_folder(adapter, reporter)
     files = _base_weights(base)
     if adapter.run is not None and inputs.base_changed(adapter.run, base):
@@ -126,7 +164,20 @@ def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
             "merge may answer otherwise than the run did.",
             base=base,
         )
-    require_free(out, sum(path.stat().st_size for path in files) + 50_000_000, "the merged model")
+    size = sum(path.stat().st_size for path in files)
+    require_free(out, size + 50_000_000, "the merged model")
+    for file in ("config.json", "generation_config.json"):
+        _copy(base / file, out)
+    if len(files) > 1:
+        _copy(base / "model.safetensors.index.json", out)
+    tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
+    for file in _TOKENIZER_FILES:
+        _copy(tokenizer / file, out)
+    if not (out / "tokenizer.model").exists():
+        _copy(base / "tokenizer.model", out)  # transformers saves none; the GGUF converter asks
+    for licence in base.glob("LICENSE*"):
+        _copy(licence, out)
+    prepared(size)
     reporter.phase("merging", fraction=0.0)
     told = time.monotonic()
 
@@ -140,35 +191,33 @@ def _write_merged(adapter: Adapter, out: Path, reporter: Reporter) -> None:
     reporter.phase("verifying", detail="a sample of the merged weights, in double precision")
     steps = merge.check_sample(files, adapter, out)
     reporter.log(f"{changed} weights merged; the sample is within {steps:.2f} rounding steps.")
-    for name in ("config.json", "generation_config.json"):
-        _copy(base / name, out)
-    if len(files) > 1:
-        _copy(base / "model.safetensors.index.json", out)
-    tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
-    for name in _TOKENIZER_FILES:
-        _copy(tokenizer / name, out)
-    for licence in base.glob("LICENSE*"):
-        _copy(licence, out)
 
 
-def _write_model(model: Path, out: Path, reporter: Reporter) -> None:
+def _write_model(
+    model: Path,
+    out: Path,
+    reporter: Reporter,
+    prepared: Callable[[int], None] = lambda _: None,
+) -> None:
     """A model of which every weight was trained; one of a checkpoint has 32 bits, which become 16.
 
-    A finished one stays in its own type.
+    A finished one stays in its own type. `prepared` as for `_write_merged`.
     """
     files = weight_files(model)
     config = read_model_config(model)
     own = str(config.get("dtype") or "bfloat16")
     is_checkpoint = model.name.startswith(checkpoints.PREFIX)
     dtype = "bfloat16" if is_checkpoint else own
-    require_free(out, sum(path.stat().st_size for path in files) + 50_000_000, "the model")
+    size = sum(path.stat().st_size for path in files)
+    require_free(out, size + 50_000_000, "the model")
+    for name in ("generation_config.json", "model.safetensors.index.json", *_TOKENIZER_FILES):
+        _copy(model / name, out)
+    write_json_atomic(out / "config.json", {**config, "dtype": dtype})
+    prepared(size)
     reporter.phase("saving", fraction=0.0, detail="the model")
     for number, path in enumerate(files, start=1):
         tensor_file.convert(path, out / path.name, tensor_file.DTYPES[dtype])
         reporter.phase("saving", fraction=number / len(files), detail="the model")
-    for name in ("generation_config.json", "model.safetensors.index.json", *_TOKENIZER_FILES):
-        _copy(model / name, out)
-    write_json_atomic(out / "config.json", {**config, "dtype": dtype})
 
 
 def _write_adapter(adapter: Adapter, out: Path, reporter: Reporter) -> None:

