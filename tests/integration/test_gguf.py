@@ -114,6 +114,7 @@ def export(do: Any, tmp_path: Path) -> Callable[..., Any]:
     return exported
 
 
+@pytest.mark.slow
 def test_a_q8_0_file_reads_and_answers_as_the_merged_model(
     backend: Any, demo_model_dir: Path, export: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def read_by_transformers(folder: str, file: str) -> list[float]:
     ]
 
 
+@pytest.mark.slow
 def test_every_kind_of_file_is_loaded_by_llama_cpp_and_holds_the_weights(
     backend: Any, make_model: Any, tmp_path: Path
 ) -> None:

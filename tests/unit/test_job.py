@@ -177,6 +177,7 @@ def test_an_export_job_survives_the_way_through_json() -> None:
         "run": "/runs/a",
         "checkpoint": "checkpoint-5",
         "format": "adapter",
+        "quantization": "q4_k_m",
         "out": "/out",
     }
     job = parse_job(document)
