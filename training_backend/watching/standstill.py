@@ -135,16 +135,17 @@ def doing(run: Run) -> Doing:
     if process is None:
         return "unknown"
     try:
-        if process.cpu_percent(_LOOK_SECONDS) > 20:
-            return "computes"
+        busy = process.cpu_percent(_LOOK_SECONDS) > 20
         match process.status():
+            case psutil.STATUS_RUNNING:  # or would be, if others let it
+                return "computes"
             case psutil.STATUS_STOPPED | psutil.STATUS_TRACING_STOP:
                 return "halted"
             case psutil.STATUS_DISK_SLEEP:
                 return "waits_for_disk"
     except psutil.Error:
         return "unknown"
-    return "waits"
+    return "computes" if busy else "waits"
 
 
 def sentence(found: Standstill) -> str:
