@@ -15,6 +15,9 @@ import platformdirs
 from training_backend.errors import UserError
 
 GB = 10**9
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))}
+)
 
 
 def home() -> Path:
@@ -60,6 +63,14 @@ def models_dir() -> Path:
 def downloads_dir() -> Path:
     """`downloads/`: unfinished downloads, kept so that they can be resumed."""
     return _made(home() / "downloads")
+
+
+def not_reserved(stem: str) -> str:
+    """A name made of somebody's words for a file or folder, not one that Windows keeps for a device.
+
+    There `con`, with any ending, is the keyboard.
+    """
+    return f"{stem}-" if stem.lower() in _DEVICES else stem
 
 
 def free_bytes(path: Path) -> int:

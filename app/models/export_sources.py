@@ -48,6 +48,7 @@ def list_sources() -> list[ExportSource]:
 def fresh_folder(name: str) -> Path:
     """A folder for an export of this name that does not exist yet."""
     stem = re.sub(r"[^\w-]+", "-", name.lower()).strip("-")[:60] or "export"
+    stem = paths.not_reserved(stem)
     folder = paths.exports_dir() / stem
     count = 1
     while folder.exists():

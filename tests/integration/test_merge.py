@@ -326,6 +326,33 @@ def test_a_half_precision_base_that_would_overflow_is_refused(
     assert _nothing_left(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["LICENSE", "merges.txt"])
+def test_a_link_in_a_models_folder_takes_no_file_of_this_computer_along(
+    export: Export, adapter: Path, tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    private = tmp_path / "private"
+    private.write_text("for me alone")
+    _link(base / name, private)
+    _change(adapter / "adapter_config.json", base_model_name_or_path=str(base))
+    done = export(adapter)
+    assert done.terminal.code == "file_leads_elsewhere" and name in done.sentence
+    assert _nothing_left(tmp_path)
+    (base / name).unlink()
+    (base / "texts").mkdir()
+    (base / "texts" / "own").write_text("of the model")
+    _link(base / name, base / "texts" / "own")
+    assert export(adapter).exit_code == 0
+    assert (tmp_path / "out" / name).read_text() == "of the model"
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        path.symlink_to(target)
+    except OSError:
+        pytest.skip("links are for administrators only here")
+
+
 def test_an_adapter_from_elsewhere_brings_about_no_look_at_another_computer(
     export: Export, adapter: Path, tmp_path: Path
 ) -> None:

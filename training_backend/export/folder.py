@@ -229,8 +229,27 @@ def _write_adapter(adapter: Adapter, out: Path, reporter: Reporter) -> None:
 
 
 def _copy(source: Path, folder: Path) -> None:
-    if source.is_file():
-        shutil.copyfile(source, folder / source.name)
+    """Copies what is there; refuses a link by which any file of this computer would go along."""
+    if not source.is_file():
+        return
+    if not _is_of_its_folder(source):
+        raise UserError(
+            "file_leads_elsewhere",
+            "{name} in {folder} is a link that leads out of the model's folder.",
+            "Put the file itself there, if it belongs to the model, or remove the link.",
+            field="run",
+            name=source.name,
+            folder=source.parent,
+        )
+    shutil.copyfile(source, folder / source.name)
+
+
+def _is_of_its_folder(path: Path) -> bool:
+    """Whether a file lies where it seems to, or in the Hub's cache among its model's contents."""
+    real, folder = path.resolve(), path.parent.resolve()
+    if real.is_relative_to(folder):
+        return True
+    return folder.parent.name == "snapshots" and real.is_relative_to(folder.parents[1] / "blobs")
 
 
 def _base_folder(adapter: Adapter, reporter: Reporter) -> Path:

@@ -176,6 +176,7 @@ def _find(title: str) -> tuple[Path, Preset]:
 
 def _free_path(title: str) -> Path:
     stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "preset"
+    stem = paths.not_reserved(stem)
     count = 1
     while (path := _folder() / f"{stem}{f'-{count}' if count > 1 else ''}.json").exists():
         count += 1
