@@ -66,7 +66,7 @@ def downloads_dir() -> Path:
 
 
 def not_reserved(stem: str) -> str:
-    """A name made of somebody's words for a file or folder, not one that Windows keeps for a device.
+    """A name for a file or folder, made of any words, that Windows does not keep for a device.
 
     There `con`, with any ending, is the keyboard.
     """
