@@ -105,7 +105,7 @@ def divergence(course: Course, norms: bool = False) -> Divergence | None:
     if not risen:
         return None
     calm = [at for at, mean in enumerate(means) if mean <= before + (last - before) / 10]
-    return Divergence(found[max(calm, default=0) + size - 1][0], before, last)
+    return Divergence(found[max(calm, default=0)][0], before, last)
 
 
 def of_gradients(log: Log) -> list[tuple[int, float]]:

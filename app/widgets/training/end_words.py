@@ -34,7 +34,7 @@ _NAMES = {
     "out_of_ram_likely": str(QT_TRANSLATE_NOOP("end_words", "most likely out of memory")),
     "out_of_vram": str(QT_TRANSLATE_NOOP("end_words", "the card ran out of memory")),
     "overflow_16_bits": str(QT_TRANSLATE_NOOP("end_words", "a number too large for 16 bits")),
-    "row_not_finite": str(QT_TRANSLATE_NOOP("end_words", "a row of the data")),
+    "row_not_finite": str(QT_TRANSLATE_NOOP("end_words", "a bad row in the data")),
     "run_folder_gone": str(QT_TRANSLATE_NOOP("end_words", "the run's folder is gone")),
 }
 
