@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training_backend import paths, runs
+from training_backend.catalog import describe_model
+from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 from training_backend.lifecycle import journal
 from training_backend.lifecycle.checkpoints import best_first, finished
@@ -23,7 +25,8 @@ class ExportSource:
     `finished` says whether the training came to its end; `checkpoints` are the names of its
     checkpoint folders, newest first; `every_weight` that it trained the model itself, so that there
     is no adapter; `best` is the one with the lowest held-out loss, `kept_step`
-    the step whose model a finished run kept for that reason.
+    the step whose model a finished run kept for that reason. `parameters` is the base model's
+    number of weights, None where nothing tells.
     """
 
     summary: RunSummary
@@ -33,6 +36,7 @@ class ExportSource:
     best: str | None = None
     kept_step: int | None = None
     job: TrainingJob | None = None
+    parameters: int | None = None
 
     @property
     def run(self) -> Run:
@@ -41,7 +45,8 @@ class ExportSource:
 
 def list_sources() -> list[ExportSource]:
     """The runs that can be exported, newest first. Reads the disk."""
-    found = (_source(summary) for summary in runs.list_runs() if summary.state != "running")
+    sizes: dict[str, int | None] = {}  # many runs are of the same model
+    found = (_source(summary, sizes) for summary in runs.list_runs() if summary.state != "running")
     return [source for source in found if source.finished or source.checkpoints]
 
 
@@ -65,13 +70,15 @@ def is_free(folder: Path) -> bool:
         return False
 
 
-def _source(summary: RunSummary) -> ExportSource:
+def _source(summary: RunSummary, sizes: dict[str, int | None]) -> ExportSource:
     run = summary.run
     names = [checkpoint.folder.name for checkpoint in reversed(finished(run.checkpoints))]
     results = (run.adapter / ADAPTER_WEIGHTS, run.model / "config.json")
     best = [checkpoint.folder.name for checkpoint, _ in best_first(run.checkpoints)[:1]]
     end = journal.last_event(run.folder)
     job = run.training_job()
+    if job.model.id not in sizes:
+        sizes[job.model.id] = _parameters(job.model.id)
     return ExportSource(
         summary,
         any(path.is_file() for path in results),
@@ -80,4 +87,12 @@ def _source(summary: RunSummary) -> ExportSource:
         best[0] if best else None,
         end.best_step if isinstance(end, RunCompleted) else None,
         job,
+        sizes[job.model.id],
     )
+
+
+def _parameters(model: str) -> int | None:
+    try:
+        return describe_model(model).parameters
+    except UserError:
+        return None

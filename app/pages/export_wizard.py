@@ -84,6 +84,7 @@ class ExportWizard(QWizard):
             run=str(self.source.source().run.folder),
             checkpoint=self.source.checkpoint(),
             format=self.target.format(),
+            quantization=self.target.quantization(),
             out=str(self.target.out()),
         )
 
@@ -100,7 +101,7 @@ class ExportWizard(QWizard):
             case RunStopped():
                 self._running = False
                 super().reject()
-            case RunFailed(field="out"):
+            case RunFailed(field="out" | "format"):
                 self._mend_target(explained(event))
             case RunFailed() | RunInterrupted():
                 self._fail(explained(event))
@@ -124,6 +125,7 @@ class ExportWizard(QWizard):
             source = self.source.source()
             self.target.propose(source.summary.name)
             self.target.offer_adapter(not source.every_weight)
+            self.target.show_sizes(source.parameters)
         elif number == PROGRESS and not self._running:
             self._running, self._cancelled = True, False
             self.progress.show_problem("")
@@ -131,7 +133,7 @@ class ExportWizard(QWizard):
             self.export_requested.emit(self.job())
 
     def _mend_target(self, message: str) -> None:
-        """Back to the folder's field, with what is wrong with it."""
+        """Back to form and place, with what is wrong with them."""
         self._running = False
         self.setCurrentId(TARGET)
         self.target.show_problem(message)

@@ -172,6 +172,31 @@ def test_a_checkpoint_and_the_adapter_alone(page: ExportPage, run: Run, qtbot: Q
     wizard.reject()
 
 
+def test_a_gguf_file_with_its_size(page: ExportPage, run: Run, qtbot: QtBot, home: Path) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    bits = wizard.target.bits
+    assert not bits.isEnabled() and wizard.job().format == "safetensors"
+    wizard.target.gguf.click()
+    assert bits.isEnabled()
+    assert bits.currentText().startswith("8 bits (Q8_0)") and bits.currentText().endswith("0.1 GB")
+    bits.setCurrentIndex(bits.findData("q4_k_m"))
+    wizard.back()
+    wizard.next()
+    assert (wizard.job().format, wizard.job().quantization) == ("gguf", "q4_k_m")
+    out = wizard.target.out()
+    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+        wizard.button(QWizard.WizardButton.CommitButton).click()
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    page.apply(PhaseChanged(phase="converting", fraction=0.25))
+    assert wizard.progress.progress.title.text() == "Writing the GGUF file"
+    out.mkdir()
+    (out / "mine-Q4_K_M.gguf").touch()
+    page.apply(RunCompleted(folder=str(out)))
+    assert f'-m "{out / "mine-Q4_K_M.gguf"}"' in wizard.done_step.snippet.toPlainText()
+    wizard.accept()
+
+
 def test_a_folder_that_is_not_empty_is_refused_beside_the_field(
     page: ExportPage, run: Run, qtbot: QtBot, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from app.widgets.actions import open_folder
 from app.widgets.card import ErrorLabel, SecondaryButton, plain_label, secondary_label
 from app.widgets.inputs import SteadyComboBox
 from app.widgets.runs.export_progress import ExportProgress
-from training_backend.job import ExportFormat
+from training_backend.job import GGUF_BITS, ExportFormat, GgufQuantization
 
 _LOAD_MODEL = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -35,6 +35,7 @@ _LOAD_ADAPTER = """from peft import AutoPeftModelForCausalLM
 
 model = AutoPeftModelForCausalLM.from_pretrained({folder!r})
 """
+_LOAD_GGUF = 'llama-server -m "{folder}"\n'
 
 
 class SourceStep(QWizardPage):
@@ -121,6 +122,14 @@ class TargetStep(QWizardPage):
         self.adapter = QRadioButton(self.tr("The adapter alone"))
         self.adapter.setObjectName("exportFormatAdapter")
         self.adapter.setAccessibleName(self.adapter.text())
+        self.gguf = QRadioButton(self.tr("One file for llama.cpp, Ollama or LM Studio (GGUF)"))
+        self.gguf.setObjectName("exportFormatGguf")
+        self.gguf.setAccessibleName(self.gguf.text())
+        self.bits = SteadyComboBox()
+        self.bits.setObjectName("exportQuantizationCombo")
+        self.bits.setAccessibleName(self.tr("Bits a weight in the GGUF file"))
+        self.bits.setEnabled(False)
+        self.gguf.toggled.connect(self.bits.setEnabled)
         self.merged.setChecked(True)
         self.folder = QLineEdit()
         self.folder.setObjectName("exportFolderEdit")
@@ -135,10 +144,14 @@ class TargetStep(QWizardPage):
         self._about_merged = secondary_label(wrap=True)
         layout.addWidget(self._about_merged)
         layout.addSpacing(8)
+        layout.addWidget(self.gguf)
+        layout.addWidget(self.bits)
+        layout.addSpacing(8)
         layout.addWidget(self.adapter)
         self._about_adapter = secondary_label(wrap=True)
         layout.addWidget(self._about_adapter)
         self.offer_adapter(True)
+        self.show_sizes(None)
         layout.addSpacing(16)
         layout.addWidget(plain_label(self.tr("Output folder")))
         row = QHBoxLayout()
@@ -157,7 +170,8 @@ class TargetStep(QWizardPage):
     def offer_adapter(self, there: bool) -> None:
         """Whether there is an adapter that could be exported alone."""
         self.adapter.setEnabled(there)
-        self.merged.setChecked(self.merged.isChecked() or not there)
+        if self.adapter.isChecked() and not there:
+            self.merged.setChecked(True)
         if there:
             whole = self.tr("Model and adapter merged: any program that loads Hugging Face models.")
             alone = self.tr("Small; it needs the same base model beside it.")
@@ -167,8 +181,32 @@ class TargetStep(QWizardPage):
         self._about_merged.setText(whole)
         self._about_adapter.setText(alone)
 
+    def show_sizes(self, parameters: int | None) -> None:
+        """Each kind of GGUF file, with the size it has of a model of so many weights."""
+        kinds: tuple[tuple[GgufQuantization, str], ...] = (
+            ("q8_0", self.tr("8 bits (Q8_0): answers as the whole model does")),
+            ("q6_k", self.tr("6 bits (Q6_K): hardly worse")),
+            ("q5_k_m", self.tr("5 bits (Q5_K_M): in between")),
+            ("q4_k_m", self.tr("4 bits (Q4_K_M): small; for models of 3 billion and more")),
+            ("bf16", self.tr("16 bits (BF16): nothing is lost")),
+            ("f16", self.tr("16 bits (F16): for older programs")),
+        )
+        chosen = self.quantization()
+        self.bits.clear()
+        for kind, words in kinds:
+            if parameters is not None:
+                size = figures.size(round(parameters * GGUF_BITS[kind] / 8))
+                words = self.tr("{kind}, about {size}").format(kind=words, size=size)
+            self.bits.addItem(words, kind)
+        self.bits.setCurrentIndex(max(0, self.bits.findData(chosen)))
+
     def format(self) -> ExportFormat:
+        if self.gguf.isChecked():
+            return "gguf"
         return "safetensors" if self.merged.isChecked() else "adapter"
+
+    def quantization(self) -> GgufQuantization:
+        return self.bits.currentData() or "q8_0"
 
     def out(self) -> Path:
         return Path(self.folder.text().strip()).expanduser()
@@ -236,12 +274,13 @@ class DoneStep(QWizardPage):
         self.snippet.setAccessibleName(self.tr("Python that loads the result"))
         show = SecondaryButton(self.tr("Open the folder"))
         show.clicked.connect(lambda: open_folder(self._folder))
-        self._copy = SecondaryButton(self.tr("Copy the Python"))
+        self._copy = SecondaryButton("")
         self._copy.clicked.connect(self._copy_snippet)
         layout = QVBoxLayout(self)
         layout.setSpacing(8)
         layout.addWidget(self._where)
-        layout.addWidget(secondary_label(self.tr("This Python loads it:")))
+        self._how = secondary_label()
+        layout.addWidget(self._how)
         layout.addWidget(self.snippet, 1)
         row = QHBoxLayout()
         row.setSpacing(8)
@@ -253,6 +292,15 @@ class DoneStep(QWizardPage):
     def show_result(self, folder: Path, form: ExportFormat) -> None:
         self._folder = folder
         self._where.setText(self.tr("The result is in {folder}").format(folder=folder))
+        if form == "gguf":
+            file = next(folder.glob("*.gguf"), folder)
+            self._how.setText(self.tr("This starts it with llama.cpp:"))
+            self._copy.setText(self.tr("Copy the command"))
+            self.snippet.setAccessibleName(self.tr("Command that starts the result"))
+            self.snippet.setPlainText(_LOAD_GGUF.format(folder=file))
+            return
+        self._how.setText(self.tr("This Python loads it:"))
+        self._copy.setText(self.tr("Copy the Python"))
         template = _LOAD_MODEL if form == "safetensors" else _LOAD_ADAPTER
         self.snippet.setPlainText(template.format(folder=str(folder)))
 
