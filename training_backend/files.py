@@ -104,6 +104,13 @@ def is_disk_full(error: BaseException) -> bool:
     return any(word in str(error) for word in words)
 
 
+def is_too_large(error: BaseException) -> bool:
+    """Whether `error` says that a file became larger than its file system takes, as FAT32 does."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EFBIG or getattr(error, "winerror", None) == 223
+    return "File too large" in str(error)  # safetensors' words
+
+
 def sha256_file(path: Path) -> str:
     """The file's SHA-256 in lower-case hex, read in pieces."""
     with path.open("rb") as file:

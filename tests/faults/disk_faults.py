@@ -193,7 +193,7 @@ def file_size_limit(lab: Lab) -> str:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"
     )
     run, end = lab.train(setup)
-    expect(isinstance(end, RunFailed), f"ended as {end}")
+    expect(isinstance(end, RunFailed) and end.code == "file_too_large", f"ended as {end}")
     lab.nothing_lost(run)
     return sentence(end)
 

@@ -57,6 +57,15 @@ def test_a_full_disk_is_told_from_other_errors() -> None:
     assert not files.is_disk_full(PermissionError(errno.EACCES, "Permission denied"))
 
 
+def test_a_file_that_its_file_system_does_not_take_is_told_from_a_full_disk() -> None:
+    for error in (
+        OSError(errno.EFBIG, "File too large"),
+        Exception("Error while serializing: I/O error: File too large (os error 27)"),
+    ):
+        assert files.is_too_large(error) and not files.is_disk_full(error)
+    assert not files.is_too_large(OSError(errno.ENOSPC, "No space left on device"))
+
+
 def test_fsync_tree_reaches_everything(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c").write_text("x")

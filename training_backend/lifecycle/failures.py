@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from training_backend.errors import UserError
-from training_backend.files import is_disk_full
+from training_backend.files import is_disk_full, is_too_large
 from training_backend.paths import drive_of
 
 OUT_OF_MEMORY = ("out_of_vram", "out_of_ram", "out_of_ram_likely")  # ends that less memory mends
@@ -60,6 +60,14 @@ def explained(error: BaseException, place: Path) -> UserError:
             "disk_full",
             "There is no room left on {drive}.",
             "Free some and start again; what was saved before is whole.",
+            drive=drive_of(place),
+        )
+    if is_too_large(error):
+        return UserError(
+            "file_too_large",
+            "The drive {drive} does not take a file as large as was to be saved.",
+            "One formatted as FAT32 takes files of up to 4 GB. Choose another drive; what was "
+            "saved before is whole.",
             drive=drive_of(place),
         )
     windows = getattr(error, "winerror", None)

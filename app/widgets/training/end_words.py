@@ -17,6 +17,7 @@ _NAMES = {
     "crashed": str(QT_TRANSLATE_NOOP("end_words", "the worker crashed")),
     "disk_error": str(QT_TRANSLATE_NOOP("end_words", "an error of the disk")),
     "disk_full": str(QT_TRANSLATE_NOOP("end_words", "the disk is full")),
+    "file_too_large": str(QT_TRANSLATE_NOOP("end_words", "a file is too large for the drive")),
     "disk_read_only": str(QT_TRANSLATE_NOOP("end_words", "the disk is read-only")),
     "ended_by_force": str(QT_TRANSLATE_NOOP("end_words", "ended without saving")),
     "ended_by_signal": str(QT_TRANSLATE_NOOP("end_words", "ended by the system")),
