@@ -71,7 +71,7 @@ class OutcomeCard(Card):
         self._extend.clicked.connect(self.extend_requested)
         self._report = self._button("outcomeReport", self.tr("Report…"))
         self._report.clicked.connect(self.report_requested)
-        self._log = self._button("outcomeLog", "")
+        self._log = self._button("outcomeLog", self.tr("Show the log"))
         self._log.clicked.connect(lambda: self._show_log(self.evidence.tail.isHidden()))
         self._copy = self._button("outcomeCopy", self.tr("Copy the details"))
         self._copy.clicked.connect(self._copy_details)
