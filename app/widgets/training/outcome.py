@@ -27,11 +27,8 @@ from training_backend.protocol import (
 )
 from training_backend.runs import Run
 
-_OF_A_DRIVE = (
-    "disk_full",
-    "disk_error",
-    "file_too_large",
-)  # ends after which a run can go on elsewhere
+# Ends after which a run can go on elsewhere.
+_OF_A_DRIVE = ("disk_full", "disk_error", "file_too_large")
 
 
 class OutcomeCard(Card):
