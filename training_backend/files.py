@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """As `write_text_atomic`."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -50,6 +51,12 @@ def write_json_atomic(path: Path, obj: Any) -> None:
         OSError: as `write_text_atomic`.
     """
     write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def meant_name(path: Path) -> str:
+    """The name of a file, for people; of a temporary one that of the file it was to become."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{32}\.tmp", path.name)
+    return found[1] if found else path.name
 
 
 def replace(source: Path, target: Path) -> None:
@@ -115,3 +122,7 @@ def sha256_file(path: Path) -> str:
     """The file's SHA-256 in lower-case hex, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from training_backend.errors import UserError
+from training_backend.files import write_json_atomic
 from training_backend.lifecycle.failures import explained
 
 PLACE = Path("/")
@@ -90,3 +91,13 @@ def test_what_windows_says_in_numbers_of_its_own_is_told(number: int, code: str)
 def test_what_has_its_sentence_keeps_it() -> None:
     error = UserError("own", "A sentence.")
     assert explained(error, PLACE) is error
+
+
+def test_a_temporary_file_is_named_as_what_it_was_to_become(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_json_atomic(folder / "state.json", {})
+    refused = caught.value
+    assert ".state.json." in str(refused.filename)
+    told = explained(OSError(errno.EIO, "Input/output error", refused.filename), tmp_path)
+    assert told.params["file"] == "state.json"

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from training_backend.errors import UserError
-from training_backend.files import is_disk_full, is_too_large
+from training_backend.files import is_disk_full, is_too_large, meant_name
 from training_backend.paths import drive_of
 
 OUT_OF_MEMORY = ("out_of_vram", "out_of_ram", "out_of_ram_likely")  # ends that less memory mends
@@ -149,16 +149,16 @@ def _of_the_system(error: OSError, place: Path, windows: int | None) -> UserErro
         return UserError(
             "disk_read_only",
             "The drive {drive} can no longer be written to.",
-            "A drive with errors turns read-only: have it checked, and go on with Resume.",
+            "A drive with errors turns read-only: have it checked. A training goes on with Resume.",
             drive=drive_of(at),
         )
     if error.errno in _DISK_ERRORS or windows in _DISK_ERRORS_OF_WINDOWS:
         return UserError(
             "disk_error",
             "The drive {drive} failed to read or write {file}.",
-            "Save what is on it elsewhere and have it checked, then go on with Resume.",
+            "Save what is on it elsewhere and have it checked. A training goes on with Resume.",
             drive=drive_of(at),
-            file=at.name,
+            file=meant_name(at),
         )
     return UserError(
         "system_error",
