@@ -170,7 +170,7 @@ def soak(
         if window.end() != 0:
             raise Lost("the window ended with an error")
     deadline = time.monotonic() + LEAVE_SECONDS
-    while left := _processes_of(lab):
+    while left := _processes_of(lab, window.process.pid):
         if time.monotonic() > deadline:
             raise Lost(f"left over after the window's end: {left}")
         time.sleep(0.1)
@@ -236,7 +236,7 @@ def _held(lab: Lab, window: Window, temporary: Path, number: int) -> Held:
     process = psutil.Process(window.process.pid)
     _wait_until_quiet(lab, window, process)
     counted = window.do(COUNTED)
-    processes = _processes_of(lab)
+    processes = _processes_of(lab, window.process.pid)
     files = [_target(link) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
     left = [str(path.relative_to(temporary)) for path in temporary.rglob("*")]
     maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8").splitlines()
@@ -273,7 +273,7 @@ def _wait_until_quiet(lab: Lab, window: Window, process: psutil.Process) -> None
         still = [run.id for run in _all_runs() if _is_at_work(run)]
         window.do(SEE_OFF)
         warm = window.do("answer = window.training._warm is not None")
-        now = (process.num_threads(), process.num_fds(), len(_processes_of(lab)))
+        now = (process.num_threads(), process.num_fds(), len(_processes_of(lab, process.pid)))
         if warm and not still and now == before:
             return
         if time.monotonic() > deadline:
@@ -293,10 +293,11 @@ def _is_at_work(run: Run) -> bool:
     return False
 
 
-def _processes_of(lab: Lab) -> list[str]:
+def _processes_of(lab: Lab, window_pid: int) -> list[str]:
     """The processes that live in the lab's home, also those that have lost their parent.
 
-    One that has ended but was never waited for has no environment any more, only a parent.
+    One that has ended but was never waited for has no environment any more, only a parent: it
+    counts as long as that is the window.
     """
     found = []
     for process in psutil.process_iter():
@@ -304,7 +305,7 @@ def _processes_of(lab: Lab) -> list[str]:
             if process.pid in (os.getpid(), lab.pid):
                 continue
             if process.status() == psutil.STATUS_ZOMBIE:
-                if any(parent.pid == os.getpid() for parent in process.parents()):
+                if any(parent.pid == window_pid for parent in process.parents()):
                     found.append("ended, but never waited for")
             elif process.environ().get("LORASMITH_HOME") == str(lab.home):
                 found.append(" ".join(word[:60] for word in process.cmdline()[-2:]))

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from training_backend.commands.console import Report
 from training_backend.computer.stay_awake import StayAwake
 from training_backend.errors import UserError
+from training_backend.job import TrainingJob
 from training_backend.lifecycle import evidence, failures, journal, retrying, sleeping
 from training_backend.lifecycle.launch import Worker, kill
-from training_backend.paths import runs_dir
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,
@@ -110,7 +110,10 @@ def _tell_what_is_known(run: Run, report: Report) -> None:
 
 
 def _is_training(run: Run) -> bool:
-    return run.folder.parent == runs_dir()
+    try:
+        return isinstance(run.job(), TrainingJob)
+    except UserError:  # of a folder that is gone nothing more is known
+        return False
 
 
 def _attempts(run: Run) -> Iterator[Event | None]:
