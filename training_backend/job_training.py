@@ -336,9 +336,14 @@ class TrainingSection(Section):
         advanced=True,
     )
     save_steps: int = field(
-        50, "Checkpoint every", "Steps between checkpoints.", unit="steps", ge=1, le=1_000_000,
+        50,
+        "Checkpoint every",
+        "Steps between checkpoints; one also comes after ten minutes without.",
+        unit="steps",
+        ge=1,
+        le=1_000_000,
         advanced=True,
-    )  # fmt: skip
+    )
     save_total_limit: int = field(
         3,
         "Checkpoints kept",

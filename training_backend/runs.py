@@ -204,6 +204,7 @@ class Run:
         """What is known of how its newest worker died."""
         events = journal.tail(self.folder)
         before, now = self.claimed().get("oom_kills"), ram.oom_kills()
+        still_seconds, halted = self.requests.stood_still()
         return Circumstances(
             exit_code=exit_code,
             log=self.log_tail(),
@@ -211,7 +212,8 @@ class Run:
             oom_killed=None if before is None or now is None else now > before,
             restarted=bool(events) and psutil.boot_time() > events[-1].time,
             by_force=self.requested("end"),
-            still_seconds=self.requests.stood_still(),
+            still_seconds=still_seconds,
+            halted=halted,
         )
 
 

@@ -208,6 +208,36 @@ def test_requests_that_are_no_requests_are_passed_over_with_a_note(
     assert not list(folder.iterdir())
 
 
+def saves_by_the_clock(folder: str) -> int:
+    """Each step counts as ten minutes, and saving as nothing."""
+    import queue
+    from pathlib import Path
+
+    from training_backend import worker
+    from training_backend.runs import Run
+    from training_backend.training import steering
+
+    kept = steering.SAVE_SECONDS, steering.SAVE_SHARE
+    steering.SAVE_SECONDS, steering.SAVE_SHARE = 0.0, float("inf")
+    try:
+        return worker._work(Run(Path(folder)), queue.Queue())
+    finally:
+        steering.SAVE_SECONDS, steering.SAVE_SHARE = kept
+
+
+def test_a_checkpoint_comes_after_ten_minutes_however_rare_they_are_by_steps(
+    do: Any, backend: Any, demanding_job: dict[str, Any]
+) -> None:
+    demanding_job["training"]["save_steps"] = 1_000
+    rare, often = made(demanding_job), made(demanding_job)
+    assert do(rare).exit_code == 0
+    assert backend(saves_by_the_clock, often.folder) == 0
+    steps = [[e.step for e in run.events() if e.type == "CheckpointSaved"] for run in (rare, often)]
+    assert steps == [[2, 4], [1, 2, 3, 4]]  # those after 2 and 4 come with the tests
+    assert numbers(often.events()) == numbers(rare.events())
+    assert weights(often) == weights(rare)
+
+
 def answer_fails(folder: str) -> int:
     import queue
     from pathlib import Path

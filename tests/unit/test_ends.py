@@ -44,6 +44,7 @@ def memory(share: float, device: str = "cpu") -> MemorySampled:
     ("known", "code", "words"),
     [
         (Circumstances(-9, still_seconds=720, by_force=True), "hung", "stood still for 12 min"),
+        (Circumstances(-9, still_seconds=720, by_force=True, halted=True), "hung", "had halted it"),
         (Circumstances(-9, by_force=True, oom_killed=True), "ended_by_force", "without saving"),
         (Circumstances(-9, oom_killed=True), "out_of_ram", "ran out of memory."),
         (Circumstances(None, oom_killed=True), "out_of_ram", "ran out of memory."),
@@ -78,6 +79,18 @@ def test_an_end_is_named_by_what_is_known_of_it(
     assert (event.code, event.exit_code) == (code, known.exit_code)
     assert words in event.detail and event.detail.endswith(".") and "\n" not in event.detail
     assert "anna" not in event.words
+
+
+@pytest.mark.parametrize(("device", "speaks_of_a_card"), [("cpu", False), ("cuda:0", True)])
+def test_a_crash_speaks_of_a_card_only_where_one_trained(
+    device: str, speaks_of_a_card: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "_card_is_gone", lambda memory: False)
+    for known in (
+        Circumstances(-11, log=CRASH, memory=memory(0.4, device)),
+        Circumstances(-9, still_seconds=720, memory=memory(0.4, device)),
+    ):
+        assert ("driver" in ends.named(known).remedy) is speaks_of_a_card
 
 
 def test_a_crash_on_a_card_that_is_no_longer_there_is_a_lost_card(

@@ -12,7 +12,7 @@ from training_backend import runs
 from training_backend.commands.command_line import give, report_for
 from training_backend.commands.following import exit_code, follow
 from training_backend.errors import UserError
-from training_backend.lifecycle import inputs, preflight
+from training_backend.lifecycle import failures, inputs, journal, preflight
 from training_backend.memory import make_fit, memory_fixes
 from training_backend.memory.memory_fixes import Fixes
 from training_backend.runs import Run
@@ -95,12 +95,17 @@ def _fixes(run: Run, options: argparse.Namespace) -> Fixes:
 
 def _list(run: Run, offered: list[Choice], options: argparse.Namespace) -> None:
     lines = []
+    end = journal.last_event(run.folder)
+    if getattr(end, "code", "") not in failures.OUT_OF_MEMORY:
+        lines.append("Nothing says that this run ran out of memory. What would need less:")
     for number, one in enumerate(offered, start=1):
         then = "The run goes on." if one.goes_on else "A new run begins."
         lines.append(f"{number}  {one.title}\n   {one.cost} {then}")
     if offered:
         lines.append(f"`fit {run.id} --apply 1` makes the first of these changes, and trains.")
-    text = "\n".join(lines) or "No setting is left that would need less memory."
+    else:
+        lines.append("No setting is left that would need less memory.")
+    text = "\n".join(lines)
     give(options, [vars(one) for one in offered], text)
 
 

@@ -35,9 +35,12 @@ _NEARLY_FULL = 0.95
 _REPORT = re.compile(r"Fatal Python error: (?P<name>[^\n]+)")
 _FRAME = re.compile(r'^ +File "(?P<file>[^"\n]+)", line (?P<line>\d+)', re.MULTILINE)
 
-_ONCE_MORE = (
+BY_US = frozenset({"hung", "ended_by_force"})  # whose signal was our own
+
+_ONCE_MORE_ON_A_CARD = (
     "If it comes again at the same place, update the card's driver and undo any overclocking."
 )
+_ONCE_MORE = "If it comes again at the same place, a report on the run tells others where."
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Circumstances:
         restarted: whether the computer was started since its last word.
         by_force: whether somebody had it ended through this program.
         still_seconds: for how long it had stood still by then, if that was why.
+        halted: whether it stood still because somebody had halted its process.
     """
 
     exit_code: int | None = None
@@ -62,6 +66,7 @@ class Circumstances:
     restarted: bool = False
     by_force: bool = False
     still_seconds: float | None = None
+    halted: bool = False
 
 
 def named(known: Circumstances) -> RunInterrupted:
@@ -86,11 +91,17 @@ def _cause(exit_code: int | None) -> Cause:
 
 def _named(known: Circumstances) -> UserError:
     code = known.exit_code
+    if known.still_seconds is not None and known.halted:
+        return UserError(
+            "hung",
+            "A person or another program had halted it; it was ended after {time}.",
+            time=_minutes(known.still_seconds),
+        )
     if known.still_seconds is not None:
         return UserError(
             "hung",
             "It was ended after it had stood still for {time}{place}.",
-            _ONCE_MORE,
+            _once_more(known.memory),
             time=_minutes(known.still_seconds),
             place=_place(known.log, known.log.find("Current thread")),
         )
@@ -113,7 +124,7 @@ def _named(known: Circumstances) -> UserError:
         return failures.card_lost("the worker ended, and the driver no longer lists it")
     if crashed and (code is None or not killed):
         how = signal_name or _WINDOWS_CRASHES.get(windows, "")
-        return _crash(how or (report["name"] if report else ""), known.log)
+        return _crash(how or (report["name"] if report else ""), known.log, known.memory)
     if killed and (short := _short_of_memory(known.memory)):
         return UserError(
             "out_of_ram_likely",
@@ -145,12 +156,17 @@ def _named(known: Circumstances) -> UserError:
     return UserError("vanished", "The worker is gone; how it ended is not known.")
 
 
-def _crash(how: str, log: str) -> UserError:
+def _crash(how: str, log: str, memory: MemorySampled | None) -> UserError:
     report = _REPORT.search(log)
     place = _place(log, report.end() if report else -1)
     return UserError(
-        "crashed", "The worker crashed ({how}){place}.", _ONCE_MORE, how=how, place=place
+        "crashed", "The worker crashed ({how}){place}.", _once_more(memory), how=how, place=place
     )
+
+
+def _once_more(memory: MemorySampled | None) -> str:
+    on_card = memory is not None and memory.device.startswith("cuda")
+    return _ONCE_MORE_ON_A_CARD if on_card else _ONCE_MORE
 
 
 def _place(log: str, at: int) -> str:

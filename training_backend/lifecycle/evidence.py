@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training_backend.lifecycle import checkpoints, journal
+from training_backend.lifecycle import checkpoints, ends, journal
 from training_backend.protocol import (
     TERMINAL_TYPES,
     Event,
@@ -34,7 +34,8 @@ class Evidence:
         phase: what it was at.
         metrics: its last reported step.
         memory: the last that it said of memory, a second before.
-        exit_code: of its worker, where that died without a word; negative for a signal.
+        exit_code: of its worker, where that died without a word and not by us; negative for a
+            signal.
         saved_step: of the newest checkpoint.
         log: the end of what its worker wrote.
     """
@@ -60,7 +61,7 @@ def gather(run: Run) -> Evidence:
         phase=phase.phase if phase else None,
         metrics=next((e for e in reversed(events) if isinstance(e, MetricsLogged)), None),
         memory=next((e for e in reversed(events) if isinstance(e, MemorySampled)), None),
-        exit_code=died.exit_code if died else None,
+        exit_code=died.exit_code if died and died.code not in ends.BY_US else None,
         saved_step=saved[-1].step if saved else None,
         log=(died.log_tail if died else run.log_tail()).strip(),
     )

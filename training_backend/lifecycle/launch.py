@@ -164,7 +164,7 @@ def kill(run: Run, still_seconds: float | None = None) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself just now
         family += process.children(recursive=True)
     with contextlib.suppress(OSError):  # a full disk, a folder that is gone
-        run.requests.note_end(still_seconds)
+        run.requests.note_end(still_seconds, halted=_is_halted(process))
     if still_seconds is not None:
         _have_it_say_where(process)
     for member in family:
@@ -173,6 +173,13 @@ def kill(run: Run, still_seconds: float | None = None) -> None:
     deadline = time.monotonic() + KILL_SECONDS  # a card's driver may hold it up
     while any(map(_is_running, family)) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def _is_halted(process: psutil.Process) -> bool:
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:
+        return False
 
 
 def _have_it_say_where(process: psutil.Process) -> None:

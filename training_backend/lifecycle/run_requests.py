@@ -73,21 +73,23 @@ class Requests:
         text = None if prompt is None else checked_prompt(prompt)
         write_json_atomic(self.folder / f"{_QUESTION}{time.time_ns()}", {"prompt": text})
 
-    def note_end(self, still_seconds: float | None = None) -> None:
+    def note_end(self, still_seconds: float | None = None, *, halted: bool = False) -> None:
         """Say that the worker is being ended by force.
 
         Args:
             still_seconds: for how long it had stood still, if that is why.
+            halted: whether somebody had halted its process.
         """
         self.folder.mkdir(exist_ok=True)
-        write_json_atomic(self.folder / "end", {"still_seconds": still_seconds})
+        write_json_atomic(self.folder / "end", {"still_seconds": still_seconds, "halted": halted})
 
-    def stood_still(self) -> float | None:
-        """The seconds that `note_end` was given."""
+    def stood_still(self) -> tuple[float | None, bool]:
+        """What `note_end` was given."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            seconds = json.loads((self.folder / "end").read_bytes())["still_seconds"]
-            return None if seconds is None else float(seconds)
-        return None
+            noted = json.loads((self.folder / "end").read_bytes())
+            seconds = noted["still_seconds"]
+            return None if seconds is None else float(seconds), noted.get("halted") is True
+        return None, False
 
     def is_asked(self, what: Request) -> bool:
         return (self.folder / what).exists()

@@ -24,6 +24,10 @@ from training_backend.training.trainer_reports import TrainerReports
 from training_backend.worker import Reporter
 
 LOOK_SECONDS = 0.2  # how often a paused run looks whether it may go on
+# However rare the checkpoints are by steps, a crash costs no more than this; but saving, with the
+# test before it, takes no more than this share of the time.
+SAVE_SECONDS = 600.0
+SAVE_SHARE = 1 / 20
 
 
 class Steering(TrainerCallback):  # type: ignore[misc]
@@ -40,6 +44,11 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         self._reports = reports
         self._passed_over: set[Path] = set()  # done, but their files cannot be removed
         self._pausing = False
+        self._saved_at = self._save_begins = time.monotonic()
+        self._save_took = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._saved_at = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         with self._not_counted():
@@ -53,13 +62,19 @@ class Steering(TrainerCallback):  # type: ignore[misc]
             self._requests.done("checkpoint")
         if state.global_step < state.max_steps and self._requests.is_asked("pause"):
             control.should_save = self._pausing = True
+        self._save_begins = time.monotonic()
+        if self._save_begins - self._saved_at >= max(SAVE_SECONDS, self._save_took / SAVE_SHARE):
+            control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._saved_at = time.monotonic()
+        self._save_took = self._saved_at - self._save_begins
         if not self._pausing or self._reports.stopped:
             return
         self._pausing = False
         with self._not_counted():
             self._wait(state.global_step, control, **kwargs)
+        self._saved_at = time.monotonic()
 
     def _wait(self, step: int, control: Any, **kwargs: Any) -> None:
         """Until the person has it go on, or stops it."""
