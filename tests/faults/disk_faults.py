@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults.lab import Attempt, Lab, expect, newest_sound, sentence
+from tests.faults.lab import Attempt, Lab, expect, newest_sound, promised, sentence
 from training_backend.lifecycle import checkpoints, relocate
 from training_backend.protocol import (
     Event,
@@ -269,6 +269,8 @@ def _each_file(lab: Lab, damage: Callable[[Path], None]) -> str:
     attempt.until(lambda e: e.type == "CheckpointSaved" and getattr(e, "step", 0) >= 6)
     attempt.signal(signal.SIGKILL)
     attempt.wait()
+    floor = promised(run, but=1)
+    expect(floor > 0, "there is no checkpoint before")
     whole = shutil.copytree(run.folder, lab.folder / "whole", dirs_exist_ok=True)
     newest = checkpoints.finished(run.checkpoints)[-1].folder
     names = [p.relative_to(newest) for p in sorted(newest.rglob("*")) if p.is_file()]
@@ -277,7 +279,7 @@ def _each_file(lab: Lab, damage: Callable[[Path], None]) -> str:
         shutil.copytree(whole, run.folder)
         damage(newest / name)
         expect(newest_sound(run) < 6, f"{name} is not looked at")
-        lab.nothing_lost(run)
+        lab.nothing_lost(run, floor)
         expect((run.folder / "damaged").is_dir(), "the damaged checkpoint is not set aside")
     shutil.rmtree(whole)
     return f"(it goes on from the checkpoint before; {len(names)} files)"
@@ -322,24 +324,31 @@ def _settled(run: Run) -> Event:
 
 
 def torn_journal(lab: Lab) -> str:
-    """Cut at every byte of its last kilobyte, the history can be read and gone on with."""
+    """Cut at every byte, the history can be read up to there; a sample of cuts is gone on with."""
     run = lab.killed(8)
+    floor = promised(run)
     journal = run.folder / "events.jsonl"
     whole = journal.read_bytes()
-    for length in range(len(whole) - 1_000, len(whole)):
+    events = run.events()
+    for length in range(len(whole)):
+        journal.write_bytes(whole[:length])
+        left = run.events()
+        expect(left == events[: whole.count(b"\n", 0, length)], f"cut at {length}: {len(left)}")
+        run.state()
+    kept = shutil.copytree(run.folder, lab.folder / "kept")
+    for length in (len(whole) // 3, len(whole) - 1_000, len(whole) - 20):
+        shutil.rmtree(run.folder)
+        shutil.copytree(kept, run.folder)
         journal.write_bytes(whole[:length])
         before = len(run.events())
-        _settled(run)
+        told = sentence(_settled(run))
         expect(run.state() == "interrupted", f"cut at {length} it is {run.state()}")
         # A line that only lacks its end is whole again once the next one is begun.
         expect(before < len(run.events()) <= before + 2, "events were lost")
-    journal.write_bytes(whole[:-20])
-    lab.nothing_lost(run)
-    return (
-        sentence(_settled(run))
-        if not isinstance(run.events()[-1], RunCompleted)
-        else ("(the history is read up to the cut)")
-    )
+        lab.goes_on(run, floor)
+        lab.equals_undisturbed(run, in_part=True)
+    shutil.rmtree(kept)
+    return told
 
 
 def garbage_in_the_journal(lab: Lab) -> str:

@@ -1,4 +1,4 @@
-"""All faults, in the order of the table, and those quick enough for every run of the tests."""
+"""All faults, in the order of the table. The quick ones are listed in `test_faults.py`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Where faults are tried: a tiny model, real trainings, and what “nothing lost” means.
 
 A fault leaves a run's folder behind. Nothing is lost when the run's history can be read, when it
-goes on from its newest sound checkpoint, and when everything that it says and learns from there
-on equals, bit for bit, what the same job does when nobody disturbs it.
+goes on from its newest sound checkpoint, which is at least the newest one that it told of, and when
+everything that it says and learns from there on equals, bit for bit, what the same job does when
+nobody disturbs it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from training_backend.job import parse_job
 from training_backend.lifecycle import checkpoints
 from training_backend.protocol import (
     TERMINAL_TYPES,
+    CheckpointSaved,
     EvaluationLogged,
     Event,
     MetricsLogged,
@@ -223,18 +225,35 @@ class Lab:
 
     # ------------------------------------------------------------------------ nothing lost
 
-    def nothing_lost(self, run: Run) -> None:
-        """Go on with the run, undisturbed, and compare it with one that never was disturbed."""
+    def nothing_lost(self, run: Run, floor: int | None = None) -> None:
+        """Go on with the run, undisturbed, and compare it with one that never was disturbed.
+
+        Args:
+            floor: the step that it must go on from at the least; by default what its journal
+                promises. Given by a fault that itself destroys a checkpoint or the journal. A run
+                that began anew would end the same, so that only this tells what was lost.
+        """
+        self.goes_on(run, floor)
+        self.equals_undisturbed(run)
+
+    def goes_on(self, run: Run, floor: int | None = None) -> None:
+        """Go on with the run to its end, from where `nothing_lost` says."""
+        floor = promised(run) if floor is None else floor
         before = newest_sound(run)
         end = self.start(run).wait()
         if not isinstance(end, RunCompleted):
             raise Lost(f"it does not go on: {sentence(end)}")
         started = [e for e in run.events() if isinstance(e, RunStarted)][-1]
-        if (started.resumed_from_step or 0) != before:
-            raise Lost(f"it went on from {started.resumed_from_step}, not from {before}")
-        self.equals_undisturbed(run)
+        went_on_from = started.resumed_from_step or 0
+        if went_on_from < floor:
+            raise Lost(f"it went on from step {went_on_from}, and had saved step {floor}")
+        if went_on_from != before:
+            raise Lost(f"it went on from step {went_on_from}, not from {before}")
 
-    def equals_undisturbed(self, run: Run) -> None:
+    def equals_undisturbed(self, run: Run, *, in_part: bool = False) -> None:
+        """Args:
+        in_part: the fault destroyed some of the history; what is left must be so.
+        """
         key = (run.folder / "job.json").read_text(encoding="utf-8")
         if key not in self._references:
             twin = runs.create(run.job())
@@ -242,6 +261,8 @@ class Lab:
                 raise Lost("the undisturbed run fails")
             self._references[key] = numbers(twin), _weights(twin)
         told, weights = self._references[key]
+        if in_part:
+            told = {at: told[at] for at in numbers(run) if at in told}
         if numbers(run) != told:
             wrong = {at for at in told if numbers(run).get(at) != told[at]}
             raise Lost(f"other losses than undisturbed at {sorted(wrong)[:3]}")
@@ -258,6 +279,16 @@ def numbers(run: Run) -> dict[tuple[str, int], tuple[Any, ...]]:
         elif isinstance(event, EvaluationLogged):
             told["test", event.step] = (event.loss,)
     return told
+
+
+def promised(run: Run, but: int = 0) -> int:
+    """The step of the newest checkpoint that the journal tells of; 0 without any.
+
+    Args:
+        but: so many of the newest ones do not count, for they were damaged on purpose.
+    """
+    told = sorted({e.step for e in run.events() if isinstance(e, CheckpointSaved)})
+    return told[-1 - but] if len(told) > but else 0
 
 
 def newest_sound(run: Run) -> int:

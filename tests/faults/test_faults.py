@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,9 @@ from tests.faults import (
 )
 from tests.faults.disk_faults import NotHere
 from tests.faults.faults import Fault
-from tests.faults.lab import Lab, lab
+from tests.faults.lab import Lab, Lost, lab, promised
 from tests.faults.soak import leaks, soak
+from training_backend.protocol import CheckpointSaved
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="forks, signals and mounts"),
@@ -57,6 +60,20 @@ def test_nothing_is_lost(fault: Fault, place: Lab, monkeypatch: pytest.MonkeyPat
     except NotHere as reason:
         pytest.skip(str(reason))
     assert sentence and "Traceback" not in sentence
+
+
+def test_checkpoints_that_are_gone_are_missed(place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that begins anew ends with the same weights: the check may not be content with that."""
+    monkeypatch.setenv("LORASMITH_HOME", str(place.home))
+    run = place.create()
+    attempt = place.start(run)
+    attempt.until(lambda e: isinstance(e, CheckpointSaved) and e.step >= 4)  # the second
+    attempt.signal(signal.SIGKILL)
+    attempt.wait()
+    assert promised(run) >= 4 and promised(run, but=1) >= 3
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(Lost, match="it went on from step 0, and had saved step"):
+        place.nothing_lost(run)
 
 
 def test_runs_in_one_window_leave_nothing_behind(
