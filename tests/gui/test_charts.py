@@ -157,7 +157,7 @@ class TestMemoryChart:
         chart.plot.redraw()
         assert chart.plot._limit.value() == 24.0
         assert chart.plot._limit.pen.dashPattern()
-        assert chart._limit_legend.label.text() == "the card's limit, 24.0 GB"
+        assert chart._limit_legend.label.text() == "the card, 24.0 GB"
         assert chart.plot._limit_label.toPlainText() == "24.0 GB"
         assert chart.plot.objectName() == "vramChart"
 
@@ -166,7 +166,7 @@ class TestMemoryChart:
         qtbot.addWidget(chart)
         chart.add_sample(_sample(1, device="cpu"))
         chart.plot.redraw()
-        assert chart._everything_legend.label.text() == "everything on the computer"
+        assert chart._limit_legend.label.text().startswith("the computer, ")
 
     def test_a_resumed_run_goes_on_after_its_first_attempt(self, qtbot: QtBot) -> None:
         chart = MemoryChart()

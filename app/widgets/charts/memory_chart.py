@@ -45,9 +45,9 @@ class MemoryChart(ChartCard):
         self._everything_line = plot.add_line("chart_raw", name="everything (GiB)")
         self._run_line = plot.add_line("chart_smoothed", name="this run (GiB)")
         self._run_legend = LegendEntry("chart_smoothed", self.tr("this run"))
-        self._everything_legend = LegendEntry("chart_raw", self.tr("everything"))
         self._limit_legend = LegendEntry("bad", self.tr("the limit"), dashes=LIMIT_DASHES)
-        for entry in (self._run_legend, self._everything_legend, self._limit_legend):
+        everything_legend = LegendEntry("chart_raw", self.tr("all programs"))
+        for entry in (self._run_legend, everything_legend, self._limit_legend):
             self.add_entry(entry)
         self._peak = secondary_label()
         self.add_right(self._peak)
@@ -107,13 +107,9 @@ class MemoryChart(ChartCard):
 
     def _name_what_is_measured(self, limit: float) -> None:
         size = figures.decimal(limit, 1)
-        if self._on_card:
-            everything = self.tr("everything on the card")
-            limit_name = self.tr("the card's limit, {size} GB")
-        else:
-            everything = self.tr("everything on the computer")
-            limit_name = self.tr("the computer's memory, {size} GB")
-        self._everything_legend.label.setText(everything)
+        limit_name = (
+            self.tr("the card, {size} GB") if self._on_card else self.tr("the computer, {size} GB")
+        )
         self._limit_legend.label.setText(limit_name.format(size=size))
         self._limit_legend.setVisible(True)
         self.plot.set_limit(limit, self.tr("{size} GB").format(size=size))
