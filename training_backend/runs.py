@@ -35,7 +35,7 @@ from training_backend.computer import ram
 from training_backend.errors import UserError
 from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, load_job
-from training_backend.lifecycle import checkpoints, ends, journal
+from training_backend.lifecycle import checkpoints, ends, journal, run_folders
 from training_backend.lifecycle.ends import Circumstances
 from training_backend.lifecycle.run_requests import Request, Requests
 from training_backend.paths import export_runs_dir, probe_runs_dir, runs_dir
@@ -116,7 +116,7 @@ class Run:
 
     def is_alive(self) -> bool:
         """Whether a worker holds the run, told by its file lock, which dies with it."""
-        if not (self.folder / "worker.lock").exists():
+        if not (self.folder / run_folders.LOCK_NAME).exists():
             return False
         lock = self.worker_lock()
         try:
@@ -134,7 +134,7 @@ class Run:
         return False
 
     def worker_lock(self) -> FileLock:
-        return FileLock(self.folder / "worker.lock")
+        return FileLock(self.folder / run_folders.LOCK_NAME)
 
     @property
     def requests(self) -> Requests:
@@ -309,6 +309,7 @@ def find(reference: str) -> Run:
     """The run with this id or in this folder. Raises `UserError` when there is none."""
     # os.path answers False where Path raises: a name too long, an unknown user's home.
     for folder in (os.path.join(runs_dir(), reference), os.path.expanduser(reference)):
+        run_folders.put_back(Path(folder))
         if os.path.isfile(os.path.join(folder, "job.json")):
             return Run(Path(os.path.abspath(folder)))
     raise UserError(
@@ -322,7 +323,7 @@ def find(reference: str) -> Run:
 def list_runs() -> list[RunSummary]:
     """All readable runs, newest first. A damaged one is left out, not fatal."""
     found = []
-    for folder in sorted(runs_dir().iterdir(), reverse=True):
+    for folder in sorted(run_folders.listed(runs_dir()), reverse=True):
         if (folder / "job.json").is_file():
             with contextlib.suppress(UserError, OSError):
                 found.append(summary(Run(folder)))

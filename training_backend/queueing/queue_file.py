@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from training_backend import paths
 from training_backend.errors import UserError
 from training_backend.files import replace, write_json_atomic
-from training_backend.lifecycle import journal
+from training_backend.lifecycle import journal, run_folders
 from training_backend.runs import Run
 
 MARK = "queued.json"
@@ -63,7 +63,7 @@ def read_mark(run: Run) -> Mark | None:
 def queued_by(sweep: str) -> list[Run]:
     """All runs of a sweep, begun or not, in the order in which they were added."""
     found = []
-    for folder in paths.runs_dir().iterdir():
+    for folder in run_folders.listed(paths.runs_dir()):
         mark = read_mark(Run(folder))
         if mark is not None and mark.sweep == sweep:
             found.append((mark.added, folder))
@@ -73,7 +73,7 @@ def queued_by(sweep: str) -> list[Run]:
 def waiting(stored: Stored, with_taken: bool = False) -> list[Run]:
     """The waiting runs in order; those that the order does not know at the end, oldest first."""
     marks = {}
-    for folder in paths.runs_dir().iterdir():
+    for folder in run_folders.listed(paths.runs_dir()):
         run = Run(folder)
         if (mark := read_mark(run)) is not None and not _has_begun(run):
             marks[run.id] = mark

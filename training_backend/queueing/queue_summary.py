@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from training_backend import paths
 from training_backend.errors import UserError
-from training_backend.lifecycle import journal
+from training_backend.lifecycle import journal, run_folders
 from training_backend.protocol import TERMINAL_TYPES
 from training_backend.queueing import queue_file
 from training_backend.runs import Run, State
@@ -28,7 +28,7 @@ def ended_since(when: float) -> list[RunFacts]:
     Reads their whole journals: for a thread. A run whose job file is damaged goes by its id.
     """
     found = []
-    for folder in paths.runs_dir().iterdir():
+    for folder in run_folders.listed(paths.runs_dir()):
         run = Run(folder)
         if queue_file.read_mark(run) is None:
             continue

@@ -11,7 +11,7 @@ from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
-from training_backend.lifecycle import journal
+from training_backend.lifecycle import journal, run_folders
 from training_backend.paths import runs_dir
 from training_backend.protocol import RunCompleted
 from training_backend.runs import Run
@@ -43,7 +43,8 @@ def expected_seconds(jobs: Sequence[TrainingJob | None]) -> list[float | None]:
     """
     wanted = {at: _work(job) for at, job in enumerate(jobs) if job is not None}
     found: dict[int, float] = {}
-    for run in sorted(map(Run, runs_dir().iterdir()), key=lambda run: run.id, reverse=True):
+    runs = map(Run, run_folders.listed(runs_dir()))
+    for run in sorted(runs, key=lambda run: run.id, reverse=True):
         if not wanted:
             break
         try:
