@@ -236,6 +236,7 @@ def test_whatever_goes_wrong_at_any_call_it_is_found_whole_and_the_truth_is_told
         elif codes[-1] == "run_not_put_back":
             aside = run_folders.aside(run.folder)
             assert f"It is whole in {aside}." in told and contents(aside) == before
+            assert contents(target / run.id) == before
         found = runs.find(run.id) if at % 2 else runs.list_runs()[0].run
         assert found == run and contents(run.folder) == before, f"call {at}: {codes[-1]}"
         assert [row.run for row in runs.list_runs()] == [run]
