@@ -94,6 +94,17 @@ def fsync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def make_folder(path: Path) -> None:
+    """Makes the folder and what is missing above it, so that a power cut does not undo it.
+
+    Raises `OSError`.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        fsync_folder(folder.parent)
+
+
 def fsync_tree(folder: Path) -> None:
     """`fsync_file` for every file below `folder`, `fsync_folder` for every folder."""
     for root, _, names in os.walk(folder, topdown=False):

@@ -13,6 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from training_backend.errors import UserError
+from training_backend.files import make_folder
 
 GB = 10**9
 _DEVICES = frozenset(
@@ -120,7 +121,7 @@ def drive_of(path: Path) -> str:
 
 def _made(folder: Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise UserError(
             "folder_not_writable",

@@ -1,9 +1,8 @@
-"""Disks that are full, that fail, that lose what was not yet written, or that go away."""
+"""Disks that are full, that fail, that damage what is on them, or that go away."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -283,37 +282,6 @@ def _each_file(lab: Lab, damage: Callable[[Path], None]) -> str:
         expect((run.folder / "damaged").is_dir(), "the damaged checkpoint is not set aside")
     shutil.rmtree(whole)
     return f"(it goes on from the checkpoint before; {len(names)} files)"
-
-
-def power_cut(lab: Lab) -> str:
-    """At a random moment; of every file only what had been fsynced is left. Simulated."""
-    log = lab.folder / "synced.jsonl"
-    setup = f"""
-import json, os
-_fsync = os.fsync
-def fsync(handle):
-    _fsync(handle)
-    known = os.fstat(handle)
-    with open({str(log)!r}, "a") as file:
-        file.write(json.dumps([known.st_ino, known.st_size]) + "\\n")
-os.fsync = fsync
-"""
-    told = ""
-    for step in (2, 3, 5, 6, 7, 9, 11):
-        log.write_text("")
-        run = lab.create()
-        attempt = lab.start(run, setup)
-        attempt.until_step(step)
-        attempt.signal(signal.SIGKILL)
-        lab.ask({"wait": attempt.pid})
-        synced = dict(json.loads(line) for line in log.read_text().splitlines())
-        (run.folder / "job.json").touch()
-        for path in run.folder.rglob("*"):
-            if path.is_file() and path.name != "job.json":
-                os.truncate(path, min(synced.get(path.stat().st_ino, 0), path.stat().st_size))
-        told = sentence(_settled(run))
-        lab.nothing_lost(run)
-    return told
 
 
 def _settled(run: Run) -> Event:

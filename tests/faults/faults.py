@@ -9,6 +9,7 @@ from tests.faults import (
     merge_faults,
     message_faults,
     outside_faults,
+    power_faults,
     window_faults,
     worker_faults,
 )
@@ -56,7 +57,9 @@ ALL: tuple[Fault, ...] = (
     disk_faults.one_flipped_byte_in_each_file,
     disk_faults.each_file_missing,
     disk_faults.each_file_cut_short,
-    disk_faults.power_cut,
+    power_faults.power_cut,
+    power_faults.power_cut_at_the_first_checkpoint,
+    power_faults.power_cut_at_the_end,
     disk_faults.torn_journal,
     disk_faults.garbage_in_the_journal,
     merge_faults.merge_killed_at_every_lasting_call,

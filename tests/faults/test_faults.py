@@ -15,6 +15,7 @@ from tests.faults import (
     merge_faults,
     message_faults,
     outside_faults,
+    power_faults,
     window_faults,
     worker_faults,
 )
@@ -41,6 +42,7 @@ QUICK: tuple[Fault, ...] = (
     disk_faults.disk_full_at_a_checkpoint,
     disk_faults.disk_full_and_given_up,
     disk_faults.vanished_folder,
+    power_faults.power_cut_at_the_first_checkpoint,
     window_faults.window_killed,
     outside_faults.data_changed,
 )

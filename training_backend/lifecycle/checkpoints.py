@@ -40,6 +40,7 @@ def commit(staged: Path, checkpoints: Path, held_out_loss: float | None = None) 
     tested = {} if held_out_loss is None else {"held_out_loss": held_out_loss}
     write_json_atomic(staged / COMPLETE, {"step": step, **tested, "sha256": _hashes(staged)})
     checkpoints.mkdir(exist_ok=True)
+    fsync_folder(checkpoints.parent)  # else a power cut may take the new folder and all in it
     target = checkpoints / staged.name
     if target.exists():
         shutil.rmtree(target)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from training_backend.files import is_disk_full
+from training_backend.files import fsync_folder, is_disk_full
 from training_backend.protocol import (
     TERMINAL_TYPES,
     CheckpointSaved,
@@ -50,7 +50,9 @@ class JournalWriter:
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._file = path.open("ab", buffering=0)
-        if self._file.tell() and not _ends_with_newline(path):
+        if not self._file.tell():
+            fsync_folder(folder)  # its name too is to survive a power cut
+        elif not _ends_with_newline(path):
             self._write(b"\n")
         last = last_event(folder)
         self._next_seq = 0 if last is None else last.seq + 1
