@@ -418,6 +418,13 @@ def test_the_line_for_tensorboard_is_copied_where_a_run_wrote_it(qtbot: QtBot, h
     assert not page._copy_tensorboard.isEnabled()
     assert "wrote no TensorBoard logs" in page._copy_tensorboard.toolTip()
     (run.folder / "tensorboard").mkdir()
-    page._update_buttons()
-    page._copy_tensorboard.trigger()
-    assert QGuiApplication.clipboard().text() == f"tensorboard --logdir {run.folder}/tensorboard"
+
+    def copied() -> bool:
+        """The list is read anew now and then, which may fall in between."""
+        page.table.selectRow(0)
+        page._update_buttons()
+        page._copy_tensorboard.trigger()
+        text = QGuiApplication.clipboard().text()
+        return text == f"tensorboard --logdir {run.folder}/tensorboard"
+
+    qtbot.waitUntil(copied)
