@@ -89,16 +89,18 @@ def look_around(since: float | None) -> Left:
     found = runs.list_runs()
     live = next((one.run for one in found if one.state == "running"), None)
     completed = next((one.run for one in found if one.state == "completed"), None)
-    cut = [] if since is None else [one for one in map(_cut_off, found) if one and one.time > since]
+    cut = [] if since is None else [one for each in found if (one := _cut_off(each, since))]
     return Left(live, completed, max(cut, key=lambda one: one.time, default=None))
 
 
-def _cut_off(summary: RunSummary) -> CutOff | None:
+def _cut_off(summary: RunSummary, since: float) -> CutOff | None:
     if summary.state not in ("stopped", "interrupted"):
         return None
     last = journal.last_event(summary.run.folder)
+    if last is None or last.time <= since:
+        return None
     reason: StopReason | None = last.reason if isinstance(last, RunStopped) else None
-    if last is None or reason == "asked":
+    if reason == "asked":
         return None
     if isinstance(last, RunInterrupted) and summary.run.requested("end"):
         return None  # ended by the person, by force

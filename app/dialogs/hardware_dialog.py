@@ -8,11 +8,9 @@ from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, Qt, QTimer, Sign
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QDialog,
-    QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -26,6 +24,7 @@ from app.widgets.card import (
     PrimaryButton,
     SecondaryButton,
     plain_label,
+    scroll_area,
     secondary_label,
 )
 from app.widgets.inputs import SteadyComboBox
@@ -93,13 +92,9 @@ class HardwareDialog(QDialog):
         scrolled = QWidget()
         scrolled.setObjectName("scrolled")
         scrolled.setLayout(self._cards)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area = scroll_area(scrolled)
         area.setFocusPolicy(Qt.FocusPolicy.StrongFocus)  # the arrow keys scroll
         area.setAccessibleName(self.tr("What this computer has"))
-        area.setWidget(scrolled)
         layout.addWidget(area, 1)
         layout.addLayout(self._buttons())
         self.resize(720, 640)

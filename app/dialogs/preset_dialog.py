@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QDialog, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QLineEdit, QWidget
 
 from app.background import run_in_background
 from app.i18n import explain
@@ -15,7 +15,7 @@ from app.widgets.card import (
     page_title,
     secondary_label,
 )
-from app.widgets.dialog_foot import dialog_foot
+from app.widgets.dialog_parts import dialog_foot, dialog_layout
 from training_backend.starting_points.presets import LONGEST_TITLE
 
 
@@ -43,9 +43,7 @@ class PresetDialog(QDialog):
         self.setMinimumWidth(460)
         self._replaces = {known.casefold() for known in replaces}
         self._keep = keep
-        column = QVBoxLayout(self)
-        column.setContentsMargins(24, 20, 24, 20)
-        column.setSpacing(12)
+        column = dialog_layout(self)
         column.addWidget(page_title(title))
         column.addWidget(
             secondary_label(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QCoreApplication, Qt, Signal
+from PySide6.QtCore import QCoreApplication, Signal
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import (
     QCheckBox,
     QDialog,
-    QFrame,
     QGridLayout,
     QHBoxLayout,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -22,9 +20,10 @@ from app.widgets.card import (
     PrimaryButton,
     page_title,
     plain_label,
+    scroll_area,
     secondary_label,
 )
-from app.widgets.dialog_foot import dialog_foot
+from app.widgets.dialog_parts import dialog_foot, dialog_layout
 from app.widgets.settings import setting_words
 from training_backend.starting_points.recipes import PARTS, Change, Part, Recipe
 
@@ -48,9 +47,7 @@ class RecipeDialog(QDialog):
         self._recipe = recipe
         self._changes = changes
         self._boxes: dict[Part, QCheckBox] = {}
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(24, 20, 24, 20)
-        outer.setSpacing(12)
+        outer = dialog_layout(self)
         outer.addWidget(page_title(self.tr("What would change")))
         source = ElidedLabel(_cut(recipe.title))
         source.setProperty("role", "secondary")
@@ -76,12 +73,7 @@ class RecipeDialog(QDialog):
         for note in self._notes():
             column.addWidget(secondary_label(note, wrap=True))
         column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(content)
-        return area
+        return scroll_area(content)
 
     def _tick(self, part: Part) -> QCheckBox:
         """What lies on another computer is not taken over without being asked for."""

@@ -11,7 +11,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QListWidget,
     QPlainTextEdit,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -26,6 +25,7 @@ from app.widgets.card import (
     page_title,
     secondary_label,
 )
+from app.widgets.dialog_parts import dialog_layout
 from training_backend.runs import Run
 from training_backend.summaries import run_report
 
@@ -43,9 +43,7 @@ class ReportDialog(QDialog):
         self._run = run
         self._texts: dict[str, str] = {}
         self._saved: Path | None = None
-        column = QVBoxLayout(self)
-        column.setContentsMargins(24, 20, 24, 20)
-        column.setSpacing(12)
+        column = dialog_layout(self)
         column.addWidget(page_title(self.windowTitle()))
         intro = self.tr(
             "For whoever helps you. This is all of it; prompts, answers, rows of data, names of "

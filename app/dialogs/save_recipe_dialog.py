@@ -16,7 +16,7 @@ from app.widgets.card import (
     page_title,
     secondary_label,
 )
-from app.widgets.dialog_foot import dialog_foot
+from app.widgets.dialog_parts import dialog_foot, dialog_layout
 from app.widgets.settings import setting_words
 from training_backend.job import TrainingJob
 from training_backend.starting_points import recipes
@@ -37,9 +37,7 @@ class SaveRecipeDialog(QDialog):
         self.setMinimumWidth(560)
         self._job = job
         self._shared: dict[str, Any] | None = None
-        column = QVBoxLayout(self)
-        column.setContentsMargins(24, 20, 24, 20)
-        column.setSpacing(4)
+        column = dialog_layout(self, spacing=4)
         column.addWidget(page_title(self.windowTitle()))
         column.addSpacing(8)
         self._whole = QRadioButton(self.tr("For this computer"))

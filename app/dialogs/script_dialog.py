@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLineEdit,
     QPlainTextEdit,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -32,6 +31,7 @@ from app.widgets.card import (
     plain_label,
     secondary_label,
 )
+from app.widgets.dialog_parts import dialog_layout
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 
@@ -59,9 +59,7 @@ class ScriptDialog(QDialog):
         self._job: dict[str, Any] = {}
         self._saved: Path | None = None
         self._ready = False
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(24, 20, 24, 20)
-        layout.setSpacing(12)
+        layout = dialog_layout(self)
         layout.addWidget(page_title(self.tr("This training as a script")))
         intro = self.tr(
             "Plain TRL and PEFT, to run without this program. Saved with its data, it repeats the "

@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QLineEdit, QWidget
 
 from app.background import run_in_background
 from app.helper_client import HelperClient
@@ -19,6 +19,7 @@ from app.widgets.card import (
     plain_label,
     secondary_label,
 )
+from app.widgets.dialog_parts import dialog_layout
 from training_backend import preferences
 from training_backend.hub import hub_token
 from training_backend.hub.hub_token import Place
@@ -37,9 +38,7 @@ class TokenDialog(QDialog):
         self.setMinimumWidth(520)
         self._helper = helper
         self._told = ""
-        column = QVBoxLayout(self)
-        column.setContentsMargins(24, 20, 24, 20)
-        column.setSpacing(12)
+        column = dialog_layout(self)
         explanation = self.tr(
             "A token tells the Hub who you are, so that models open to you can be downloaded. "
             "Make one on huggingface.co, under Settings, Access tokens; the right to read is "

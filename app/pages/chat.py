@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLineEdit, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
 from app.widgets.card import (
     Card,
@@ -11,6 +11,7 @@ from app.widgets.card import (
     PrimaryButton,
     SecondaryButton,
     page_layout,
+    scroll_area,
     secondary_label,
 )
 from app.widgets.training.answers import AnswersCard
@@ -44,11 +45,8 @@ class ChatPage(QWidget):
         self._answers.hide()
         column.addWidget(self._answers)
         column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
+        area = scroll_area(content)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        area.setWidget(content)
         layout.addWidget(area, 1)
         layout.addWidget(self._chat_card())
 

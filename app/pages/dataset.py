@@ -9,7 +9,6 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -32,6 +31,7 @@ from app.widgets.card import (
     PrimaryButton,
     SecondaryButton,
     page_layout,
+    scroll_area,
 )
 from app.widgets.data.data_options import DataOptions
 from app.widgets.data.findings import FindingsCard
@@ -94,11 +94,8 @@ class DatasetPage(QWidget):
         self._rows = RowsCard()
         self._rows.set_flexible(150)
         layout.addWidget(self._rows, 4)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
+        area = scroll_area(content)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(content)
         outer.addWidget(area)
 
         self._connect()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import (
-    QFrame,
     QGridLayout,
     QHBoxLayout,
     QScrollArea,
@@ -30,6 +29,7 @@ from app.widgets.card import (
     SecondaryButton,
     plain_label,
     plain_tool_tip,
+    scroll_area,
     secondary_label,
 )
 from app.widgets.inputs import JobLineEdit
@@ -153,14 +153,10 @@ class SettingsPage(QWidget):
             column.addWidget(card)
         column.addWidget(self._advanced_card([spec for spec in fields if spec.advanced], titles))
         column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
+        area = scroll_area(content)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         # Always there, so that nothing moves when the advanced settings unfold.
         area.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
-        area.setWidget(content)
         return area
 
     def _add_name(self, grid: QGridLayout) -> None:

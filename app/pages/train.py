@@ -13,7 +13,6 @@ from pathlib import Path
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -22,7 +21,7 @@ from app.background import run_in_background
 from app.models.run_curves import JournalPart, read_parts
 from app.models.shown_run import ShownRun
 from app.widgets import figures, wording
-from app.widgets.card import CARD_GAP, PAGE_MARGIN, ErrorLabel, PageHeader
+from app.widgets.card import CARD_GAP, PAGE_MARGIN, ErrorLabel, PageHeader, scroll_area
 from app.widgets.charts.run_charts import RunCharts
 from app.widgets.training.answers import AnswersCard
 from app.widgets.training.event_words import log_line
@@ -453,12 +452,8 @@ class TrainPage(QWidget):
         content.setObjectName("scrolled")
         self._column = QVBoxLayout(content)
         self._column.setSpacing(CARD_GAP)
-        self._scroll = QScrollArea()
-        self._scroll.setWidgetResizable(True)
-        self._scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll = scroll_area(content)
         self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self._scroll.setWidget(content)
         self._scroll.verticalScrollBar().rangeChanged.connect(self._align_with_header)
         self._align_with_header(0, 0)
         outer.addWidget(self._scroll, 1)

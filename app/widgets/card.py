@@ -9,6 +9,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -172,6 +173,16 @@ def page_layout(page: QWidget) -> QVBoxLayout:
     layout.setContentsMargins(PAGE_MARGIN, 16, PAGE_MARGIN, PAGE_MARGIN)
     layout.setSpacing(CARD_GAP)
     return layout
+
+
+def scroll_area(content: QWidget) -> QScrollArea:
+    """Scrolls what is as wide as itself up and down."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(content)
+    return area
 
 
 def plain_label(text: str = "", *, wrap: bool = False) -> QLabel:

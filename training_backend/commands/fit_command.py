@@ -12,7 +12,7 @@ from training_backend import runs
 from training_backend.commands.command_line import give, report_for
 from training_backend.commands.following import exit_code, follow
 from training_backend.errors import UserError
-from training_backend.lifecycle import failures, inputs, journal, preflight
+from training_backend.lifecycle import failures, inputs, preflight
 from training_backend.memory import make_fit, memory_fixes
 from training_backend.memory.memory_fixes import Fixes
 from training_backend.runs import Run
@@ -45,7 +45,7 @@ def fit(options: argparse.Namespace) -> int:
     fixes = _fixes(run, options)
     offered = choices(fixes)
     if options.apply is None:
-        _list(run, offered, options)
+        _list(run, fixes, offered, options)
         return 0
     if not 1 <= options.apply <= len(offered):
         raise UserError(
@@ -93,10 +93,9 @@ def _fixes(run: Run, options: argparse.Namespace) -> Fixes:
     return memory_fixes.without_estimate(run)
 
 
-def _list(run: Run, offered: list[Choice], options: argparse.Namespace) -> None:
+def _list(run: Run, fixes: Fixes, offered: list[Choice], options: argparse.Namespace) -> None:
     lines = []
-    end = journal.last_event(run.folder)
-    if getattr(end, "code", "") not in failures.OUT_OF_MEMORY:
+    if fixes.evidence.code not in failures.OUT_OF_MEMORY:
         lines.append("Nothing says that this run ran out of memory. What would need less:")
     for number, one in enumerate(offered, start=1):
         then = "The run goes on." if one.goes_on else "A new run begins."

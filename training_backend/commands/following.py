@@ -97,9 +97,7 @@ def _tell_what_is_known(run: Run, report: Report) -> None:
         report.say(f"  {line}")
     if found.log:
         report.say(f"  What its worker wrote: {run.log_path}")
-    if isinstance(found.terminal, RunFailed | RunInterrupted) and (
-        found.terminal.code in failures.OUT_OF_MEMORY
-    ):
+    if found.code in failures.OUT_OF_MEMORY:
         report.say(f"What to change, and go on:  python -m training_backend fit {run.id}")
     if found.saved_step is not None:
         report.say(f"Go on with:  python -m training_backend resume {run.id}")

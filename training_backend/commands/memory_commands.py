@@ -13,6 +13,7 @@ from training_backend import runs
 from training_backend.commands.command_line import give, report_for
 from training_backend.commands.console import ConsoleReport
 from training_backend.commands.following import exit_code, follow
+from training_backend.computer.devices import gigabytes
 from training_backend.errors import UserError
 from training_backend.job import ProbeJob, TrainingJob, load_training_job
 from training_backend.lifecycle import preflight
@@ -117,4 +118,4 @@ def _measured_lines(found: MemoryMeasured) -> list[str]:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 2**30:,.2f} GB"  # as cards are sold: 24 GB are 24 * 2^30 bytes
+    return f"{gigabytes(size, 2)} GB"

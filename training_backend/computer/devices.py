@@ -89,3 +89,8 @@ def parse_device(text: str) -> Device:
     kind, amount, unit = found.groups()
     total = int(float(amount) * _UNITS[unit.upper()])
     return Device(kind.lower(), f"{amount} {unit} card", total, imagined=True)  # type: ignore[arg-type]
+
+
+def gigabytes(count: int, decimals: int = 1) -> str:
+    """Of memory, as cards are sold: 24 GB are 24 * 2^30 bytes. (Of a disk see `paths`.)"""
+    return f"{count / 2**30:,.{decimals}f}"

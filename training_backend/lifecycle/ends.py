@@ -197,8 +197,8 @@ def _short_of_memory(memory: MemorySampled | None) -> dict[str, Any]:
     if memory.device_used_bytes < _NEARLY_FULL * memory.device_total_bytes:
         return {}
     return {
-        "used": f"{memory.device_used_bytes / 2**30:.1f}",
-        "total": f"{memory.device_total_bytes / 2**30:.1f}",
+        "used": devices.gigabytes(memory.device_used_bytes),
+        "total": devices.gigabytes(memory.device_total_bytes),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from training_backend.computer.devices import gigabytes
 from training_backend.lifecycle import checkpoints, ends, journal
 from training_backend.protocol import (
     TERMINAL_TYPES,
@@ -16,6 +17,7 @@ from training_backend.protocol import (
     MetricsLogged,
     Phase,
     PhaseChanged,
+    RunFailed,
     RunInterrupted,
     RunStarted,
     Terminal,
@@ -48,6 +50,11 @@ class Evidence:
     saved_step: int | None = None
     log: str = ""
 
+    @property
+    def code(self) -> str:
+        """The name of a failure; "" of any other end."""
+        return self.terminal.code if isinstance(self.terminal, RunFailed | RunInterrupted) else ""
+
 
 def gather(run: Run) -> Evidence:
     """Of a run that has ended."""
@@ -79,10 +86,10 @@ def lines(found: Evidence) -> list[str]:
         norm = "" if step.grad_norm is None else f", gradient norm {step.grad_norm:.3g}"
         told.append(f"Last step: {step.step} of {step.total_steps}, loss {step.loss:.3f}{norm}")
     if (memory := found.memory) is not None:
-        used, total = memory.device_used_bytes / 2**30, memory.device_total_bytes / 2**30
+        used, total = gigabytes(memory.device_used_bytes), gigabytes(memory.device_total_bytes)
         own = memory.process_bytes
-        beside = "" if own is None else f", {own / 2**30:.1f} GB of it by this run"
-        told.append(f"Memory ({memory.device}): {used:.1f} of {total:.1f} GB in use{beside}")
+        beside = "" if own is None else f", {gigabytes(own)} GB of it by this run"
+        told.append(f"Memory ({memory.device}): {used} of {total} GB in use{beside}")
     saved = "nothing" if found.saved_step is None else f"everything up to step {found.saved_step}"
     return [*told, f"Saved: {saved}"]
 

@@ -20,7 +20,6 @@ from training_backend.lifecycle import evidence
 from training_backend.lifecycle.evidence import Evidence
 from training_backend.memory import make_fit
 from training_backend.memory.make_fit import Plan, Suggestion
-from training_backend.protocol import RunFailed, RunInterrupted
 from training_backend.runs import Run
 from training_backend.vram import Estimate
 
@@ -67,7 +66,7 @@ def find(run: Run, device: Device | None = None) -> Fixes:
     job = run.training_job()
     known = evidence.gather(run)
     device = device or this_device()
-    if device.kind != "cpu" and _code(known) != "out_of_vram":
+    if device.kind != "cpu" and known.code != "out_of_vram":
         # The batch lies on the card; RAM is taken by what is loaded, and by other programs.
         smaller = (one for one in make_fit.unmeasured(job, device) if one.code == "smaller_model")
         return Fixes(job, known, None, _NO_PLAN, tuple(smaller), in_ram=True)
@@ -127,8 +126,3 @@ def _too_small(device: Device, estimate: Estimate, known: Evidence) -> Device:
     short_by = asked / (held + asked) if asked and held else SHORT_BY
     room = int(estimate.total_bytes * (1 - short_by))
     return dataclasses.replace(device, total_bytes=device.used_by_others_bytes + room)
-
-
-def _code(known: Evidence) -> str:
-    ended = known.terminal
-    return ended.code if isinstance(ended, RunFailed | RunInterrupted) else ""

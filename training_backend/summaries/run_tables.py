@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from training_backend.computer.devices import gigabytes
 from training_backend.summaries.run_facts import RunFacts
 
 
@@ -49,7 +50,7 @@ def numbers(facts: RunFacts) -> list[str]:
     return [
         "-" if facts.train_loss is None else f"{facts.train_loss:.3f}",
         "-" if facts.held_out_loss is None else f"{facts.held_out_loss:.3f}",
-        "-" if facts.peak_bytes is None else f"{facts.peak_bytes / 2**30:.2f} GB",
+        "-" if facts.peak_bytes is None else f"{gigabytes(facts.peak_bytes, 2)} GB",
         "-" if facts.tokens_per_second is None else f"{facts.tokens_per_second:,.0f}",
         duration(facts.seconds) if facts.terminal is not None else "-",
     ]

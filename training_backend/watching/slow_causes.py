@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from training_backend.computer.devices import gigabytes
 from training_backend.protocol import Brake
 from training_backend.watching.step_times import Slower
 
@@ -114,7 +115,7 @@ def _memory_full(now: Sequence[Reading]) -> Cause | None:
         "The card's memory is full ({used} of {total} GB), and its driver moves what does not fit "
         "into the computer's memory, which is slow. Close other programs that use the card, or "
         "stop and choose a smaller batch or shorter rows.",
-        {"used": _gigabytes(used), "total": _gigabytes(total)},
+        {"used": gigabytes(used), "total": gigabytes(total)},
     )
 
 
@@ -218,7 +219,7 @@ def overfull(reserved: int, used: int, total: int) -> Cause | None:
         "The run holds {over} GB more than the card's memory; its driver keeps that in the "
         "computer's memory, which makes each step several times slower. Close other programs that "
         "use the card, or stop and choose a smaller batch or shorter rows.",
-        {"over": _gigabytes(over)},
+        {"over": gigabytes(over)},
     )
 
 
@@ -288,8 +289,3 @@ def _clock(readings: Sequence[Reading]) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def _gigabytes(count: int) -> str:
-    """As the charts and every maker of cards count them."""
-    return f"{count / 2**30:.1f}"

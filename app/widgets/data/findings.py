@@ -10,7 +10,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QInputDialog,
     QProgressBar,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +23,7 @@ from app.widgets.card import (
     SecondaryButton,
     plain_label,
     plain_tool_tip,
+    scroll_area,
     secondary_label,
 )
 from training_backend.job_data import MAX_FIX_ROWS
@@ -82,10 +82,7 @@ class FindingsCard(Card):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addLayout(self._list)
         outer.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(scrolled)
+        area = scroll_area(scrolled)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # its buttons take it
         self.body.addWidget(area, 1)
         self.body.addWidget(self._bar)

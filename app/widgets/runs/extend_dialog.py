@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QWidget
 
 from app.widgets import figures
 from app.widgets.card import (
@@ -12,7 +12,7 @@ from app.widgets.card import (
     plain_label,
     secondary_label,
 )
-from app.widgets.dialog_foot import dialog_foot
+from app.widgets.dialog_parts import dialog_foot, dialog_layout
 from app.widgets.inputs import NumberEdit
 from training_backend.errors import UserError
 from training_backend.job import TrainingJob
@@ -34,9 +34,7 @@ class ExtendDialog(QDialog):
         # As the run itself counts: an epoch may be many times a run of so many steps.
         self._by_epochs = run.steps_per_epoch is not None and run.job.training.max_steps <= 0
         self._job: TrainingJob | None = None
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(24, 20, 24, 20)
-        outer.setSpacing(12)
+        outer = dialog_layout(self)
         outer.addWidget(page_title(self.windowTitle()))
         outer.addWidget(plain_label(self._so_far(), wrap=True))
         outer.addLayout(self._amount_row())

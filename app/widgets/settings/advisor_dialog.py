@@ -12,11 +12,9 @@ from PySide6.QtWidgets import (
     QButtonGroup,
     QCheckBox,
     QDialog,
-    QFrame,
     QGridLayout,
     QHBoxLayout,
     QRadioButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -31,8 +29,10 @@ from app.widgets.card import (
     SecondaryButton,
     page_title,
     plain_label,
+    scroll_area,
     secondary_label,
 )
+from app.widgets.dialog_parts import dialog_layout
 from app.widgets.settings import setting_words
 from training_backend import catalog
 from training_backend.computer.devices import Device
@@ -86,9 +86,7 @@ class AdvisorDialog(QDialog):
         self._situation = situation
         self._value_of = value_of
         self._boxes: dict[QCheckBox, Advice] = {}
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(24, 20, 24, 20)
-        outer.setSpacing(12)
+        outer = dialog_layout(self)
         outer.addWidget(page_title(self.windowTitle()))
         outer.addWidget(secondary_label(self.tr("What should the model learn from your data?")))
         outer.addLayout(self._goal_choice())
@@ -98,11 +96,7 @@ class AdvisorDialog(QDialog):
         self._content.setObjectName("scrolled")
         self._rows = QVBoxLayout(self._content)
         self._rows.setContentsMargins(0, 0, 12, 0)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(self._content)
+        area = scroll_area(self._content)
         outer.addWidget(area, 1)
         foot = QHBoxLayout()
         foot.setSpacing(12)

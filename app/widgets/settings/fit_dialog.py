@@ -12,7 +12,6 @@ from PySide6.QtWidgets import (
     QDialog,
     QFrame,
     QHBoxLayout,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -24,8 +23,10 @@ from app.widgets.card import (
     SecondaryButton,
     page_title,
     plain_label,
+    scroll_area,
     secondary_label,
 )
+from app.widgets.dialog_parts import dialog_layout
 from app.widgets.settings import memory_words
 from training_backend.memory.make_fit import Plan, Suggestion
 from training_backend.vram import Estimate
@@ -66,9 +67,7 @@ class FitDialog(QDialog):
         }
         self.setWindowTitle(titles[fit])
         self.resize(760, 560)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(24, 20, 24, 20)
-        outer.setSpacing(12)
+        outer = dialog_layout(self)
         outer.addWidget(page_title(self.windowTitle()))
         if estimate is not None and not facts:
             facts = memory_words.verdict(estimate)[0]
@@ -102,11 +101,7 @@ class FitDialog(QDialog):
         for suggestion in suggestions:
             rows.addWidget(self._row(suggestion))
         rows.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(content)
+        area = scroll_area(content)
         outer.addWidget(area, 1)
         foot = QHBoxLayout()
         foot.addWidget(secondary_label(self._foot(), wrap=True), 1)

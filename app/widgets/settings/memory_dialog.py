@@ -10,7 +10,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QGridLayout,
     QHBoxLayout,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -23,8 +22,10 @@ from app.widgets.card import (
     number_label,
     page_title,
     plain_label,
+    scroll_area,
     secondary_label,
 )
+from app.widgets.dialog_parts import dialog_layout
 from app.widgets.settings import memory_words
 from training_backend.vram import Estimate, Part
 
@@ -37,9 +38,7 @@ class MemoryDialog(QDialog):
         self.setObjectName("memoryDialog")
         self.setWindowTitle(self.tr("How the memory is counted"))
         self.resize(760, 600)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(24, 20, 24, 20)
-        outer.setSpacing(12)
+        outer = dialog_layout(self)
         outer.addWidget(page_title(self.windowTitle()))
         self._verdict = plain_label(wrap=True)
         self._verdict.setFont(theme.font(13, tabular=True))
@@ -49,11 +48,7 @@ class MemoryDialog(QDialog):
         self._rows = QVBoxLayout(content)
         self._rows.setContentsMargins(0, 0, 12, 0)
         self._rows.setSpacing(12)
-        self._area = QScrollArea()
-        self._area.setWidgetResizable(True)
-        self._area.setFrameShape(QFrame.Shape.NoFrame)
-        self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._area.setWidget(content)
+        self._area = scroll_area(content)
         outer.addWidget(self._area, 1)
         buttons = QHBoxLayout()
         copy = SecondaryButton(self.tr("Copy"))

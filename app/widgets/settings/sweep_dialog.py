@@ -21,7 +21,7 @@ from app.widgets.card import (
     plain_label,
     secondary_label,
 )
-from app.widgets.dialog_foot import dialog_foot
+from app.widgets.dialog_parts import dialog_foot, dialog_layout
 from app.widgets.list_table import ListTable
 from app.widgets.settings import memory_words
 from app.widgets.settings.values_edit import AxisEdit
@@ -206,9 +206,7 @@ class SweepDialog(QDialog):
     # -------------------------------------------------------------------------- the widgets
 
     def _build(self) -> None:
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(24, 20, 24, 20)
-        outer.setSpacing(12)
+        outer = dialog_layout(self)
         outer.addWidget(page_title(self.windowTitle()))
         outer.addWidget(
             secondary_label(

@@ -6,7 +6,6 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QCloseEvent, QFont, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QDialog,
-    QFrame,
     QHBoxLayout,
     QPlainTextEdit,
     QScrollArea,
@@ -23,8 +22,10 @@ from app.widgets.card import (
     SecondaryButton,
     page_title,
     plain_label,
+    scroll_area,
     secondary_label,
 )
+from app.widgets.dialog_parts import dialog_layout
 from training_backend.errors import UserError
 from training_backend.lifecycle.run_requests import checked_prompt
 from training_backend.protocol import SampleGenerated
@@ -51,9 +52,7 @@ class AskDialog(QDialog):
         self.setWindowTitle(self.tr("Ask the model"))
         self.resize(560, 480)
         self._shown = 0
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(24, 20, 24, 20)
-        outer.setSpacing(12)
+        outer = dialog_layout(self)
         outer.addWidget(page_title(self.windowTitle()))
         outer.addWidget(
             secondary_label(
@@ -159,9 +158,4 @@ class AskDialog(QDialog):
         self._list.setContentsMargins(0, 8, 12, 0)
         self._list.setSpacing(16)
         self._list.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(content)
-        return area
+        return scroll_area(content)

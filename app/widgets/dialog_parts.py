@@ -1,11 +1,19 @@
-"""The last row of a dialog: Cancel, and the button that does what the dialog is for."""
+"""What every dialog is made of: its column, and its last row."""
 
 from __future__ import annotations
 
 from PySide6.QtCore import QCoreApplication
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 
 from app.widgets.card import SecondaryButton
+
+
+def dialog_layout(dialog: QDialog, spacing: int = 12) -> QVBoxLayout:
+    """The layout of a whole dialog, with a dialog's margins."""
+    column = QVBoxLayout(dialog)
+    column.setContentsMargins(24, 20, 24, 20)
+    column.setSpacing(spacing)
+    return column
 
 
 def dialog_foot(dialog: QDialog, act: QPushButton, note: QLabel | None = None) -> QHBoxLayout:
