@@ -19,8 +19,9 @@ from tests.model_files import model_files
 from training_backend import catalog, paths, preferences
 from training_backend.errors import StopRequested, UserError
 from training_backend.hub import downloads, hub_cache, hub_store, hub_token
-from training_backend.hub.downloads import DownloadProgress, discard, fetch_model, on_disk_bytes
+from training_backend.hub.downloads import discard, fetch_model, on_disk_bytes
 from training_backend.hub.hub_models import info
+from training_backend.hub.transfer import TransferProgress
 from training_backend.preferences import Preferences
 
 ID = "acme/tiny"
@@ -95,7 +96,7 @@ def test_a_model_in_several_parts_arrives_with_all_of_them(hub: HubServer) -> No
 
 def test_progress_counts_bytes_over_all_files(hub: HubServer, files: dict[str, bytes]) -> None:
     hub.add(ID, files)
-    seen: list[DownloadProgress] = []
+    seen: list[TransferProgress] = []
     fetch_model(ID, None, seen.append)
     total = sum(map(len, files.values()))
     coming = [progress for progress in seen if progress.phase == "downloading"]
@@ -109,7 +110,7 @@ def test_progress_counts_bytes_over_all_files(hub: HubServer, files: dict[str, b
 def test_the_time_left_follows_from_the_rate(hub: HubServer, files: dict[str, bytes]) -> None:
     hub.add(ID, files)
     hub.fault(WEIGHTS, pause=0.1)
-    seen: list[DownloadProgress] = []
+    seen: list[TransferProgress] = []
     fetch_model(ID, None, seen.append)
     told = [progress for progress in seen if progress.seconds_left is not None]
     assert told
@@ -126,7 +127,7 @@ def test_stopping_is_a_pause_and_the_next_call_asks_for_the_rest(
 ) -> None:
     hub.add(ID, files)
     hub.fault(WEIGHTS, pause=0.01)
-    seen: list[DownloadProgress] = []
+    seen: list[TransferProgress] = []
     enough = len(b"".join(files.values())) - len(files[WEIGHTS]) + 200_000
     with pytest.raises(StopRequested):
         fetch_model(ID, None, seen.append, lambda: bool(seen) and seen[-1].done_bytes >= enough)
@@ -138,7 +139,7 @@ def test_stopping_is_a_pause_and_the_next_call_asks_for_the_rest(
     assert half.location is None  # it is not offered as here
     assert downloads.unfinished() == {ID: on_disk_bytes(info(ID))}
 
-    again: list[DownloadProgress] = []
+    again: list[TransferProgress] = []
     folder = fetch_model(ID, None, again.append)
     assert (folder / WEIGHTS).read_bytes() == files[WEIGHTS]
     assert [asked.range for asked in hub.downloads(WEIGHTS)] == [None, f"bytes={arrived}-"]
@@ -217,7 +218,7 @@ def test_a_busy_hub_is_waited_for_as_long_as_it_says(
 ) -> None:
     hub.add(ID, files)
     hub.fault(WEIGHTS, status=429, headers={"Retry-After": "1"})
-    seen: list[DownloadProgress] = []
+    seen: list[TransferProgress] = []
     fetch_model(ID, None, seen.append, pauses=AT_ONCE)
     assert sum(progress.phase == "waiting" for progress in seen) >= 4  # a second, in fifths
 
@@ -473,9 +474,9 @@ def test_a_model_that_was_damaged_here_is_mended(
 def test_the_switch_ends_a_download_that_runs(hub: HubServer, files: dict[str, bytes]) -> None:
     hub.add(ID, files)
     hub.fault(WEIGHTS, pause=0.2)
-    seen: list[DownloadProgress] = []
+    seen: list[TransferProgress] = []
 
-    def flip(progress: DownloadProgress) -> None:
+    def flip(progress: TransferProgress) -> None:
         seen.append(progress)
         if progress.phase == "downloading" and progress.file == WEIGHTS and len(seen) < 100:
             seen.extend([progress] * 100)

@@ -13,39 +13,29 @@ own that tells nothing between chunks, and every file of it is had by plain HTTP
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from training_backend import __version__
-from training_backend.errors import StopRequested, UserError
+from training_backend.errors import UserError
 from training_backend.hub import hub_cache, hub_store, hub_token
-from training_backend.hub.download_progress import DownloadProgress as DownloadProgress
-from training_backend.hub.download_progress import Meter, Phase
-from training_backend.hub.hub_errors import (
-    endpoint,
-    is_line_error,
-    no_connection,
-    of_answer,
-    require_online,
-)
+from training_backend.hub.hub_errors import endpoint, of_answer, require_online
 from training_backend.hub.hub_models import HubModel, info
 from training_backend.hub.hub_store import HubFile, Store
+from training_backend.hub.transfer import (
+    PAUSES,
+    SILENCE_SECONDS,
+    OnProgress,
+    Refused,
+    ShouldStop,
+    Transfer,
+)
 from training_backend.models.model_folder import check_model_folder, has_tokenizer
 from training_backend.paths import require_free
 
-PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between tries; what arrives sets them back
-SILENCE_SECONDS = 10.0
-MAX_WAIT_SECONDS = 120.0  # of what a Retry-After asks for
-SWITCH_SECONDS = 1.0  # so often it is looked whether to work offline
-_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 _BESIDES_BYTES = 20_000_000  # room for locks, links and the file system's own needs
-
-T = TypeVar("T")
-OnProgress = Callable[[DownloadProgress], None]
-ShouldStop = Callable[[], bool]
 
 
 def fetch_model(
@@ -142,21 +132,20 @@ class _Download:
         pauses: Sequence[float],
     ) -> None:
         self._id = id
-        self._tell = on_progress or (lambda _: None)
-        self._should_stop = should_stop or (lambda: False)
-        self._pauses = pauses
-        self._meter = Meter()
-        self._switch_seen = 0.0
+        self._transfer = Transfer(
+            on_progress, should_stop, lambda: require_online(self._id), pauses
+        )
+        self._meter = self._transfer.meter
 
     def fetch(self, revision: str | None, *, weights: bool) -> Path:
-        self._report("asking")
-        model = self._patiently(lambda: info(self._id, revision))
+        self._transfer.report("asking")
+        model = self._transfer.patiently(lambda: info(self._id, revision))
         if model.problem is not None:
             raise model.problem
         self._id = model.entry.id
         files = [file for file in model.files if weights or not file.is_weights]
         store = Store(hub_cache.folder(), self._id, model.commit)
-        with store.explained(), store.alone(lambda: self._report("waiting")):
+        with store.explained(), store.alone(lambda: self._transfer.report("waiting")):
             if weights and not all(map(store.is_placed, files)):
                 store.note_unfinished()
             self._bring_missing(store, files)
@@ -165,7 +154,7 @@ class _Download:
             store.name_version(revision or "main")
             if weights:
                 store.note_finished()
-        self._report("done")
+        self._transfer.report("done")
         return store.snapshot
 
     def _bring_missing(self, store: Store, files: list[HubFile]) -> None:
@@ -179,7 +168,7 @@ class _Download:
             self._meter.file = file.name
             if not store.has_content(file):
                 part = store.open_part(file)
-                self._patiently(partial(self._fetch_rest, store, file, part))
+                self._transfer.patiently(partial(self._fetch_rest, store, file, part))
                 self._check(part, file)
                 store.accept_part(file)
             store.put_in_place(file)
@@ -217,7 +206,7 @@ class _Download:
         url = hf_hub_url(self._id, file.name, revision=commit, endpoint=endpoint())
         with get_session().stream("GET", url, headers=headers, timeout=SILENCE_SECONDS) as answer:
             if answer.status_code >= 400:
-                raise _Refused(answer, of_answer(answer, self._id, signed_in=bool(token)))
+                raise Refused(answer, of_answer(answer, self._id, signed_in=bool(token)))
             if done and not _continues(answer, done):  # the server sends everything again
                 self._meter.start_anew(self._meter.done - done)
                 done = 0
@@ -227,7 +216,7 @@ class _Download:
                     target.write(piece)
                     done += len(piece)
                     self._meter.count(len(piece))
-                    self._report("downloading")
+                    self._transfer.report("downloading")
         if done < file.bytes:
             raise ConnectionError(f"the connection ended after {done} of {file.bytes} bytes")
 
@@ -255,65 +244,8 @@ class _Download:
         with path.open("rb") as content:
             while chunk := content.read(4 * 1024 * 1024):
                 digest.update(chunk)
-                self._report("checking")
+                self._transfer.report("checking")
         return digest.hexdigest()
-
-    # --- patience -------------------------------------------------------------------------
-
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """Does it, again and again while the line or the Hub is only gone for a while."""
-        failures = 0
-        before = self._meter.done
-        while True:
-            pause = 0.0
-            try:
-                return action()
-            except _Refused as refusal:
-                if refusal.status not in _TEMPORARY:
-                    raise refusal.error from None
-                error, pause = refusal.error, refusal.retry_after
-            except UserError as refusal:
-                if refusal.code not in ("no_connection", "hub_unavailable", "hub_busy"):
-                    raise
-                error = refusal
-            except Exception as broken:
-                if not is_line_error(broken):
-                    raise
-                error = no_connection(broken)
-            if self._meter.done > before:
-                failures = 0
-            before = self._meter.done
-            if failures >= len(self._pauses):
-                raise error from None
-            self._wait(max(pause, self._pauses[failures]))
-            failures += 1
-
-    def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + min(seconds, MAX_WAIT_SECONDS)
-        while (left := until - time.monotonic()) > 0:
-            self._report("waiting")
-            time.sleep(min(0.2, left))
-        self._meter.start_anew(self._meter.done)
-
-    def _report(self, phase: Phase) -> None:
-        """Says how far it is. Raises `StopRequested`, or `UserError` for the switch."""
-        if self._should_stop():
-            raise StopRequested
-        if time.monotonic() - self._switch_seen >= SWITCH_SECONDS:
-            self._switch_seen = time.monotonic()
-            require_online(self._id)
-        self._tell(self._meter.at(phase))
-
-
-class _Refused(Exception):
-    """An answer of the Hub that is not the file. `retry_after`: seconds, as far as it says."""
-
-    def __init__(self, answer: Any, error: UserError) -> None:
-        self.status = int(answer.status_code)
-        self.error = error
-        told = answer.headers.get("Retry-After", "")
-        self.retry_after = float(told) if told.isdecimal() else 0.0
-        super().__init__(error.message)
 
 
 def _continues(answer: Any, done: int) -> bool:

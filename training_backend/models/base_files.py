@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training_backend.catalog import DEMO_MODEL_IDS, resolve_model
 from training_backend.hub import downloads
-from training_backend.hub.download_progress import DownloadProgress, as_text
+from training_backend.hub.transfer import TransferProgress, as_text
 from training_backend.models.demo_model import DemoProgress, prepare_demo_model
 from training_backend.worker import Reporter
 
@@ -37,7 +37,7 @@ def base_folder(id: str, revision: str | None, reporter: Reporter) -> Path:
         share = progress.done_bytes / progress.total_bytes if progress.total_bytes else None
         tell(share, f"the demo model ({progress.phase})", DEMO_SECONDS)
 
-    def tell_download(progress: DownloadProgress) -> None:
+    def tell_download(progress: TransferProgress) -> None:
         share = progress.done_bytes / progress.total_bytes if progress.total_bytes else None
         tell(share, as_text(progress), DOWNLOAD_SECONDS)
 
