@@ -190,7 +190,7 @@ def rounding_differs(seed: int) -> list[str]:
     for dtype, name in ((torch.bfloat16, "BF16"), (torch.float16, "F16"), (torch.float32, "F32")):
         fitting = values[np.abs(values) < 65_520] if name == "F16" else values
         expected = torch.from_numpy(fitting.copy()).to(dtype).view(torch.uint8).numpy().tobytes()
-        if from_float32(fitting, name) != expected:
+        if from_float32(fitting, name).tobytes() != expected:
             differs.append(f"to {name}")
     every = np.arange(2**16, dtype=np.uint16)
     for dtype, name in ((torch.bfloat16, "BF16"), (torch.float16, "F16")):

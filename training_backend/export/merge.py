@@ -5,9 +5,8 @@ arXiv:2106.09685; rsLoRA, arXiv:2312.03732). With DoRA every row of that is brou
 trained length m: W' = m * (W + scale * B A) / |W + scale * B A| (arXiv:2402.09353, equation 5).
 A part that was trained in full takes the base's place. Computed in float64 from the 16-bit base,
 in blocks of rows, and rounded into the base's dtype at the end: where base and update cancel,
-float32 would be off by many steps of the result. An output shard has the header of the base's
-shard, so it is written in one pass; memory is one tensor as it is stored and one block,
-whatever the model's size.
+float32 would be off by many steps of the result. `shards` lays the tensors out in files and
+writes them, in the memory of a few blocks, whatever the model's size.
 
 Every adapter tensor must find its layer and every result be finite, else the merge fails: a
 merge that silently does nothing is the worst outcome there is.
@@ -17,29 +16,30 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from training_backend.errors import UserError
+from training_backend.export import shards
+from training_backend.export.shards import OutTensor, Rows, row_blocks
 from training_backend.export.tensor_file import (
     FLOATS,
-    LARGEST,
     Array,
     TensorFile,
     TensorInfo,
     from_float32,
-    to_float32,
+    is_within,
 )
 from training_backend.models.adapters import WEIGHTS, Adapter, beyond_known_lora
 
 PREFIX = "base_model.model."
 SAMPLES = 12  # merged tensors recomputed from the written files
-BLOCK_VALUES = 2_000_000  # of a weight in work at once, as float64
 
 
 @dataclass(frozen=True)
@@ -65,34 +65,64 @@ def merge(
     """Write the merged shards into `out` under the names of the base's.
 
     Args:
-        base: the base model's safetensors files.
-        on_progress: called with the share done, from 0 to 1, after every tensor; what it
+        on_progress: called with the share done, from 0 to 1, after every block; what it
             raises ends the merge.
 
     Returns the number of weights that were changed. Raises `UserError` for an adapter that
     does not fit or holds numbers that are none, `OSError` when the disk is full.
     """
+    with planned(base, adapter) as tensors:
+        files = shards.plan(tensors)
+        total = sum(file.size for file in files)
+        done = 0
+
+        def on_block(size: int) -> None:
+            nonlocal done
+            done += size
+            on_progress(done / total)
+
+        for file in files:
+            shards.write(file, out / file.name, on_block)
+    with TensorFile(adapter.folder / WEIGHTS) as source:
+        return len(_changes(source, adapter.config))
+
+
+@contextmanager
+def planned(base: list[Path], adapter: Adapter) -> Iterator[list[OutTensor]]:
+    """The merged model's tensors, in the order of the base's; the files stay open meanwhile.
+
+    Args:
+        base: the base model's safetensors files.
+
+    Raises `UserError` for an adapter that does not fit, here or while the rows are made.
+    """
     with ExitStack() as open_files:
         source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
         changes = _changes(source, adapter.config)
         unused = set(changes)
-        total = sum(path.stat().st_size for path in base)
-        done = 0
+        tensors = []
         for path in base:
-            with TensorFile(path) as shard, (out / path.name).open("wb") as target:
-                target.write(shard.head)
-                for tensor in shard.tensors:
-                    data = shard.read_bytes(tensor)
-                    change = changes.get(tensor.name)
-                    if change is not None:
-                        unused.discard(tensor.name)
-                        data = _merged(data, tensor, change, source)
-                    target.write(data)
-                    done += tensor.size
-                    on_progress(min(1.0, done / total))
+            shard = open_files.enter_context(TensorFile(path))
+            for tensor in shard.tensors:
+                change = changes.get(tensor.name)
+                unused.discard(tensor.name)
+                if change is None:
+                    opened = partial(_as_it_is, shard, tensor)
+                else:
+                    _check_fits(tensor, change)
+                    opened = partial(_merged, shard, tensor, change, source)
+                tensors.append(
+                    OutTensor(
+                        tensor.name, tensor.dtype, tensor.shape, tensor.size, path.name, opened
+                    )
+                )
         if unused:
             raise _misfit(f"there is no weight {min(unused)} in the base model")
-    return len(changes)
+        yield tensors
+
+
+def _as_it_is(shard: TensorFile, tensor: TensorInfo) -> Rows:
+    return partial(shard.read_row_bytes, tensor)
 
 
 def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
@@ -104,18 +134,22 @@ def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
     worst = 0.0
     with ExitStack() as open_files:
         source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
+        before, after = (
+            {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
+            for files in (
+                [open_files.enter_context(TensorFile(path)) for path in paths]
+                for paths in (base, list(out.glob("*.safetensors")))
+            )
+        )
         changes = _changes(source, adapter.config)
         names = sorted(changes)
-        sample = set(names[:: max(1, len(names) // SAMPLES)])
-        for path in base:
-            with TensorFile(path) as before, TensorFile(out / path.name) as after:
-                written = {tensor.name: tensor for tensor in after.tensors}
-                for tensor in before.tensors:
-                    if tensor.name in sample:
-                        exact = before.read(tensor).astype(np.float64)
-                        exact = _changed(exact, changes[tensor.name], source, slice(None))
-                        got = after.read(written[tensor.name]).astype(np.float64)
-                        worst = max(worst, _steps_off(got, exact, tensor.dtype))
+        for name in names[:: max(1, len(names) // SAMPLES)]:
+            changed = _changed(changes[name], source)
+            old, new = before[name], after[name]
+            for rows in row_blocks(new[1].shape):
+                exact = changed(old[0].read_rows(old[1], rows).astype(np.float64), rows)
+                got = new[0].read_rows(new[1], rows).astype(np.float64)
+                worst = max(worst, _steps_off(got, exact, new[1].dtype))
     if worst > 1.0:
         raise UserError(
             "merge_wrong",
@@ -193,42 +227,46 @@ def _pattern(patterns: dict[str, Any] | None, module: str) -> Any:
     return None
 
 
-def _merged(data: bytes, tensor: TensorInfo, change: Change, source: TensorFile) -> bytes:
+def _check_fits(tensor: TensorInfo, change: Change) -> None:
     if tensor.dtype not in FLOATS:
         raise _misfit(f"{tensor.name} of the base model is {tensor.dtype}; a 16-bit base is needed")
     if tensor.shape != change.shape:
         raise _misfit(f"{tensor.name} has another shape in this base model")
-    stored = np.frombuffer(data, np.uint8).reshape(tensor.shape[0], -1)
-    rows = max(1, BLOCK_VALUES // math.prod(tensor.shape[1:]))
-    blocks = []
-    for first in range(0, tensor.shape[0], rows):
-        block = slice(first, first + rows)
-        values = to_float32(stored[block].tobytes(), tensor.dtype).astype(np.float64)
-        values = _changed(values.reshape(-1, *tensor.shape[1:]), change, source, block)
-        if not (np.abs(values) <= LARGEST[tensor.dtype]).all():  # catches NaN too
+
+
+def _merged(shard: TensorFile, tensor: TensorInfo, change: Change, source: TensorFile) -> Rows:
+    """What makes rows of a merged weight; the adapter's part of it is read once, here."""
+    changed = _changed(change, source)
+
+    def rows(block: slice) -> Array:
+        values = changed(shard.read_rows(tensor, block), block)
+        if not is_within(values, tensor.dtype):
             raise _misfit(f"{tensor.name} would not be a finite number")
-        blocks.append(from_float32(values.astype(np.float32), tensor.dtype))
-    return b"".join(blocks)
+        return from_float32(values, tensor.dtype)
+
+    return rows
 
 
-def _changed(base: Array, change: Change, source: TensorFile, rows: slice) -> Array:
-    """The given rows of a weight after the change, in float64; `base` holds these rows alone."""
+def _changed(change: Change, source: TensorFile) -> Callable[[Array, slice], Array]:
+    """What turns the given rows of a weight, and their place, into those after the change.
+
+    Both are made of float64 inside, and may be so outside.
+    """
     if isinstance(change, TensorInfo):
-        whole: Array = source.read_rows(change, rows).astype(np.float64)
-        return whole
-    values = base + _delta(change, source, rows)
-    if change.lengths is not None:
-        wanted: Array = source.read_rows(change.lengths, rows).astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):  # refused, as not finite
-            values *= (wanted / np.linalg.norm(values, axis=1))[:, None]
-    return values
+        return lambda _, rows: source.read_rows(change, rows)
+    a: Array = source.read(change.a).astype(np.float64) * change.scale
+    b: Array = source.read(change.b).astype(np.float64)
+    lengths = None if change.lengths is None else source.read(change.lengths).astype(np.float64)
 
+    def changed(base: Array, rows: slice) -> Array:
+        values: Array = b[rows] @ a
+        values += base
+        if lengths is not None:
+            with np.errstate(invalid="ignore", divide="ignore"):  # refused, as not finite
+                values *= (lengths[rows] / np.linalg.norm(values, axis=1))[:, None]
+        return values
 
-def _delta(update: Update, source: TensorFile, rows: slice) -> Array:
-    """The given rows of scale * B A, in float64."""
-    a: Array = source.read(update.a).astype(np.float64)
-    b: Array = source.read_rows(update.b, rows).astype(np.float64)
-    return (b @ a) * update.scale
+    return changed
 
 
 def _steps_off(got: Array, exact: Array, dtype: str) -> float:

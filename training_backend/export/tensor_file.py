@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,6 +53,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO = path.open("rb")
+        self._lock = threading.Lock()
         try:
             self.head = self._file.read(8)
             length = int.from_bytes(self.head, "little")
@@ -85,13 +89,7 @@ class TensorFile:
                 raise ValueError("the file is cut short")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._file.close()
-            raise UserError(
-                "weights_damaged",
-                "{path} is damaged ({reason}).",
-                "Download or train it again.",
-                path=path,
-                reason=error,
-            ) from None
+            raise _damaged(path, error) from None
 
     def __enter__(self) -> TensorFile:
         return self
@@ -100,26 +98,60 @@ class TensorFile:
         self._file.close()
 
     def read_bytes(self, tensor: TensorInfo) -> bytes:
-        self._file.seek(tensor.start)
-        return self._file.read(tensor.size)
+        return self._read_at(tensor.start, tensor.size)
+
+    def read_row_bytes(self, tensor: TensorInfo, rows: slice) -> bytes:
+        """Some rows of a tensor as they are stored.
+
+        A row is one run along the last axis; of a tensor with one axis or none, one value.
+        """
+        count = math.prod(tensor.shape[:-1]) if len(tensor.shape) > 1 else math.prod(tensor.shape)
+        first, end, _ = rows.indices(count)
+        width = tensor.size // max(1, count)
+        return self._read_at(tensor.start + first * width, (end - first) * width)
 
     def read(self, tensor: TensorInfo) -> Array:
         """The tensor as float32, shaped. Only for the dtypes in `FLOATS`."""
         return to_float32(self.read_bytes(tensor), tensor.dtype).reshape(tensor.shape)
 
     def read_rows(self, tensor: TensorInfo, rows: slice) -> Array:
-        """Some rows of `read`, and nothing else from the disk."""
-        first, end, _ = rows.indices(tensor.shape[0])
-        width = tensor.size // tensor.shape[0]
-        self._file.seek(tensor.start + first * width)
-        data = self._file.read((end - first) * width)
-        return to_float32(data, tensor.dtype).reshape(-1, *tensor.shape[1:])
+        """Some rows of `read`, and nothing else from the disk; as many axes as a row has."""
+        values = to_float32(self.read_row_bytes(tensor, rows), tensor.dtype)
+        return values.reshape(-1, tensor.shape[-1]) if len(tensor.shape) > 1 else values
+
+    def _read_at(self, place: int, size: int) -> bytes:
+        """May be called by several threads at once."""
+        pieces: list[bytes] = []
+        while size:  # one call reads 2 GB at the most
+            if sys.platform == "win32":
+                with self._lock:
+                    self._file.seek(place)
+                    piece = self._file.read(size)
+            else:
+                piece = os.pread(self._file.fileno(), size, place)
+            if not piece:
+                raise _damaged(self.path, "it was cut short while it was read")
+            place, size = place + len(piece), size - len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _damaged(path: Path, reason: object) -> UserError:
+    return UserError(
+        "weights_damaged",
+        "{path} is damaged ({reason}).",
+        "Download or train it again.",
+        path=path,
+        reason=reason,
+    )
 
 
 def to_float32(data: bytes, dtype: str) -> Array:
     match dtype:
         case "BF16":
-            return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+            bits = np.frombuffer(data, np.uint16).astype(np.uint32)
+            bits <<= np.uint32(16)
+            return bits.view(np.float32)
         case "F16":
             return np.frombuffer(data, np.float16).astype(np.float32)
         case "F32":
@@ -127,19 +159,34 @@ def to_float32(data: bytes, dtype: str) -> Array:
     raise ValueError(f"{dtype} holds no plain floats")
 
 
-def from_float32(values: Array, dtype: str) -> bytes:
-    """Rounded to nearest, ties to even, as torch does; the values must be finite."""
+def from_float32(values: Array, dtype: str) -> Array:
+    """Rounded to nearest, ties to even, as torch does; the values must be finite.
+
+    Returns the stored bytes as an array of 2 or 4 bytes an element.
+    """
     values = np.ascontiguousarray(values, np.float32)
     match dtype:
         case "BF16":
             bits = values.view(np.uint32)
-            rounded: Array = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-            return rounded.astype(np.uint16).tobytes()
+            rounded: Array = bits >> np.uint32(16)
+            rounded &= np.uint32(1)
+            rounded += np.uint32(0x7FFF)
+            rounded += bits
+            rounded >>= np.uint32(16)
+            return rounded.astype(np.uint16)
         case "F16":
-            return values.astype(np.float16).tobytes()
+            return values.astype(np.float16)
         case "F32":
-            return values.tobytes()
+            return values
     raise ValueError(f"{dtype} holds no plain floats")
+
+
+def is_within(values: Array, dtype: str) -> bool:
+    """Whether all values are numbers that the type can hold."""
+    if not values.size:
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(max(values.max(), -values.min()) <= LARGEST[dtype])
 
 
 def convert(source: Path, target: Path, dtype: str) -> None:
@@ -178,4 +225,4 @@ def convert(source: Path, target: Path, dtype: str) -> None:
                         name=tensor.name,
                         path=source,
                     )
-                out.write(from_float32(values, dtype))
+                out.write(from_float32(values, dtype).tobytes())
