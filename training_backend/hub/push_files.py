@@ -1,0 +1,147 @@
+"""What of an export's folder goes to the Hub, and what it is. Light: reads names and heads."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from training_backend.errors import UserError
+
+CARD = "README.md"
+PICTURE = "loss.png"  # which the card shows
+Form = Literal["safetensors", "adapter", "gguf", "gguf_adapter", "bnb_4bit"]
+
+# A list of what goes, so that nothing goes along by chance. No pickles, no logs, nothing hidden.
+_SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt", ".md", ".png")
+_BARE_NAMES = ("LICENSE", "LICENCE", "NOTICE", "Modelfile")
+_VOCABULARY = ("tokenizer.json", "vocab.json")
+_MARKERS = (".lorasmith-partial",)
+
+
+@dataclass(frozen=True)
+class PushFile:
+    """A file that is sent, by its name in the repository."""
+
+    name: str
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PushFolder:
+    """An export as it is sent: its form, its files but for the card, and what stays here."""
+
+    folder: Path
+    form: Form
+    files: tuple[PushFile, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+def look(folder: Path) -> PushFolder:
+    """What would be sent of a folder.
+
+    Raises:
+        UserError: about field `push.folder`: it is no finished export (`not_an_export`), or a
+            file of it tells of this computer (`file_names_path`).
+    """
+    folder = folder.expanduser().absolute()
+    form = form_of(folder)
+    if form is None or any((folder / name).exists() for name in _MARKERS):
+        raise _error(
+            "not_an_export",
+            "{folder} is not the folder of a finished export.",
+            "Choose a folder with a whole model, an adapter or a .gguf file, as an export "
+            "leaves it.",
+            folder=folder,
+        )
+    files, left_out = [], []
+    for path in sorted(folder.iterdir()):
+        if path.name in (CARD, PICTURE):  # come from the card
+            continue
+        if not _goes(path):
+            left_out.append(path.name)
+            continue
+        _check_text(path)
+        files.append(PushFile(path.name, path, path.stat().st_size))
+    return PushFolder(folder, form, tuple(files), tuple(left_out))
+
+
+def form_of(folder: Path) -> Form | None:
+    """What an export's folder holds; None where it is none."""
+    try:
+        names = set(os.listdir(folder))
+    except OSError:
+        return None
+    if "adapter_config.json" in names:
+        return "adapter" if "adapter_model.safetensors" in names else None
+    ggufs = sorted(name for name in names if name.endswith(".gguf"))
+    if ggufs:
+        return "gguf_adapter" if _is_gguf_adapter(folder / ggufs[0]) else "gguf"
+    if "config.json" in names and any(name.endswith(".safetensors") for name in names):
+        quantised = "quantization_config" in read_object(folder / "config.json")
+        return "bnb_4bit" if quantised else "safetensors"
+    return None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _goes(path: Path) -> bool:
+    if path.name.startswith(".") or path.is_symlink() or not path.is_file():
+        return False
+    return path.name.endswith(_SUFFIXES) or path.name.startswith(_BARE_NAMES)
+
+
+def _check_text(path: Path) -> None:
+    """Refuses a file that names a folder of this person; an export has none such."""
+    if path.suffix not in (".json", ".txt", ".md") or path.name in _VOCABULARY:
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if names_home(text):
+        raise _error(
+            "file_names_path",
+            "{name} in {folder} names a folder of this computer.",
+            "Export the run and push what comes of that: an export holds no such names.",
+            name=path.name,
+            folder=path.parent,
+        )
+
+
+def names_home(text: str) -> bool:
+    """Whether a text, JSON or not, holds the path of this person's home folder."""
+    home = str(Path.home())
+    return len(home) > 2 and any(form + sep in text for form in _forms(home) for sep in "/\\")
+
+
+def _forms(home: str) -> set[str]:
+    return {home, home.replace("\\", "\\\\"), home.replace("\\", "/")}
+
+
+def _is_gguf_adapter(path: Path) -> bool:
+    """By its `general.type`, which stands at the beginning of the file (GGUF version 3)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    key = b"general.type"
+    at = head.find(key)
+    value = at + len(key) + 4 + 8  # behind the number of its type and its length
+    return at >= 0 and head[value : value + 7] == b"adapter"
+
+
+def _error(code: str, message: str, remedy: str, **params: object) -> UserError:
+    return UserError(code, message, remedy, field="push.folder", **params)
