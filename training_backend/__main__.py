@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from training_backend import preferences, runs
 from training_backend.commands import (
     benchmark,
     data_commands,
     ended_commands,
+    export_commands,
     fit_command,
     live_commands,
     memory_commands,
@@ -39,15 +40,12 @@ from training_backend.commands.console import ConsoleReport
 from training_backend.commands.following import exit_code, follow
 from training_backend.errors import JobError, UserError
 from training_backend.job import (
-    ExportFormat,
     ExportJob,
-    GgufQuantization,
     load_training_job,
-    parse_job,
 )
 from training_backend.lifecycle import extend, inputs, preflight
 from training_backend.models import adapters
-from training_backend.protocol import RunCompleted, SampleGenerated
+from training_backend.protocol import SampleGenerated
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -151,32 +149,6 @@ def list_runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def export(options: argparse.Namespace) -> int:
-    if options.quantization and options.format != "gguf":
-        raise UserError(
-            "quantization_without_gguf",
-            "Only a GGUF file has a --quantization.",
-            "Add --format gguf, or leave it out.",
-        )
-    folder = Path(options.run)
-    job = parse_job(
-        {
-            "kind": "export",
-            "run": str(folder.absolute()) if folder.is_dir() else options.run,
-            "checkpoint": options.checkpoint,
-            "format": options.format,
-            "quantization": options.quantization or "q8_0",
-            "out": str(options.out.absolute()),
-        },
-        "the export",
-    )
-    preflight.check(job)
-    terminal = follow(runs.create(job), report_for(options))
-    if not options.json and isinstance(terminal, RunCompleted):
-        print(terminal.folder)
-    return exit_code(terminal)
-
-
 def script(options: argparse.Namespace) -> int:
     """Write a job, or what a run did, as a script that needs nothing of this program."""
     is_file = os.path.isfile(options.job) or options.job.endswith(".json")
@@ -270,16 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     memory_commands.register(add)
     fit_command.register(add)
     add("runs", list_runs, "list the runs")
-    command = add("export", export, "write what a run learned as a folder")
-    command.add_argument("run", metavar="RUN", help="a run's id or folder, or an adapter folder")
-    command.add_argument("--format", choices=get_args(ExportFormat), default="safetensors")
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="D", help="a new or empty folder"
-    )
-    command.add_argument(
-        "--quantization", choices=get_args(GgufQuantization), help="of a GGUF file; q8_0 by default"
-    )
-    command.add_argument("--checkpoint", metavar="NAME", help="such as checkpoint-40")
+    export_commands.register(add)
     command = add("script", script, "write a job or a run as a script of plain TRL and PEFT")
     command.add_argument("job", metavar="JOB.json|RUN", help="a job file, or a run's id or folder")
     command.add_argument(

@@ -120,7 +120,9 @@ class TrainingJob(Section):
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
 
 
-ExportFormat = Literal["safetensors", "adapter", "gguf"]
+ExportFormat = Literal["safetensors", "adapter", "gguf", "gguf_adapter", "bnb_4bit"]
+ExportDtype = Literal["auto", "bfloat16", "float16"]
+ExportBase = Literal["16-bit", "4-bit"]
 GgufQuantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 # Bits a weight in a GGUF file, its scales included; of the mixed kinds as large models have it.
 GGUF_BITS: dict[GgufQuantization, float] = {
@@ -133,7 +135,8 @@ class ExportJob(Section):
 
     `run` is a run's folder or a plain PEFT adapter folder; `checkpoint` one of the run's
     checkpoint folder names, or None for the finished (else the newest) adapter. `quantization`
-    is that of a GGUF file and means nothing for the other formats.
+    is that of a GGUF file and means nothing for the other formats; `dtype`, `max_shard_gb` (10^9
+    bytes; None: as the base model's files are) and `base` mean something where weights are merged.
     """
 
     kind: Literal["export"] = "export"
@@ -143,6 +146,38 @@ class ExportJob(Section):
     checkpoint: str | None = Field(default=None, title="Checkpoint")
     format: ExportFormat = Field(default="safetensors", title="Format")
     quantization: GgufQuantization = Field(default="q8_0", title="Bits of a GGUF file")
+    dtype: ExportDtype = field(
+        "auto",
+        "Number format",
+        "auto is the base model's own; float16 is for programs that know no bfloat16.",
+        advanced=True,
+    )
+    max_shard_gb: float | None = field(
+        None,
+        "Largest file",
+        "Left out, the files are as large as the base model's.",
+        unit="GB",
+        ge=0.1,
+        le=1_000,
+        advanced=True,
+    )
+    base: ExportBase = field(
+        "16-bit",
+        "Merge into",
+        "16-bit is the base model itself; 4-bit is what the adapter saw in 4-bit training.",
+        advanced=True,
+    )
+    verify: bool = field(
+        True,
+        "Check the result",
+        "Asks the export the same questions as the base model with the adapter.",
+    )
+    prompts: tuple[str, ...] = field(
+        (),
+        "Your own questions",
+        "Asked in the check, beside held-out rows of the data.",
+        max_length=20,
+    )
     out: str = Field(min_length=1, title="Output folder")
 
 

@@ -38,6 +38,8 @@ Cause = Literal["signal", "exit_code", "vanished"]
 # The person; the computer about to sleep; the system ending its programs or the session.
 StopReason = Literal["asked", "sleep", "system"]
 Brake = Literal["heat", "power"]
+# Does an export answer as the 16-bit base model with the adapter does?
+Verdict = Literal["alike", "slightly_different", "different", "not_proven"]
 
 
 class _Event(BaseModel):
@@ -262,6 +264,33 @@ class Heartbeat(_Event):
     working: bool = False
 
 
+class ProofCheck(BaseModel):
+    """One thing that was compared. `limit` is None where a value is told for information only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+    name: str
+    message: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    value: float | None = None
+    limit: float | None = None
+    passed: bool = True
+
+
+class ExportProved(_Event):
+    """What asking an export the questions of the proof came to; said before the run's end.
+
+    `code` and `message` say the verdict and its likely cause in plain words.
+    """
+
+    type: Literal["ExportProved"] = "ExportProved"
+    verdict: Verdict
+    code: str
+    message: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    checks: tuple[ProofCheck, ...] = ()
+
+
 class RunCompleted(_Event):
     """The job was done to its end. `folder` holds the adapter or the export.
 
@@ -343,6 +372,7 @@ Terminal = RunCompleted | RunStopped | RunFailed | RunInterrupted
 Event = Annotated[
     RunStarted
     | PhaseChanged
+    | ExportProved
     | MetricsLogged
     | MemorySampled
     | EvaluationLogged

@@ -178,6 +178,11 @@ def test_an_export_job_survives_the_way_through_json() -> None:
         "checkpoint": "checkpoint-5",
         "format": "adapter",
         "quantization": "q4_k_m",
+        "dtype": "float16",
+        "max_shard_gb": 5.0,
+        "base": "4-bit",
+        "verify": False,
+        "prompts": ["Who are you?"],
         "out": "/out",
     }
     job = parse_job(document)

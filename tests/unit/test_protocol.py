@@ -79,6 +79,15 @@ EVENTS: list[Event] = [
     protocol.WarningRaised(code="c", message="m", params={"rows": [1, 2], "name": "x"}),
     protocol.LogLine(message="one line"),
     protocol.Heartbeat(),
+    protocol.ExportProved(
+        verdict="slightly_different",
+        code="as_the_format_is",
+        message="Slightly different.",
+        checks=(
+            protocol.ProofCheck(name="mean_kl", message="Distance", value=0.03, limit=0.05),
+            protocol.ProofCheck(name="same_tokens", message="The same tokens", passed=False),
+        ),
+    ),
     protocol.RunCompleted(
         folder="/runs/r/adapter",
         step=20,
