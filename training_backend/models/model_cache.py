@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 from training_backend.errors import UserError
 from training_backend.hub import hub_cache
 from training_backend.job import is_on_network
-from training_backend.models import curated
+from training_backend.models import curated, licence
 from training_backend.models.catalog_entry import CatalogEntry
 from training_backend.models.model_folder import check_model_folder, count_parameters, weight_files
 
-_LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 # Why a model cannot be trained, short enough for a row of a list. `{detail}` is what the
@@ -67,14 +65,14 @@ def folder_entry(folder: Path, id: str) -> CatalogEntry:
     """What a model's folder tells; whether it can be trained is not looked at."""
     weights = weight_files(folder)
     config = _json(folder / "config.json")
-    licence = _licence(folder)
+    name = licence.read(folder).id
     return CatalogEntry(
         id=id,
         title=folder.name,
         parameters=count_parameters(weights),
         size_bytes=sum(path.stat().st_size for path in weights if path.is_file()) or None,
-        licence=licence,
-        licence_note=curated.licence_note(licence),
+        licence=name,
+        licence_note=curated.licence_note(name),
         location=folder,
         description="A folder on this computer.",
         family=curated.family_of(folder.name),
@@ -132,16 +130,6 @@ def short_problem(error: UserError) -> str:
     detail = found.get("method") or found.get("kind") or found.get("name")
     text = _PROBLEMS.get(error.code)
     return text.format(detail=detail) if text else error.message
-
-
-def _licence(folder: Path) -> str:
-    """The licence that the model card names, or an empty string."""
-    try:
-        with (folder / "README.md").open(encoding="utf-8") as card:
-            found = _LICENCE.search(card.read(4000))
-    except (OSError, ValueError):
-        return ""
-    return found.group(1) if found else ""
 
 
 def _context_length(config: dict[str, Any]) -> int | None:
