@@ -129,7 +129,7 @@ def test_a_q8_0_file_reads_and_answers_as_the_merged_model(
 
     told, logits = ask_engine(file, known, tmp_path)
     assert told["texts"] == known["text_ids"]
-    assert told["prompts"] == told["with_ends"] == known["prompt_ids"], "a BOS was added"
+    assert told["prompts"] == known["prompt_ids"] and not told["adds_bos"]
     assert metadata(file)["tokenizer.chat_template"] == known["template"]
     exact = np.load(tmp_path / "exact.npy")
     assert 0 < mean_kl(exact, logits) <= MOST_KL
@@ -173,36 +173,43 @@ def read_by_transformers(folder: str, file: str) -> list[float]:
     ]
 
 
+def in_new_process(function: str, *arguments: Any) -> None:
+    """The converter brings its own `gguf`, which must come before the installed one."""
+    code = f"import sys; from tests.integration.test_gguf import {function} as work\n"
+    code += "work(*sys.argv[1:])"
+    repository = Path(llama_engine.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=repository)
+
+
+@pytest.fixture(scope="module")
+def wide(make_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model wide enough for blocks of 256 weights, and every kind of file of it beside it."""
+    folder = tmp_path_factory.mktemp("kinds")
+    model = make_model(hidden_size=256, intermediate_size=512, head_dim=64)
+    shutil.copytree(model, folder / "model")
+    in_new_process("every_kind", folder / "model", folder)
+    return folder / "model"
+
+
 @pytest.mark.slow
 def test_every_kind_of_file_is_loaded_by_llama_cpp_and_holds_the_weights(
-    backend: Any, make_model: Any, tmp_path: Path
+    backend: Any, wide: Path, tmp_path: Path
 ) -> None:
-    # Wide enough for blocks of 256 weights.
-    model = make_model(hidden_size=256, intermediate_size=512, head_dim=64)
-    copy = tmp_path / "model"
-    shutil.copytree(model, copy)
-    backend_free = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.integration.test_gguf import every_kind; every_kind(*sys.argv[2:])"
-    )
-    repository = Path(llama_engine.__file__).parent.parent
-    subprocess.run(
-        [sys.executable, "-c", backend_free, repository, copy, tmp_path], check=True, cwd=repository
-    )
-    known = backend(answers_of, copy, QUESTIONS[:1], tmp_path / "exact.npy")
-    exact, weights = np.load(tmp_path / "exact.npy"), (model / "model.safetensors").stat().st_size
+    known = backend(answers_of, wide, QUESTIONS[:1], tmp_path / "exact.npy")
+    exact, weights = np.load(tmp_path / "exact.npy"), (wide / "model.safetensors").stat().st_size
     kl = {}
     for kind, bits in GGUF_BITS.items():
-        file = tmp_path / f"{kind}.gguf"
+        file = wide.with_name(f"{kind}.gguf")
         assert file.stat().st_size == pytest.approx(weights * bits / 16 + 2_000_000, rel=0.25)
         told, logits = ask_engine(file, known, tmp_path)
         assert told["texts"] == known["text_ids"]
         kl[kind] = mean_kl(exact, logits)
     assert kl["bf16"] < 1e-4 and kl["f16"] < 1e-4, kl
     assert kl["q8_0"] < kl["q6_k"] < kl["q5_k_m"] < kl["q4_k_m"] < 0.1, kl
-    shutil.copyfile(tmp_path / "q4_k_m.gguf", copy / "q4_k_m.gguf")
-    off = backend(read_by_transformers, copy, "q4_k_m.gguf")
-    assert 0.01 < max(off) < 0.12
+    for kind, least, most in (("q8_0", 1e-3, 0.01), ("q4_k_m", 0.01, 0.12)):
+        shutil.copyfile(wide.with_name(f"{kind}.gguf"), wide / f"{kind}.gguf")
+        off = backend(read_by_transformers, wide, f"{kind}.gguf")
+        assert least < max(off) < most, kind
 
 
 def _unknown_family(base: Path) -> None:
@@ -272,6 +279,67 @@ def test_a_cancelled_conversion_leaves_nothing(
     assert backend(cancel_while_converting, run.folder) == 3
     assert run.state() == "stopped"
     assert not out.exists() and not (tmp_path / "out.partial").exists()
+
+
+def engine_on(whole: str, folder: str) -> dict[str, Any]:
+    """What the engine makes of a file as it is, damaged, and with a flag changed."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from training_backend.errors import UserError
+    from training_backend.export import gguf_engine, gguf_file
+
+    whole, told = Path(whole), {}
+    with gguf_engine.Engine(whole, context=300, check=True) as engine:
+        told["prompt"] = engine.prompt([{"role": "user", "content": "What is 2 and 2?"}] * 8)
+        tokens = told["tokens"] = engine.read(told["prompt"], is_chat=True)
+        answer = engine.answer(tokens, 12)
+        rows = engine.logits([*tokens, *answer], len(answer) + 1)
+        told["greedy"] = rows[:-1].argmax(axis=1).tolist() == answer
+        told["shape"] = [list(rows.shape), [len(answer) + 1, engine.vocabulary]]
+        again = engine.logits([*tokens, *answer], len(tokens) + len(answer))
+        told["same"] = bool(np.allclose(again[-len(rows) :], rows, atol=1e-3))
+        told["several parts"] = len(again) > 2 * gguf_engine.AT_ONCE
+        told["ends"], told["begin"] = sorted(engine.ends), engine.begin
+
+    data = whole.read_bytes()
+    place = next(t.start for t in gguf_file.read(whole).tensors if "1.ffn_up" in t.name)
+    no_number = np.float16("nan").tobytes()
+    flag = b"tokenizer.ggml.add_bos_token" + (7).to_bytes(4, "little")
+    files = {
+        "broken.gguf": data[:place] + no_number + data[place + 2 :],
+        "cut.gguf": data[: len(data) // 2],
+        "unknown.gguf": data.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lamal", 1),
+        "bos.gguf": data.replace(flag + b"\0", flag + b"\1"),
+    }
+    for name, content in files.items():
+        assert content != data
+        Path(folder, name).write_bytes(content)
+        try:
+            with gguf_engine.Engine(Path(folder, name), context=64, check=True) as engine:
+                told[name] = engine.adds_bos
+                told["plain"] = engine.read("What", is_chat=False)
+                told["server"] = engine.read(told["prompt"], is_chat=True)
+        except UserError as error:
+            told[name] = str(error)
+    return told
+
+
+def test_the_engine_reads_answers_and_refuses_as_llama_cpp_does(
+    backend: Any, wide: Path, tmp_path: Path
+) -> None:
+    told = backend(engine_on, wide.with_name("f16.gguf"), tmp_path)
+    assert told["prompt"].endswith("What is 2 and 2?<|im_end|>\n<|im_start|>assistant\n")
+    assert told["greedy"] and told["same"] and told["several parts"]
+    assert told["shape"][0] == told["shape"][1]
+    assert told["begin"] == 1 and 2 in told["ends"]
+    assert "blk.1.ffn_up.weight" in told["broken.gguf"]
+    assert "cut.gguf is no whole GGUF file" in told["cut.gguf"]
+    assert "unknown model architecture" in told["unknown.gguf"]
+    assert told["bos.gguf"] is True
+    assert told["plain"][0] == 1, "the file's flag is followed"
+    assert told["server"] == told["tokens"], "the BOS that the template wrote is no second one"
 
 
 def test_the_converter_is_the_file_that_pypi_has() -> None:

@@ -61,6 +61,13 @@ def render_safely(
     return list(_cached(document))
 
 
+def render_here(
+    template: str, variables: Mapping[str, Any], request: Mapping[str, Any]
+) -> Rendering:
+    """As `render_safely`, in this process: for a template that behaved there before."""
+    return Rendering(*_rendered(_compiled(template), dict(variables), dict(request)))
+
+
 @functools.lru_cache(maxsize=64)
 def _cached(document: str) -> tuple[Rendering, ...]:
     if len(document) > 2 * MAX_TEMPLATE_CHARACTERS:

