@@ -243,6 +243,7 @@ def _nothing_left(tmp_path: Path) -> bool:
 
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
+HEAD = "base_model.model.lm_head"
 A, B = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
 
 
@@ -252,7 +253,7 @@ A, B = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
         pytest.param({A: A.replace("0", "7"), B: B.replace("0", "7")}, "layers.7", id="unused"),
         pytest.param({A: A.replace("q_", "x_"), B: B.replace("q_", "x_")}, "x_proj", id="no layer"),
         pytest.param({B: None}, "the two halves", id="no B"),
-        pytest.param({A: None}, "lora_B", id="no A"),
+        pytest.param({A: None}, "the two halves", id="no A"),
         pytest.param({A: [4, 63]}, "another shape", id="too narrow"),
         pytest.param({B: [65, 4]}, "another shape", id="too tall"),
         pytest.param({B: [1, 4]}, "another shape", id="would be spread over all rows"),
@@ -263,11 +264,25 @@ A, B = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
         pytest.param({A: float("nan")}, "finite", id="NaN"),
         pytest.param({B: float("inf")}, "finite", id="infinite"),
         pytest.param({B: 3e38, A: 3e38}, "finite", id="too large"),
-        pytest.param({A: f"{Q}.lora_magnitude_vector"}, "not known what", id="magnitude"),
+        pytest.param({A: f"{Q}.lora_magnitude_vector"}, "the two halves", id="magnitude"),
         pytest.param(
-            {A: f"{Q}.weight"}, "not known what", id="a whole layer that nobody asked for"
+            {A: f"{Q}.weight", B: None}, "not known what", id="a whole layer that nobody asked for"
         ),
-        pytest.param({A: "base_model.model.lm_head.weight"}, "lm_head", id="a whole layer"),
+        pytest.param({A: f"{HEAD}.weight", B: None}, "number of rows", id="a head of another size"),
+        pytest.param(
+            {A: f"{HEAD}.lora_A.weight", B: f"{HEAD}.lora_B.weight"},
+            "lm_head",
+            id="LoRA of a head of another size",
+        ),
+        pytest.param(
+            {
+                A: A.replace("q_proj", "q_proj.base_layer"),
+                B: B.replace("q_proj", "q_proj.base_layer"),
+            },
+            "which parts",
+            id="wrapped twice",
+        ),
+        pytest.param({A: "model.norm.weight", B: None}, "not known what", id="not PEFT's"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused_in_a_sentence(
@@ -287,7 +302,7 @@ def test_an_adapter_that_does_not_fit_is_refused_in_a_sentence(
     [
         {"use_dora": True},
         {"trainable_token_indices": [1, 2]},
-        {"fan_in_fan_out": True},
+        {"modules_to_save": ["norm"]},
         {"lora_bias": True},
         {"peft_type": "LOHA"},
         {"init_lora_weights": "pissa"},
@@ -464,19 +479,19 @@ def cancel_in_the_middle(folder: str) -> int:
     from training_backend.runs import Run
 
     run = Run(Path(folder))
-    merged, seconds, count = merge._merged, export_folder.PROGRESS_SECONDS, []
+    rows, seconds, count = merge.Merge._rows, export_folder.PROGRESS_SECONDS, []
 
     def slow(*arguments):
         count.append(1)
         if len(count) == 5:
             run.request("stop")
-        return merged(*arguments)
+        return rows(*arguments)
 
-    merge._merged, export_folder.PROGRESS_SECONDS = slow, -1
+    merge.Merge._rows, export_folder.PROGRESS_SECONDS = slow, -1
     try:
         code = worker._work(run, queue.Queue())
     finally:
-        merge._merged, export_folder.PROGRESS_SECONDS = merged, seconds
+        merge.Merge._rows, export_folder.PROGRESS_SECONDS = rows, seconds
     assert len(count) == 5, "it was not in the middle"
     return code
 
@@ -575,19 +590,19 @@ def fill_while_merging(folder: str, filler: str) -> int:
     from training_backend.export import merge
     from training_backend.runs import Run
 
-    merged = merge._merged
+    rows = merge.Merge._rows
 
     def greedy(*arguments):
         with open(filler, "ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(65_536))
-        return merged(*arguments)
+        return rows(*arguments)
 
-    merge._merged = greedy
+    merge.Merge._rows = greedy
     try:
         return worker._work(Run(Path(folder)), queue.Queue())
     finally:
-        merge._merged = merged
+        merge.Merge._rows = rows
 
 
 def test_a_disk_that_fills_up_while_merging_leaves_nothing(

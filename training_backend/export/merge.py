@@ -1,24 +1,21 @@
-"""Base + adapter, one tensor at a time.
+"""Base + adapter, some rows of one tensor at a time.
 
 W' = W + scale * B A, with scale = alpha / r, or alpha / sqrt(r) for rsLoRA (LoRA,
-arXiv:2106.09685; rsLoRA, arXiv:2312.03732). With DoRA every row of that is brought to its
+arXiv:2106.09685; rsLoRA, arXiv:2312.03732). With DoRA every output of that is brought to its
 trained length m: W' = m * (W + scale * B A) / |W + scale * B A| (arXiv:2402.09353, equation 5).
-A part that was trained in full takes the base's place. Computed in float64 from the 16-bit base,
-in blocks of rows, and rounded into the base's dtype at the end: where base and update cancel,
-float32 would be off by many steps of the result. `shards` lays the tensors out in files and
-writes them, in the memory of a few blocks, whatever the model's size.
+A part that was trained in full takes the base's place. Computed in float64, and rounded into the
+result's type at the end: where base and update cancel, float32 would be off by many steps.
+`shards` lays the tensors out in files and writes them.
 
-Every adapter tensor must find its layer and every result be finite, else the merge fails: a
-merge that silently does nothing is the worst outcome there is.
+Every adapter tensor must find its weight (see `changes`) and every result be finite, else the
+merge fails: a merge that silently does nothing is the worst outcome there is.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,247 +23,286 @@ from typing import Any
 import numpy as np
 
 from training_backend.errors import UserError
-from training_backend.export import shards
+from training_backend.export import changes, shards
+from training_backend.export.changes import (
+    Base,
+    Change,
+    Changes,
+    Expert,
+    Fused,
+    Shift,
+    Tokens,
+    Update,
+    Whole,
+    misfit,
+)
 from training_backend.export.shards import OutTensor, Rows, row_blocks
 from training_backend.export.tensor_file import (
+    DTYPES,
     FLOATS,
+    WIDTHS,
     Array,
     TensorFile,
     TensorInfo,
     from_float32,
+    is_finite,
     is_within,
 )
-from training_backend.models.adapters import WEIGHTS, Adapter, beyond_known_lora
+from training_backend.models.adapters import WEIGHTS, Adapter
 
-PREFIX = "base_model.model."
-SAMPLES = 12  # merged tensors recomputed from the written files
+SAMPLED_ROWS = 4  # of every merged tensor, recomputed from the written files
 
-
-@dataclass(frozen=True)
-class Update:
-    """What is added to one weight, scale * b @ a, and with DoRA the length of each row after it."""
-
-    a: TensorInfo
-    b: TensorInfo
-    scale: float
-    lengths: TensorInfo | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.b.shape[0], self.a.shape[1])
+Values = Callable[[slice], Array]  # some rows as numbers; called by several threads
+# The weights of a base as training saw them, by the names in its files: name, tensor, file.
+Seen = Callable[[str, TensorInfo, TensorFile], Values | None]
 
 
-Change = Update | TensorInfo  # the latter is a weight that was trained in full
+class Merge:
+    """What a merge will write. Use as a context manager.
 
-
-def merge(
-    base: list[Path], adapter: Adapter, out: Path, on_progress: Callable[[float], None]
-) -> int:
-    """Write the merged shards into `out` under the names of the base's.
-
-    Args:
-        on_progress: called with the share done, from 0 to 1, after every block; what it
-            raises ends the merge.
-
-    Returns the number of weights that were changed. Raises `UserError` for an adapter that
-    does not fit or holds numbers that are none, `OSError` when the disk is full.
+    `tensors` is the whole result, in the base's order; `config` what becomes otherwise in
+    config.json; `changed` the number of weights that are not the base's.
     """
-    with planned(base, adapter) as tensors:
-        files = shards.plan(tensors)
-        total = sum(file.size for file in files)
-        done = 0
 
-        def on_block(size: int) -> None:
-            nonlocal done
-            done += size
-            on_progress(done / total)
+    def __init__(
+        self,
+        base: list[Path],
+        adapter: Adapter,
+        config: Mapping[str, Any],
+        *,
+        dtype: str | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        """
+        Args:
+            base: the base model's safetensors files.
+            config: the base model's `config.json`.
+            dtype: that of the result, as a config names it; None: every tensor as in the base.
+            seen: the base's weights as training saw them, where that is not as they are.
 
-        for file in files:
-            shards.write(file, out / file.name, on_block)
-    with TensorFile(adapter.folder / WEIGHTS) as source:
-        return len(_changes(source, adapter.config))
+        Raises `UserError` for an adapter that does not fit, or a damaged file.
+        """
+        self._open = ExitStack()
+        try:
+            self._adapter = self._open.enter_context(TensorFile(adapter.folder / WEIGHTS))
+            self._files = [self._open.enter_context(TensorFile(path)) for path in base]
+            self._of = {tensor.name: (file, tensor) for file in self._files
+                        for tensor in file.tensors}  # fmt: skip
+            self._seen = seen
+            self._dtype = DTYPES[dtype] if dtype else None
+            tensors = {name: tensor for name, (_, tensor) in self._of.items()}
+            halves = {tensor.name: tensor for tensor in self._adapter.tensors}
+            self.changes: Changes = changes.find(halves, adapter.config, Base(tensors, config))
+            self.tensors = self._planned()
+        except BaseException:
+            self._open.close()
+            raise
+        self.config = dict(self.changes.config)
+        if dtype:
+            self.config["dtype"] = dtype
+        self.changed = len(self.changes.of) + len(self.changes.added)
 
+    def __enter__(self) -> Merge:
+        return self
 
-@contextmanager
-def planned(base: list[Path], adapter: Adapter) -> Iterator[list[OutTensor]]:
-    """The merged model's tensors, in the order of the base's; the files stay open meanwhile.
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
-    Args:
-        base: the base model's safetensors files.
+    def check_sample(self, written: list[Path]) -> float:
+        """Recompute some rows of every merged tensor from the files themselves.
 
-    Raises `UserError` for an adapter that does not fit, here or while the rows are made.
-    """
-    with ExitStack() as open_files:
-        source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
-        changes = _changes(source, adapter.config)
-        unused = set(changes)
-        tensors = []
-        for path in base:
-            shard = open_files.enter_context(TensorFile(path))
-            for tensor in shard.tensors:
-                change = changes.get(tensor.name)
-                unused.discard(tensor.name)
-                if change is None:
-                    opened = partial(_as_it_is, shard, tensor)
-                else:
-                    _check_fits(tensor, change)
-                    opened = partial(_merged, shard, tensor, change, source)
-                tensors.append(
-                    OutTensor(
-                        tensor.name, tensor.dtype, tensor.shape, tensor.size, path.name, opened
-                    )
-                )
-        if unused:
-            raise _misfit(f"there is no weight {min(unused)} in the base model")
-        yield tensors
+        Returns the largest deviation, in units of the result's own rounding step: one half is
+        perfect rounding. Raises `UserError` when one is further off than a whole step, or is
+        not there.
+        """
+        worst = 0.0
+        with ExitStack() as stack:
+            files = [stack.enter_context(TensorFile(path)) for path in written]
+            found = {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
+            for name, source, change in self._all_changes():
+                if name not in found:
+                    raise _wrong(name, math.inf)
+                file, tensor = found[name]
+                rows = math.prod(tensor.shape[:-1]) if len(tensor.shape) > 1 else tensor.shape[0]
+                exact = self._values(source, change)
+                for row in _sampled(rows, change):
+                    got = file.read_rows(tensor, slice(row, row + 1)).astype(np.float64)
+                    off = _steps_off(got, exact(slice(row, row + 1)).astype(np.float64),
+                                     tensor.dtype)  # fmt: skip
+                    if not off <= 1.0:
+                        raise _wrong(name, off)
+                    worst = max(worst, off)
+        return worst
 
+    # --- what is written ------------------------------------------------------------------
 
-def _as_it_is(shard: TensorFile, tensor: TensorInfo) -> Rows:
-    return partial(shard.read_row_bytes, tensor)
+    def _planned(self) -> list[OutTensor]:
+        planned = [
+            self._planned_tensor(tensor.name, tensor, file, self.changes.of.get(tensor.name))
+            for file in self._files
+            for tensor in file.tensors
+        ]
+        for name, (source, change) in self.changes.added.items():
+            _, tensor = self._of[source]
+            planned.append(self._planned_tensor(name, tensor, self._files[-1], change))
+        return planned
 
+    def _planned_tensor(
+        self, name: str, tensor: TensorInfo, file: TensorFile, change: Change | None
+    ) -> OutTensor:
+        is_number = tensor.dtype in FLOATS
+        dtype = self._dtype if self._dtype and is_number else tensor.dtype
+        shape = changes.result_shape(change, tensor)
+        size = WIDTHS[dtype] * math.prod(shape) if is_number else tensor.size
+        opened = partial(self._rows, name, tensor, change, dtype)
+        return OutTensor(name, dtype, shape, size, file.path.name, opened)
 
-def check_sample(base: list[Path], adapter: Adapter, out: Path) -> float:
-    """Recompute some merged tensors in float64 from the files themselves.
+    def _rows(self, name: str, tensor: TensorInfo, change: Change | None, dtype: str) -> Rows:
+        file, _ = self._of[tensor.name]
+        if tensor.dtype not in FLOATS:
+            return partial(file.read_row_bytes, tensor)
+        as_it_is = change is None and self._seen_as(tensor.name) is None
+        if as_it_is and dtype == tensor.dtype:
+            return partial(_copied, file, tensor)
+        refusal = misfit(f"{name} would not be a finite number")
+        if dtype != tensor.dtype:
+            refusal = _too_large(name, dtype)
+        elif change is None:
+            refusal = _not_finite(name, file.path)
+        return partial(_stored, self._values(tensor.name, change), dtype, refusal)
 
-    Returns the largest deviation, in units of the output dtype's own rounding step: one half
-    is perfect rounding. Raises `UserError` when one is further off than a whole step.
-    """
-    worst = 0.0
-    with ExitStack() as open_files:
-        source = open_files.enter_context(TensorFile(adapter.folder / WEIGHTS))
-        before, after = (
-            {tensor.name: (file, tensor) for file in files for tensor in file.tensors}
-            for files in (
-                [open_files.enter_context(TensorFile(path)) for path in paths]
-                for paths in (base, list(out.glob("*.safetensors")))
-            )
-        )
-        changes = _changes(source, adapter.config)
-        names = sorted(changes)
-        for name in names[:: max(1, len(names) // SAMPLES)]:
-            changed = _changed(changes[name], source)
-            old, new = before[name], after[name]
-            for rows in row_blocks(new[1].shape):
-                exact = changed(old[0].read_rows(old[1], rows).astype(np.float64), rows)
-                got = new[0].read_rows(new[1], rows).astype(np.float64)
-                worst = max(worst, _steps_off(got, exact, new[1].dtype))
-    if worst > 1.0:
-        raise UserError(
-            "merge_wrong",
-            "The merged weights differ from base + adapter by {steps} rounding steps.",
-            "Try again; if it stays so, the disk or the memory may be faulty.",
-            steps=f"{worst:.3g}",
-        )
-    return worst
+    def _all_changes(self) -> list[tuple[str, str, Change | None]]:
+        return [
+            *((name, name, change) for name, change in self.changes.of.items()),
+            *((name, source, change) for name, (source, change) in self.changes.added.items()),
+        ]
 
+    # --- what is computed -----------------------------------------------------------------
 
-def _changes(source: TensorFile, config: dict[str, Any]) -> dict[str, Change]:
-    """The change of each base weight by name. Raises `UserError` for what we cannot merge."""
-    beyond = beyond_known_lora(config)
-    if beyond:
-        raise _misfit(f"an adapter that uses {beyond} cannot be merged yet")
-    tensors = {tensor.name: tensor for tensor in source.tensors}
-    changes: dict[str, Change] = {}
-    for name in list(tensors):
-        if name.endswith(".lora_A.weight"):
-            stem = name.removesuffix(".lora_A.weight")
-            module = stem.removeprefix(PREFIX)
-            a, b = tensors.pop(name), tensors.pop(f"{stem}.lora_B.weight", None)
-            if b is None or not _belong_together(a, b):
-                raise _misfit(f"the two halves of {module} do not belong together")
-            lengths = tensors.pop(f"{stem}.lora_magnitude_vector", None)
-            if bool(config.get("use_dora")) != (lengths is not None):
-                raise _misfit(f"it is not clear whether {module} was trained with DoRA")
-            if lengths is not None and lengths.shape != (b.shape[0],):
-                raise _misfit(f"the lengths of {module} do not belong to it")
-            scale = _scale(config, module, a.shape[0])
-            changes[f"{module}.weight"] = Update(a, b, scale, lengths)
-    for name, tensor in tensors.items():
-        if not _is_saved_whole(name, config) or tensor.dtype not in FLOATS:
-            raise _misfit(f"it is not known what {name} is for")
-        changes[name.removeprefix(PREFIX)] = tensor
-    if not changes:
-        raise _misfit("it holds no weights")
-    return changes
+    def _seen_as(self, name: str) -> Values | None:
+        """A weight of the base as training saw it; None: as it is."""
+        file, tensor = self._of[name]
+        return None if self._seen is None else self._seen(name, tensor, file)
 
+    def _values(self, source: str, change: Change | None) -> Values:
+        """The rows of a weight after its change."""
+        file, tensor = self._of[source]
+        base = self._seen_as(source) or partial(file.read_rows, tensor)
+        match change:
+            case None:
+                return base
+            case Whole(whole, expert):
+                first = 0 if expert is None else expert.index * whole.shape[1] + expert.first_row
+                return partial(_shifted, partial(self._adapter.read_rows, whole), first)
+            case Tokens(trained, rows):
+                return partial(_with_rows, base, rows, self._adapter.read(trained))
+            case Shift(bias, scale):
+                added = self._adapter.read(bias).astype(np.float64) * scale
+                return partial(_plus, base, added)
+            case Update():
+                if change.start is not None:
+                    base = partial(self._adapter.read_rows, change.start)
+                return self._updated(base, tensor.shape, change)
+            case Fused(experts):
+                count = tensor.shape[1]  # rows of one expert
+                return partial(_of_experts, count, [
+                    self._updated(partial(_shifted, base, number * count), tensor.shape[1:], one)
+                    for number, one in enumerate(experts)
+                ])  # fmt: skip
 
-def _is_saved_whole(name: str, config: dict[str, Any]) -> bool:
-    """PEFT's rule: a part is trained in full whose name ends with one of `modules_to_save`."""
-    names = config.get("modules_to_save")
-    if not isinstance(names, list) or not name.startswith(PREFIX) or ".lora_" in name:
-        return False
-    parts = name.removeprefix(PREFIX).split(".")
-    return any(
-        ".".join(parts[:length]).endswith(str(wanted))
-        for wanted in names
-        for length in range(1, len(parts))
-    )
+    def _updated(self, base: Values, shape: tuple[int, ...], update: Update) -> Values:
+        left, right = self._factors(update, shape[0])
+        summed = partial(_with_update, base, left, right)
+        if update.lengths is None:
+            return summed
+        lengths = self._adapter.read(update.lengths).astype(np.float64)
+        if not update.transposed:
+            return partial(_with_row_lengths, summed, lengths)
+        squares = np.zeros(right.shape[1])
+        for rows in row_blocks(shape):
+            squares += np.square(summed(rows)).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):  # refused, as not finite
+            return partial(_times, summed, lengths / np.sqrt(squares))
 
-
-def _belong_together(a: TensorInfo, b: TensorInfo) -> bool:
-    return (
-        {a.dtype, b.dtype} <= set(FLOATS)
-        and len(a.shape) == len(b.shape) == 2
-        and a.shape[0] == b.shape[1] > 0
-    )
-
-
-def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    try:
-        alpha = float(_pattern(config.get("alpha_pattern"), module) or config["lora_alpha"])
-    except (LookupError, TypeError, ValueError, AttributeError, re.error):
-        raise _misfit(f"its settings do not say how strongly {module} is changed") from None
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-
-
-def _pattern(patterns: dict[str, Any] | None, module: str) -> Any:
-    """PEFT's rule: a key is a regular expression that matches the end of the module's name."""
-    for key, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return None
-
-
-def _check_fits(tensor: TensorInfo, change: Change) -> None:
-    if tensor.dtype not in FLOATS:
-        raise _misfit(f"{tensor.name} of the base model is {tensor.dtype}; a 16-bit base is needed")
-    if tensor.shape != change.shape:
-        raise _misfit(f"{tensor.name} has another shape in this base model")
-
-
-def _merged(shard: TensorFile, tensor: TensorInfo, change: Change, source: TensorFile) -> Rows:
-    """What makes rows of a merged weight; the adapter's part of it is read once, here."""
-    changed = _changed(change, source)
-
-    def rows(block: slice) -> Array:
-        values = changed(shard.read_rows(tensor, block), block)
-        if not is_within(values, tensor.dtype):
-            raise _misfit(f"{tensor.name} would not be a finite number")
-        return from_float32(values, tensor.dtype)
-
-    return rows
+    def _factors(self, update: Update, rows: int) -> tuple[Array, Array]:
+        """scale * B A as a product of two for the weight as it is stored, in float64."""
+        expert = update.expert or Expert(0, 1)
+        rank = update.a.shape[0] // expert.count
+        of_a = slice(expert.index * rank, (expert.index + 1) * rank)
+        a = self._adapter.read_rows(update.a, of_a).astype(np.float64)
+        b = self._adapter.read(update.b).reshape(-1, rank, expert.count)[:, :, expert.index]
+        if update.transposed:
+            return a.T, b.T.astype(np.float64) * update.scale
+        b = b[expert.first_row : expert.first_row + rows]
+        return b.astype(np.float64) * update.scale, a
 
 
-def _changed(change: Change, source: TensorFile) -> Callable[[Array, slice], Array]:
-    """What turns the given rows of a weight, and their place, into those after the change.
+# --- rows --------------------------------------------------------------------------------
 
-    Both are made of float64 inside, and may be so outside.
-    """
-    if isinstance(change, TensorInfo):
-        return lambda _, rows: source.read_rows(change, rows)
-    a: Array = source.read(change.a).astype(np.float64) * change.scale
-    b: Array = source.read(change.b).astype(np.float64)
-    lengths = None if change.lengths is None else source.read(change.lengths).astype(np.float64)
 
-    def changed(base: Array, rows: slice) -> Array:
-        values: Array = b[rows] @ a
-        values += base
-        if lengths is not None:
-            with np.errstate(invalid="ignore", divide="ignore"):  # refused, as not finite
-                values *= (lengths[rows] / np.linalg.norm(values, axis=1))[:, None]
-        return values
+def _shifted(values: Values, first: int, rows: slice) -> Array:
+    return values(slice(rows.start + first, rows.stop + first))
 
-    return changed
+
+def _with_rows(base: Values, replaced: tuple[int, ...], trained: Array, rows: slice) -> Array:
+    values = np.array(base(rows))
+    for number, row in enumerate(replaced):
+        if rows.start <= row < rows.stop:
+            values[row - rows.start] = trained[number]
+    return values
+
+
+def _plus(base: Values, added: Array, rows: slice) -> Array:
+    values: Array = base(rows) + added[rows]
+    return values
+
+
+def _with_update(base: Values, left: Array, right: Array, rows: slice) -> Array:
+    values = left[rows] @ right
+    values += base(rows)
+    return values
+
+
+def _with_row_lengths(summed: Values, lengths: Array, rows: slice) -> Array:
+    values = summed(rows)
+    with np.errstate(invalid="ignore", divide="ignore"):  # refused, as not finite
+        values *= (lengths[rows] / np.linalg.norm(values, axis=1))[:, None]
+    return values
+
+
+def _times(summed: Values, factors: Array, rows: slice) -> Array:
+    values = summed(rows)
+    values *= factors
+    return values
+
+
+def _of_experts(count: int, experts: list[Values], rows: slice) -> Array:
+    """Rows that may be of several experts, each of so many rows."""
+    parts = []
+    first = rows.start
+    while first < rows.stop:
+        expert, inside = divmod(first, count)
+        taken = min(count - inside, rows.stop - first)
+        parts.append(experts[expert](slice(inside, inside + taken)))
+        first += taken
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+# --- as they are stored ------------------------------------------------------------------
+
+
+def _copied(file: TensorFile, tensor: TensorInfo, rows: slice) -> bytes:
+    data = file.read_row_bytes(tensor, rows)
+    if not is_finite(data, tensor.dtype):
+        raise _not_finite(tensor.name, file.path)
+    return data
+
+
+def _stored(values: Values, dtype: str, refusal: UserError, rows: slice) -> Array:
+    numbers = values(rows)
+    if not is_within(numbers, dtype):
+        raise refusal
+    return from_float32(numbers, dtype)
 
 
 def _steps_off(got: Array, exact: Array, dtype: str) -> float:
@@ -276,11 +312,63 @@ def _steps_off(got: Array, exact: Array, dtype: str) -> float:
     return float((np.abs(got - exact) / np.ldexp(1.0, exponent - mantissa + 1)).max())
 
 
-def _misfit(reason: str) -> UserError:
+def _sampled(rows: int, change: Change | None) -> list[int]:
+    """Some rows of so many, from the first to the last, and such as are certain to be changed."""
+    spread = np.linspace(0, rows - 1, SAMPLED_ROWS).astype(int).tolist()
+    trained = change.rows[:SAMPLED_ROWS] if isinstance(change, Tokens) else ()
+    return sorted({*spread, *trained})
+
+
+def _wrong(name: str, steps: float) -> UserError:
     return UserError(
-        "adapter_does_not_fit",
-        "The adapter cannot be merged into this base model: {reason}.",
-        "Choose the base model that it was trained on.",
-        field="run",
-        reason=reason,
+        "merge_wrong",
+        "The merged weight {name} differs from base + adapter by {steps} rounding steps.",
+        "Try again; if it stays so, the disk or the memory may be faulty.",
+        name=name,
+        steps=f"{steps:.3g}",
     )
+
+
+def _not_finite(name: str, path: Path) -> UserError:
+    return UserError(
+        "weights_not_finite",
+        "{name} in {path} holds numbers that are none.",
+        "Download the base model again.",
+        field="run",
+        name=name,
+        path=path,
+    )
+
+
+def _too_large(name: str, dtype: str) -> UserError:
+    return UserError(
+        "too_large_for_type",
+        "{name} holds numbers that are none, or too large for {dtype}.",
+        "Choose bfloat16, or leave the type as the base model's.",
+        field="dtype",
+        name=name,
+        dtype={"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[dtype],
+    )
+
+
+def write(merge: Merge, out: Path, on_progress: Callable[[float], None]) -> None:
+    """Write the merged model's files and their index into `out`.
+
+    Args:
+        on_progress: called with the share done, from 0 to 1, after every block; what it raises
+            ends the merge.
+
+    Raises `UserError` for numbers that are none, `OSError` when the disk is full.
+    """
+    files = shards.plan(merge.tensors)
+    total = sum(file.size for file in files)
+    done = 0
+
+    def on_block(size: int) -> None:
+        nonlocal done
+        done += size
+        on_progress(done / total)
+
+    for file in files:
+        shards.write(file, out / file.name, on_block)
+    shards.write_index(files, out)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.export import merge, tensor_file
@@ -53,8 +54,6 @@ def write_merged(
     require_free(out, size + 50_000_000, "the merged model")
     for file in ("config.json", "generation_config.json"):
         copy_file(base / file, out)
-    if len(files) > 1:
-        copy_file(base / "model.safetensors.index.json", out)
     tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
     for file in TOKENIZER_FILES:
         copy_file(tokenizer / file, out)
@@ -62,8 +61,6 @@ def write_merged(
         copy_file(base / "tokenizer.model", out)  # transformers saves none; the GGUF converter asks
     for licence in base.glob("LICENSE*"):
         copy_file(licence, out)
-    prepared(size)
-    reporter.phase("merging", fraction=0.0)
     told = time.monotonic()
 
     def progress(share: float) -> None:
@@ -72,10 +69,17 @@ def write_merged(
             told = time.monotonic()
             reporter.phase("merging", fraction=share)
 
-    changed = merge.merge(files, adapter, out, progress)
-    reporter.phase("verifying", detail="a sample of the merged weights, in double precision")
-    steps = merge.check_sample(files, adapter, out)
-    reporter.log(f"{changed} weights merged; the sample is within {steps:.2f} rounding steps.")
+    config = _base_config(base)
+    with merge.Merge(files, adapter, config) as merged:
+        write_json_atomic(out / "config.json", {**config, **merged.config})
+        prepared(sum(tensor.size for tensor in merged.tensors))
+        reporter.phase("merging", fraction=0.0)
+        merge.write(merged, out, progress)
+        reporter.phase("verifying", detail="a sample of the merged weights, in double precision")
+        steps = merged.check_sample(weight_files(out))
+    reporter.log(
+        f"{merged.changed} weights merged; the sample is within {steps:.2f} rounding steps."
+    )
 
 
 def write_model(
@@ -136,6 +140,14 @@ def _base_folder(adapter: Adapter, reporter: Reporter) -> Path:
     id, revision = known or (adapter.base, adapter.config.get("revision"))
     try:
         return base_folder(id, revision, reporter)
+    except UserError as error:
+        error.field = "run"
+        raise
+
+
+def _base_config(base: Path) -> dict[str, Any]:
+    try:
+        return read_model_config(base)
     except UserError as error:
         error.field = "run"
         raise

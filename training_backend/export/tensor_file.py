@@ -25,7 +25,10 @@ import numpy.typing as npt
 from training_backend.errors import UserError
 
 FLOATS = ("BF16", "F16", "F32")
-_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
+WIDTHS = {"BF16": 2, "F16": 2, "F32": 4}
+_EXPONENTS: dict[str, tuple[Any, int]] = {
+    "BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np.uint32, 0x7F800000),
+}  # fmt: skip
 LARGEST = {"BF16": 3.3895e38, "F16": 65504.0, "F32": 3.4028e38}
 Array = npt.NDArray[Any]
 
@@ -79,7 +82,7 @@ class TensorFile:
             )
             end = data
             for tensor in self.tensors:
-                width = _BYTES.get(tensor.dtype)
+                width = WIDTHS.get(tensor.dtype)
                 if tensor.start != end or (
                     width and tensor.size != width * math.prod(tensor.shape)
                 ):
@@ -189,6 +192,13 @@ def is_within(values: Array, dtype: str) -> bool:
         return bool(max(values.max(), -values.min()) <= LARGEST[dtype])
 
 
+def is_finite(data: bytes, dtype: str) -> bool:
+    """Whether stored floats are all numbers: an exponent of ones only is infinity, or none."""
+    kind, exponent = _EXPONENTS[dtype]
+    bits = np.frombuffer(data, kind) & kind(exponent)
+    return not bits.size or bool(bits.max() < exponent)
+
+
 def convert(source: Path, target: Path, dtype: str) -> None:
     """Write a copy of a file whose floats are of another type, a block at a time.
 
@@ -199,7 +209,7 @@ def convert(source: Path, target: Path, dtype: str) -> None:
         offset = 0
         for tensor in file.tensors:
             kind = dtype if tensor.dtype in FLOATS else tensor.dtype
-            size = _BYTES[kind] * math.prod(tensor.shape) if kind in FLOATS else tensor.size
+            size = WIDTHS[kind] * math.prod(tensor.shape) if kind in FLOATS else tensor.size
             entries[tensor.name] = {
                 "dtype": kind,
                 "shape": tensor.shape,

@@ -19,10 +19,13 @@ from training_backend.runs import Run
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
-_BEYOND_KNOWN = {
+# What can be merged, but not trained on.
+_BEYOND_TRAINING = {
     "trainable_token_indices": "trained tokens",
     "fan_in_fan_out": "transposed layers (fan_in_fan_out)",
     "lora_bias": "LoRA biases",
+}
+_BEYOND_MERGING = {
     "alora_invocation_tokens": "a switch-on text (activated LoRA)",
     "use_qalora": "QALoRA",
     "use_bdlora": "block-diagonal LoRA",
@@ -108,17 +111,26 @@ def _being_extended(run: Run) -> bool:
 
 
 def beyond_known_lora(config: dict[str, Any]) -> str:
-    """What an adapter uses that we can neither merge nor train on; "" for nothing.
+    """What an adapter uses that we cannot train on; "" for nothing.
 
     LoRA, rsLoRA, DoRA and parts trained in full (`modules_to_save`) are what is known.
     """
+    return beyond_merging(config) or _used(_BEYOND_TRAINING, config)
+
+
+def beyond_merging(config: dict[str, Any]) -> str:
+    """What an adapter uses that cannot become part of the base's weights; "" for nothing."""
     if config.get("peft_type") != "LORA":
         return f"{config.get('peft_type')} instead of LoRA"
-    for key, what in _BEYOND_KNOWN.items():
-        if config.get(key):
-            return what
+    used = _used(_BEYOND_MERGING, config)
+    if used:
+        return used
     start = config.get("init_lora_weights")
     return "" if start in _PLAIN_STARTS else f"{start} as its beginning"
+
+
+def _used(kinds: dict[str, str], config: dict[str, Any]) -> str:
+    return next((what for key, what in kinds.items() if config.get(key)), "")
 
 
 def job_of(run: Run) -> TrainingJob:
