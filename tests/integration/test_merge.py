@@ -479,7 +479,7 @@ def cancel_in_the_middle(folder: str) -> int:
     from training_backend.runs import Run
 
     run = Run(Path(folder))
-    rows, seconds, count = merge.Merge._rows, export_folder.PROGRESS_SECONDS, []
+    rows, seconds, count = merge.Merge._rows, model_files.PROGRESS_SECONDS, []
 
     def slow(*arguments):
         count.append(1)
@@ -487,11 +487,11 @@ def cancel_in_the_middle(folder: str) -> int:
             run.request("stop")
         return rows(*arguments)
 
-    merge.Merge._rows, export_folder.PROGRESS_SECONDS = slow, -1
+    merge.Merge._rows, model_files.PROGRESS_SECONDS = slow, -1
     try:
         code = worker._work(run, queue.Queue())
     finally:
-        merge.Merge._rows, export_folder.PROGRESS_SECONDS = rows, seconds
+        merge.Merge._rows, model_files.PROGRESS_SECONDS = rows, seconds
     assert len(count) == 5, "it was not in the middle"
     return code
 
