@@ -474,8 +474,7 @@ def cancel_in_the_middle(folder: str) -> int:
     from pathlib import Path
 
     from training_backend import worker
-    from training_backend.export import merge
-    from training_backend.export import model_files as export_folder
+    from training_backend.export import merge, model_files
     from training_backend.runs import Run
 
     run = Run(Path(folder))
