@@ -1,4 +1,4 @@
-"""The Export page and its wizard: from a run to a folder that other programs load."""
+"""The Export page: what can be exported, how an export gets on, and what was exported before."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QWidget, QWizard
+from PySide6.QtWidgets import QHBoxLayout, QWidget
 
 from app.background import run_in_background
+from app.dialogs.export_dialog import ExportDialog
+from app.dialogs.export_wizard import ExportWizard
 from app.i18n import explain
 from app.models.export_sources import ExportSource, list_sources
+from app.models.made_exports import MadeExport, list_exports
 from app.widgets.actions import open_folder, set_primary
 from app.widgets.card import (
     Card,
@@ -21,14 +24,15 @@ from app.widgets.card import (
     page_layout,
     secondary_label,
 )
+from app.widgets.runs import export_words
+from app.widgets.runs.export_list import ExportList
 from app.widgets.runs.export_progress import ExportProgress
-from app.widgets.runs.export_steps import DoneStep, ProgressStep, SourceStep, TargetStep
 from app.widgets.runs.runs_table import RunsTable
 from app.widgets.training.end_words import explained
 from training_backend.errors import UserError
-from training_backend.job import ExportJob
 from training_backend.protocol import (
     Event,
+    ExportProved,
     RunCompleted,
     RunFailed,
     RunInterrupted,
@@ -37,142 +41,23 @@ from training_backend.protocol import (
 )
 from training_backend.runs import Run
 
-SOURCE, TARGET, PROGRESS, DONE = range(4)
-
-
-class ExportWizard(QWizard):
-    """Choose a run, choose a folder, wait, done."""
-
-    export_requested = Signal(object)
-    cancel_requested = Signal()
-
-    def __init__(self, sources: list[ExportSource], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("exportWizard")
-        self.setWindowTitle(self.tr("Export"))
-        self.setWizardStyle(QWizard.WizardStyle.ModernStyle)
-        self.setTitleFormat(Qt.TextFormat.PlainText)
-        self.setSubTitleFormat(Qt.TextFormat.PlainText)
-        self.setOption(QWizard.WizardOption.NoBackButtonOnStartPage)
-        self.setOption(QWizard.WizardOption.NoBackButtonOnLastPage)
-        self.setOption(QWizard.WizardOption.NoCancelButtonOnLastPage)
-        self.setMinimumSize(640, 440)
-        self.source = SourceStep(sources)
-        self.target = TargetStep()
-        self.progress = ProgressStep()
-        self.done_step = DoneStep()
-        for number, step in (
-            (SOURCE, self.source),
-            (TARGET, self.target),
-            (PROGRESS, self.progress),
-            (DONE, self.done_step),
-        ):
-            self.setPage(number, step)
-        self._name_buttons()
-        self._running = False
-        self._cancelled = False
-        self.currentIdChanged.connect(self._on_step)
-
-    def choose(self, run: Run) -> None:
-        """Preselect a run."""
-        self.source.choose(run.id)
-
-    def job(self) -> ExportJob:
-        """What the choices so far ask for."""
-        return ExportJob(
-            name=self.source.source().summary.name,
-            run=str(self.source.source().run.folder),
-            checkpoint=self.source.checkpoint(),
-            format=self.target.format(),
-            quantization=self.target.quantization(),
-            out=str(self.target.out()),
-        )
-
-    def apply(self, event: Event) -> None:
-        """An event of the export that this wizard asked for."""
-        if not self._running:
-            return
-        self.progress.progress.apply(event)
-        match event:
-            case RunCompleted(folder=folder):
-                self._running = False
-                self.done_step.show_result(Path(folder), self.target.format())
-                self.setCurrentId(DONE)
-            case RunStopped():
-                self._running = False
-                super().reject()
-            case RunFailed(field="out" | "format"):
-                self._mend_target(explained(event))
-            case RunFailed() | RunInterrupted():
-                self._fail(explained(event))
-
-    def refuse(self, error: UserError) -> None:
-        """The export could not begin."""
-        self._mend_target(explain(error))
-
-    def reject(self) -> None:
-        """Cancel. A running export is asked to stop; the wizard closes when it has."""
-        if self._running and not self._cancelled:
-            self._cancelled = True
-            self.button(QWizard.WizardButton.CancelButton).setEnabled(False)
-            self.progress.progress.title.setText(self.tr("Cancelling"))
-            self.cancel_requested.emit()
-        elif not self._running:
-            super().reject()
-
-    def _on_step(self, number: int) -> None:
-        if number == TARGET:
-            source = self.source.source()
-            self.target.propose(source.summary.name)
-            self.target.offer_adapter(not source.every_weight)
-            self.target.show_sizes(source.parameters)
-        elif number == PROGRESS and not self._running:
-            self._running, self._cancelled = True, False
-            self.progress.show_problem("")
-            self.progress.progress.begin()
-            self.export_requested.emit(self.job())
-
-    def _mend_target(self, message: str) -> None:
-        """Back to form and place, with what is wrong with them."""
-        self._running = False
-        self.setCurrentId(TARGET)
-        self.target.show_problem(message)
-
-    def _fail(self, message: str) -> None:
-        self._running = False
-        self.progress.progress.title.setText(self.tr("The export failed"))
-        self.progress.show_problem(message)
-        self.button(QWizard.WizardButton.CancelButton).setEnabled(True)
-        self.setButtonText(QWizard.WizardButton.CancelButton, self.tr("Close"))
-
-    def _name_buttons(self) -> None:
-        kinds = QWizard.WizardButton
-        texts = {
-            kinds.NextButton: self.tr("Continue"),
-            kinds.BackButton: self.tr("Back"),
-            kinds.CommitButton: self.tr("Export"),
-            kinds.FinishButton: self.tr("Done"),
-            kinds.CancelButton: self.tr("Cancel"),
-        }
-        for kind, text in texts.items():
-            self.setButtonText(kind, text)
-            self.button(kind).setAccessibleName(text)
-            set_primary(self.button(kind), kind not in (kinds.BackButton, kinds.CancelButton))
-        self.button(kinds.CommitButton).setObjectName("exportStartButton")
-
 
 class ExportPage(QWidget):
-    """What can be exported, and how the export that is under way gets on."""
+    """Runs above, exports below; between them the export that is under way."""
 
-    export_requested = Signal(object)
+    export_requested = Signal(object)  # ExportJob
     cancel_requested = Signal()
     train_requested = Signal()
+    hand_off_requested = Signal(object)  # Path, an export's folder
+    push_requested = Signal(object)  # Path
+    check_requested = Signal(object)  # MadeExport
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._sources: list[ExportSource] = []
         self._wanted: Run | None = None
         self._wizard: ExportWizard | None = None
+        self._proof: ExportProved | None = None
         self._result = Path()
         self._build()
         self._show_sources([])
@@ -183,22 +68,21 @@ class ExportPage(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for runs that can be exported."""
-        run_in_background(
-            list_sources,
-            self._show_sources,
-            lambda error: self._errors.show_error(str(error)),
-            self,
-        )
+        """Look for runs that can be exported, and for exports."""
+
+        def fail(error: Exception) -> None:
+            self._errors.show_error(explain(error))
+
+        run_in_background(list_sources, self._show_sources, fail, self)
+        run_in_background(list_exports, self._show_exports, fail, self)
 
     def apply(self, event: Event) -> None:
-        """One event of the export that is under way."""
-        if isinstance(event, RunStarted):
-            self._status.setVisible(True)
-            self._progress.begin()
-            self._show_folder.setVisible(False)
-            self._errors.show_error("")
-            self._cancel.setVisible(True)
+        """One event of the export, or of the check, that is under way."""
+        match event:
+            case RunStarted():
+                self._begin()
+            case ExportProved():
+                self._proof = event
         self._progress.apply(event)
         if isinstance(event, RunCompleted | RunStopped | RunFailed | RunInterrupted):
             self._end(event)
@@ -225,6 +109,9 @@ class ExportPage(QWidget):
             wizard.choose(selected.run)
         wizard.export_requested.connect(self.export_requested)
         wizard.cancel_requested.connect(self.cancel_requested)
+        result = wizard.done_step.result
+        result.hand_off_requested.connect(self.hand_off_requested)
+        result.push_requested.connect(self.push_requested)
         wizard.finished.connect(self._on_wizard_closed)
         self._wizard = wizard
         wizard.open()
@@ -233,12 +120,28 @@ class ExportPage(QWidget):
         super().showEvent(event)
         self.refresh()
 
+    def _begin(self) -> None:
+        self._proof = None
+        self._status.setVisible(True)
+        self._progress.begin()
+        self._show_folder.setVisible(False)
+        self._errors.show_error("")
+        self._cancel.setVisible(True)
+        self.export_button.setEnabled(False)
+        self.made.set_busy(True)
+
     def _end(self, event: RunCompleted | RunStopped | RunFailed | RunInterrupted) -> None:
         self._cancel.setVisible(False)
+        self.export_button.setEnabled(True)
+        self.made.set_busy(False)
         match event:
             case RunCompleted(folder=folder):
                 self._result = Path(folder)
-                self._progress.title.setText(self.tr("Exported"))
+                said = self.tr("Exported")
+                if self._proof is not None:
+                    sign, words, _ = export_words.verdict(self._proof.verdict)
+                    said = f"{said}  {sign} {words}"
+                self._progress.title.setText(said)
                 self._progress.detail.setText(folder)
                 self._show_folder.setVisible(True)
             case RunStopped():
@@ -249,6 +152,8 @@ class ExportPage(QWidget):
             case RunInterrupted():
                 self._progress.title.setText(self.tr("The export was interrupted"))
                 self._errors.show_error(explained(event))
+        if self.isVisible():
+            self.refresh()
 
     def _on_wizard_closed(self) -> None:
         self._wizard = None
@@ -266,12 +171,26 @@ class ExportPage(QWidget):
                 self.table.select(wanted.id)
                 self.open_wizard()
 
+    def _show_exports(self, made: list[MadeExport]) -> None:
+        self.made.show_exports(made)
+        self.made.setVisible(bool(made))
+        if self._result != Path():
+            self.made.choose(self._result)
+
+    def _show_export(self, made: MadeExport) -> None:
+        dialog = ExportDialog(made, self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.result_view.hand_off_requested.connect(self.hand_off_requested)
+        dialog.result_view.push_requested.connect(self.push_requested)
+        dialog.open()
+
     # --------------------------------------------------------------------------------- the widgets
 
     def _build(self) -> None:
         layout = page_layout(self)
         header = PageHeader(
-            self.tr("Export"), self.tr("Makes a folder of a run that other programs load.")
+            self.tr("Export"),
+            self.tr("Makes a folder of a run that other programs load, and checks its answers."),
         )
         self.export_button = PrimaryButton(self.tr("Export"))
         self.export_button.setObjectName("openExportWizardButton")
@@ -289,6 +208,12 @@ class ExportPage(QWidget):
         self.table.activated.connect(lambda: self.open_wizard())
         self._card.body.addWidget(self.table)
         layout.addWidget(self._card, 1)
+        self.made = ExportList()
+        self.made.show_requested.connect(self._show_export)
+        self.made.check_requested.connect(self.check_requested)
+        self.made.hand_off_requested.connect(self.hand_off_requested)
+        self.made.push_requested.connect(self.push_requested)
+        layout.addWidget(self.made, 1)
         self._empty = self._empty_state()
         layout.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)
 

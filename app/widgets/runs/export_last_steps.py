@@ -1,0 +1,42 @@
+"""The last steps of the export wizard: the export itself, and what came of it."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QVBoxLayout, QWidget, QWizardPage
+
+from app.widgets.card import ErrorLabel
+from app.widgets.runs.export_progress import ExportProgress
+from app.widgets.runs.export_result import ExportResult
+
+
+class ProgressStep(QWizardPage):
+    """The export itself; goes on by itself when it is done."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setTitle(self.tr("Exporting"))
+        self.setSubTitle(self.tr("You can cancel at any time; then nothing is left behind."))
+        self.progress = ExportProgress()
+        self._error = ErrorLabel("exportProblem")
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.progress)
+        layout.addWidget(self._error)
+        layout.addStretch(1)
+
+    def show_problem(self, message: str) -> None:
+        self._error.show_error(message)
+
+    def isComplete(self) -> bool:
+        return False
+
+
+class DoneStep(QWizardPage):
+    """What came of it."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setTitle(self.tr("Exported"))
+        self.setSubTitle(self.tr("The folder is whole; it can be moved and shared."))
+        self.result = ExportResult()
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.result)
