@@ -213,6 +213,7 @@ class ExportPage(QWidget):
         self.made.check_requested.connect(self.check_requested)
         self.made.hand_off_requested.connect(self.hand_off_requested)
         self.made.push_requested.connect(self.push_requested)
+        self.made.setVisible(False)
         layout.addWidget(self.made, 1)
         self._empty = self._empty_state()
         layout.addWidget(self._empty, 0, Qt.AlignmentFlag.AlignTop)

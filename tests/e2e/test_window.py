@@ -110,7 +110,9 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
     window.desk.export(run)
     qtbot.waitUntil(lambda: window.findChild(QWizard, "exportWizard") is not None, timeout=10_000)
     wizard = window.findChild(QWizard, "exportWizard")
-    qtbot.mouseClick(wizard.button(QWizard.WizardButton.NextButton), Qt.MouseButton.LeftButton)
+    export = wizard.button(QWizard.WizardButton.CommitButton)
+    while not export.isVisible():
+        qtbot.mouseClick(wizard.button(QWizard.WizardButton.NextButton), Qt.MouseButton.LeftButton)
     with qtbot.waitSignal(window.exports.run_ended, timeout=120_000) as exported:
         _press(qtbot, window, "exportStartButton")
     folder = exported.args[1].folder

@@ -6,16 +6,23 @@ import json
 from pathlib import Path
 
 import pytest
-from PySide6.QtWidgets import QLabel, QWizard
+from PySide6.QtWidgets import QApplication, QDialog, QLabel, QMessageBox, QWizard
 from pytestqt.qtbot import QtBot
 
-from app.pages.export_wizard import DONE, PROGRESS, SOURCE, TARGET, ExportPage, ExportWizard
+from app.dialogs.export_wizard import DONE, FORMAT, PLACE, PROGRESS, SOURCE, ExportWizard
+from app.models import made_exports
+from app.pages.export_wizard import ExportPage
+from app.widgets.runs.export_proof import ProofView
 from training_backend import runs
+from training_backend.computer import drive
 from training_backend.errors import UserError
 from training_backend.job import ExportJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
+    Event,
+    ExportProved,
     PhaseChanged,
+    ProofCheck,
     RunCompleted,
     RunFailed,
     RunStarted,
@@ -39,6 +46,8 @@ def run(home: Path) -> Run:
     writer.close()
     made.adapter.mkdir()
     (made.adapter / "adapter_model.safetensors").touch()
+    about = {"peft_type": "LORA", "base_model_name_or_path": "demo"}
+    (made.adapter / "adapter_config.json").write_text(json.dumps(about))
     for step in (10, 2):
         (made.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
     return made
@@ -62,10 +71,19 @@ def _wizard(page: ExportPage, run: Run, qtbot: QtBot) -> ExportWizard:
 
 
 def _commit(wizard: ExportWizard) -> None:
-    wizard.next()
-    assert wizard.currentId() == TARGET
     button = wizard.button(QWizard.WizardButton.CommitButton)
     assert button.objectName() == "exportStartButton"
+    while not button.isVisible():
+        wizard.next()
+    assert wizard.currentId() == PLACE
+    button.click()
+
+
+def _leave(wizard: ExportWizard, answer: str) -> None:
+    """Press Escape, and answer the question that comes."""
+    wizard.reject()
+    question = wizard.findChild(QMessageBox, "leaveExportDialog")
+    button = next(button for button in question.buttons() if button.text() == answer)
     button.click()
 
 
@@ -158,7 +176,7 @@ def test_from_a_run_to_a_folder(page: ExportPage, run: Run, qtbot: QtBot, home: 
     assert wizard.progress.progress.bar.value() == 500
     page.apply(RunCompleted(folder=job.out))
     assert wizard.currentId() == DONE
-    assert f"from_pretrained({job.out!r})" in wizard.done_step.snippet.toPlainText()
+    assert f"from_pretrained({job.out!r})" in wizard.done_step.result.snippet.toPlainText()
     wizard.accept()
 
 
@@ -179,12 +197,14 @@ def test_a_gguf_file_with_its_size(page: ExportPage, run: Run, qtbot: QtBot, hom
     assert not bits.isEnabled() and wizard.job().format == "safetensors"
     wizard.target.gguf.click()
     assert bits.isEnabled()
-    assert bits.currentText().startswith("8 bits (Q8_0)") and bits.currentText().endswith("0.1 GB")
+    qtbot.waitUntil(lambda: bits.currentText().endswith("MB"), timeout=5_000)
+    assert bits.currentText().startswith("8 bits (Q8_0)")
     bits.setCurrentIndex(bits.findData("q4_k_m"))
     wizard.back()
     wizard.next()
     assert (wizard.job().format, wizard.job().quantization) == ("gguf", "q4_k_m")
-    out = wizard.target.out()
+    wizard.next()
+    out = wizard.place.out()
     with qtbot.waitSignal(page.export_requested, timeout=2_000):
         wizard.button(QWizard.WizardButton.CommitButton).click()
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
@@ -193,7 +213,7 @@ def test_a_gguf_file_with_its_size(page: ExportPage, run: Run, qtbot: QtBot, hom
     out.mkdir()
     (out / "mine-Q4_K_M.gguf").touch()
     page.apply(RunCompleted(folder=str(out)))
-    assert f'-m "{out / "mine-Q4_K_M.gguf"}"' in wizard.done_step.snippet.toPlainText()
+    assert f'-m "{out / "mine-Q4_K_M.gguf"}"' in wizard.done_step.result.snippet.toPlainText()
     wizard.accept()
 
 
@@ -204,9 +224,10 @@ def test_a_folder_that_is_not_empty_is_refused_beside_the_field(
     (tmp_path / "full" / "file").touch()
     wizard = _wizard(page, run, qtbot)
     wizard.next()
-    wizard.target.folder.setText(str(tmp_path / "full"))
+    wizard.next()
+    wizard.place.folder.setText(str(tmp_path / "full"))
     wizard.button(QWizard.WizardButton.CommitButton).click()
-    assert wizard.currentId() == TARGET
+    assert wizard.currentId() == PLACE
     message = wizard.findChild(QLabel, "error_export_out")
     assert message.text().startswith("This folder is not empty.")
     wizard.reject()
@@ -216,7 +237,7 @@ def test_a_refusal_leads_back_to_the_folder(page: ExportPage, run: Run, qtbot: Q
     wizard = _wizard(page, run, qtbot)
     _commit(wizard)
     page.refuse(UserError("disk_full_ahead", "There is not enough room.", "Free 2 GB."))
-    assert wizard.currentId() == TARGET
+    assert wizard.currentId() == PLACE
     message = wizard.findChild(QLabel, "error_export_out")
     assert message.text() == "There is not enough room. Free 2 GB."
     with qtbot.waitSignal(page.export_requested, timeout=2_000):
@@ -233,7 +254,7 @@ def test_a_folder_that_cannot_be_written_leads_back_to_its_field(
     page.apply(
         RunFailed(code="x", message="It cannot be made.", remedy="Choose another.", field="out")
     )
-    assert wizard.currentId() == TARGET
+    assert wizard.currentId() == PLACE
     message = wizard.findChild(QLabel, "error_export_out")
     assert message.text() == "It cannot be made. Choose another."
     with qtbot.waitSignal(page.export_requested, timeout=2_000):
@@ -241,15 +262,40 @@ def test_a_folder_that_cannot_be_written_leads_back_to_its_field(
     page.apply(RunStopped())
 
 
-def test_cancel_stops_the_export_and_then_closes(page: ExportPage, run: Run, qtbot: QtBot) -> None:
+def test_cancel_asks_first_then_stops_the_export_and_closes(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
     wizard = _wizard(page, run, qtbot)
     _commit(wizard)
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
-    with qtbot.waitSignal(page.cancel_requested, timeout=2_000):
+    with qtbot.assertNotEmitted(page.cancel_requested):
         wizard.button(QWizard.WizardButton.CancelButton).click()
+        wizard.findChild(QMessageBox, "leaveExportDialog").reject()  # Escape: nothing happens
+    assert wizard.isVisible()
+    QApplication.processEvents()
+    with qtbot.waitSignal(page.cancel_requested, timeout=2_000):
+        _leave(wizard, "Cancel the export")
     assert wizard.isVisible()
     with qtbot.waitSignal(wizard.finished, timeout=2_000):
         page.apply(RunStopped())
+
+
+def test_a_closed_wizard_leaves_the_export_to_the_page(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    with (
+        qtbot.waitSignal(wizard.finished, timeout=2_000),
+        qtbot.assertNotEmitted(page.cancel_requested),
+    ):
+        _leave(wizard, "Go on in the background")
+    page.apply(PhaseChanged(phase="merging", fraction=0.5))
+    assert page._progress.bar.value() == 500
+    assert not page.export_button.isEnabled()  # one at a time
+    page.apply(RunCompleted(folder="f"))
+    assert page.export_button.isEnabled()
 
 
 def test_a_failure_is_said_where_it_happened(page: ExportPage, run: Run, qtbot: QtBot) -> None:
@@ -260,3 +306,208 @@ def test_a_failure_is_said_where_it_happened(page: ExportPage, run: Run, qtbot: 
     assert message.text() == "The <b>disk</b> is full. Free some."
     wizard.button(QWizard.WizardButton.CancelButton).click()
     assert not wizard.isVisible()
+
+
+def test_of_a_run_that_went_on_after_its_best_test_the_best_checkpoint_is_chosen(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    _test_checkpoints(run, {2: 1.5, 10: 2.5})
+    wizard = _wizard(page, run, qtbot)
+    assert wizard.source.checkpoints.currentText() == "step 2, the best"
+    assert wizard.job().checkpoint == "checkpoint-2"
+    wizard.reject()
+
+
+def test_sizes_memory_and_time_stand_there_before_anything_is_written(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    step = wizard.target
+    qtbot.waitUntil(lambda: step._size.value.text() == "274.0 MB", timeout=5_000)
+    assert step._sizes["bnb_4bit"].text() != step._sizes["safetensors"].text() != ""
+    assert "GB" in step._memory.value.text()
+    assert step._time.value.text() == "25 s"  # most of it for the download
+    assert step._note.text().endswith("it is downloaded first, 92.9 MB.")
+    before = step._room.value.text()
+    step.gguf.click()
+    assert step._room.value.text() != before
+    wizard.next()
+    qtbot.waitUntil(lambda: "that are free on" in wizard.place._room.text(), timeout=5_000)
+    assert "of memory" in wizard.place._about_check.text()
+    wizard.reject()
+
+
+def test_a_drive_without_room_is_told_before_the_export_begins(
+    page: ExportPage, run: Run, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "free_bytes", lambda _: 1_000_000)
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() == "274.0 MB", timeout=5_000)
+    wizard.next()
+    message = wizard.findChild(QLabel, "error_export_out")
+    qtbot.waitUntil(lambda: message.text().startswith("There is not enough room"), timeout=5_000)
+    with qtbot.assertNotEmitted(page.export_requested):
+        wizard.button(QWizard.WizardButton.CommitButton).click()
+    assert wizard.currentId() == PLACE
+    wizard.reject()
+
+
+def test_options_own_questions_and_no_check_are_in_the_job(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    options = wizard.target.options
+    options.dtype.setCurrentIndex(options.dtype.findData("float16"))
+    options.base.setCurrentIndex(options.base.findData("4-bit"))
+    options.shard.setValue(2.5)
+    wizard.place.questions.setPlainText("Who are you?\n\n  And why?  ")
+    job = wizard.job()
+    assert (job.dtype, job.base, job.max_shard_gb) == ("float16", "4-bit", 2.5)
+    assert (job.verify, job.prompts) == (True, ("Who are you?", "And why?"))
+    wizard.target.adapter.click()  # to which none of them means anything
+    wizard.place.check.click()
+    job = wizard.job()
+    assert (job.dtype, job.base, job.max_shard_gb) == ("auto", "16-bit", None)
+    assert (job.verify, job.prompts) == (False, ())
+    wizard.reject()
+
+
+def test_a_length_of_files_that_is_none_is_told_beside_it(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    wizard.target.options.shard.setValue("much")
+    wizard.next()
+    assert wizard.currentId() == FORMAT
+    assert wizard.findChild(QLabel, "error_export_max_shard_gb").isVisible()
+    wizard.target.options.shard.setValue(5)
+    wizard.next()
+    assert wizard.currentId() == PLACE
+    wizard.reject()
+
+
+def test_in_a_chosen_folder_that_is_full_a_new_one_is_proposed(
+    page: ExportPage, run: Run, qtbot: QtBot, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    wizard.next()
+    wizard.place.take(tmp_path)
+    assert wizard.place.out() == tmp_path / "support-style"
+    wizard.reject()
+
+
+def test_the_stages_of_a_gguf_file_are_ticked_off_one_by_one(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    wizard.target.gguf.click()
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() != "–", timeout=5_000)
+    _commit(wizard)
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    rows = wizard.progress.progress._rows
+
+    def signs() -> str:
+        return "".join(mark.text() for mark, _ in rows)
+
+    assert signs() == "○○○○○○"
+    for phase, shown in (
+        ("loading", "●○○○○○"),  # the base model comes first
+        ("converting", "✓●○○○○"),  # whether it can be such a file
+        ("merging", "✓✓●○○○"),
+        ("verifying", "✓✓●○○○"),  # a sample of the merged weights
+        ("converting", "✓✓✓●○○"),
+        ("saving", "✓✓✓✓●○"),
+        ("verifying", "✓✓✓✓✓●"),  # the answers
+    ):
+        page.apply(PhaseChanged(phase=phase))
+        assert signs() == shown
+    assert wizard.progress.progress.left.text().startswith("about ")
+    page.apply(RunStopped())
+
+
+CHECKS = (
+    ProofCheck(name="kl", message="The <b>next word</b>", value=0.5, limit=0.02, passed=False),
+    ProofCheck(name="tokens", message="The prompts are the same", value=12, limit=None),
+)
+PROVED = ExportProved(verdict="different", code="x", message="It was not merged.", checks=CHECKS)
+
+
+def _texts(view: ProofView) -> list[str]:
+    return [label.text() for label in view.findChildren(QLabel)]
+
+
+def test_the_verdict_and_every_check_are_told_at_the_end(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    page.apply(PROVED)
+    page.apply(RunCompleted(folder=str(wizard.place.out())))
+    view = wizard.done_step.result.proof
+    assert view.verdict.text() == "✕  Answers differently"
+    assert view.verdict.property("role") == "bad"
+    texts = _texts(view)
+    assert {"It was not merged.", "The <b>next word</b>", "0.500", "0.020", "12.0"} <= set(texts)
+    assert texts.count("✕") == 1
+    result = wizard.done_step.result
+    with qtbot.waitSignal(page.hand_off_requested, timeout=2_000) as asked:
+        result.hand_off.click()
+    assert asked.args == [wizard.place.out()]
+    with qtbot.waitSignal(page.push_requested, timeout=2_000):
+        result.push.click()
+    wizard.accept()
+
+
+def test_an_export_without_a_check_is_never_called_alike(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.place.check.setChecked(False)
+    _commit(wizard)
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    page.apply(RunCompleted(folder=str(wizard.place.out())))
+    assert wizard.done_step.result.proof.verdict.text() == "–  Not checked"
+    wizard.accept()
+
+
+def _export(run: Run, folder: Path, *events: Event) -> Run:
+    made = runs.create(ExportJob(name="Support style", run=str(run.folder), out=str(folder)))
+    writer = JournalWriter(made.folder)
+    writer.append(RunStarted(run_id=made.id, folder=str(made.folder), pid=1))
+    for event in events:
+        writer.append(event)
+    writer.close()
+    return made
+
+
+def test_exports_that_are_still_there_are_found_again(
+    page: ExportPage, run: Run, qtbot: QtBot, tmp_path: Path
+) -> None:
+    here, gone = tmp_path / "here", tmp_path / "gone"
+    here.mkdir()
+    (here / "model.safetensors").write_bytes(bytes(2_000_000))
+    _export(run, here, PROVED, RunCompleted(folder=str(here)))
+    _export(run, gone, RunCompleted(folder=str(gone)))
+    _export(run, tmp_path / "failed", RunFailed(code="x", message="No."))
+    assert [made.folder for made in made_exports.list_exports()] == [here]
+    page.show()
+    qtbot.waitUntil(lambda: page.made.isVisible(), timeout=5_000)
+    shown = page.made.exports
+    texts = [shown.data(shown.index(0, column)) for column in range(shown.columnCount())]
+    assert texts[:2] == ["Support style", "Whole model"]
+    assert texts[3:] == ["2.0 MB", "✕ Answers differently", str(here)]
+    with qtbot.waitSignal(page.check_requested, timeout=2_000) as asked:
+        page.made.check.click()
+    assert asked.args[0].folder == here
+    page.made.look.click()
+    dialog = page.findChild(QDialog, "exportDialog")
+    assert "It was not merged." in _texts(dialog.findChild(ProofView))
+    dialog.accept()

@@ -20,6 +20,7 @@ from training_backend.hub import hub_cache
 from training_backend.job import GGUF_BITS, ExportJob, GgufQuantization
 from training_backend.models import adapters
 from training_backend.models.adapters import WEIGHTS, Adapter
+from training_backend.models.demo_wheel import WHEEL_BYTES
 from training_backend.models.model_folder import read_head, weight_files
 
 Shape = tuple[int, ...]
@@ -101,13 +102,16 @@ def material(run: str, checkpoint: str | None = None) -> Material:
     if isinstance(source, Path):
         return Material(*_heads(source))
     size = (source.folder / WEIGHTS).stat().st_size
-    folder = _base_folder(source)
-    if folder is not None:
+    folder = Path(source.base).expanduser()
+    if source.run is not None and (folder / "config.json").is_file():
         return Material(*_heads(folder), size)
-    known = describe_model(source.base)
+    known = describe_model(_base_id(source, folder))
+    if known.location is not None:
+        return Material(*_heads(known.location), size)
     parameters = known.parameters or (known.size_bytes or 0) // 2
-    download = known.size_bytes or 2 * parameters
-    return Material(_imagined(parameters), download, size, download)
+    whole = known.size_bytes or 2 * parameters
+    download = WHEEL_BYTES if known.source == "demo" else whole
+    return Material(_imagined(parameters), whole, size, download)
 
 
 def needs(of: Material, job: ExportJob) -> Needs:
@@ -173,13 +177,14 @@ def gguf_bytes(tensors: dict[str, tuple[str, Shape]], kind: GgufQuantization) ->
     return round(bits / 8)
 
 
-def _base_folder(adapter: Adapter) -> Path | None:
-    """Where the base model lies on this computer; a folder on another one is not looked at."""
-    folder = Path(adapter.base).expanduser()
-    if adapter.run is not None and (folder / "config.json").is_file():
-        return folder
+def _base_id(adapter: Adapter, folder: Path) -> str:
+    """What a base model is called whose folder is gone, or is not to be looked at."""
     known = hub_cache.origin(folder)
-    return describe_model(known[0] if known else adapter.base).location
+    if known is not None:
+        return known[0]
+    if adapter.run is not None and folder.is_absolute():
+        return adapter.run.training_job().model.id
+    return adapter.base
 
 
 def _heads(folder: Path) -> tuple[dict[str, tuple[str, Shape]], int]:

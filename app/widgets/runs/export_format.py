@@ -131,7 +131,12 @@ class FormatStep(QWizardPage):
         if found is None:
             for tile in (self._size, self._room, self._memory, self._time):
                 tile.show_value("")
+            self._note.setVisible(False)
             return
+        download = i18n.size(found.download_bytes) if found.download_bytes else ""
+        words = self.tr("The base model is not on this computer; it is downloaded first, {size}.")
+        self._note.setText(words.format(size=download) if download else "")
+        self._note.setVisible(bool(download))
         self._size.show_value(i18n.size(found.size_bytes))
         self._room.show_value(i18n.size(found.disk_bytes))
         self._memory.show_value(figures.gigabytes(found.ram_bytes))
@@ -182,4 +187,6 @@ class FormatStep(QWizardPage):
         for tile in (self._size, self._room, self._memory, self._time):
             row.addWidget(tile, 1)
         card.body.addLayout(row)
+        self._note = secondary_label(wrap=True)
+        card.body.addWidget(self._note)
         return card
