@@ -30,6 +30,7 @@ from training_backend.lifecycle.checkpoints import Checkpoint
 from training_backend.lifecycle.child_process import (
     choose_card,
     detach,
+    numpy_without_threads,
     redirect_output,
     set_environment,
     stop_when_told,
@@ -279,6 +280,7 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
 
                 return probe.run(job, reporter)
             case ExportJob():
+                numpy_without_threads()
                 from training_backend.export import folder
 
                 return folder.run(job, reporter)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.faults.disk_faults import MOST_CALLS, calls_reached, injected, small_disk
 from tests.faults.lab import Lab, expect, sentence
 from training_backend import runs
-from training_backend.export.folder import MARKER
+from training_backend.export.partial import MARKER
 from training_backend.job import ExportJob
 from training_backend.protocol import (
     Event,
@@ -20,8 +20,8 @@ from training_backend.protocol import (
 from training_backend.runs import Run
 
 NO_CHECK_OF_ROOM = """
-from training_backend.export import folder
-folder.require_free = lambda *a: None
+from training_backend.export import folder, weights
+folder.require_free = weights.require_free = lambda *a: None
 """
 DAMAGED = ("result_damaged", "adapter_damaged")  # the latter where it can no longer be read
 LASTING = "fsync,rename,renameat,renameat2,unlink,unlinkat,mkdir,rmdir"

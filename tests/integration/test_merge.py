@@ -474,11 +474,11 @@ def cancel_in_the_middle(folder: str) -> int:
     from pathlib import Path
 
     from training_backend import worker
-    from training_backend.export import merge, model_files
+    from training_backend.export import merge, weights
     from training_backend.runs import Run
 
     run = Run(Path(folder))
-    rows, seconds, count = merge.Merge._rows, model_files.PROGRESS_SECONDS, []
+    rows, seconds, count = merge.Merge._rows, weights.PROGRESS_SECONDS, []
 
     def slow(*arguments):
         count.append(1)
@@ -486,11 +486,11 @@ def cancel_in_the_middle(folder: str) -> int:
             run.request("stop")
         return rows(*arguments)
 
-    merge.Merge._rows, model_files.PROGRESS_SECONDS = slow, -1
+    merge.Merge._rows, weights.PROGRESS_SECONDS = slow, -1
     try:
         code = worker._work(run, queue.Queue())
     finally:
-        merge.Merge._rows, model_files.PROGRESS_SECONDS = rows, seconds
+        merge.Merge._rows, weights.PROGRESS_SECONDS = rows, seconds
     assert len(count) == 5, "it was not in the middle"
     return code
 

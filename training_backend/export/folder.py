@@ -9,53 +9,80 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from training_backend.errors import UserError
+from training_backend.errors import StopRequested, UserError
 from training_backend.export import gguf_export
 from training_backend.export.adapter_files import write_adapter
 from training_backend.export.model_files import copy_file, write_merged, write_model
+from training_backend.export.partial import Partial, claimed
 from training_backend.export.scrub import scrub
-from training_backend.files import fsync_folder, fsync_tree, replace
-from training_backend.job import ExportJob, GgufQuantization
+from training_backend.export.weights import BESIDE_BYTES, Weights
+from training_backend.files import is_disk_full
+from training_backend.job import ExportJob
 from training_backend.lifecycle import checkpoints
 from training_backend.lifecycle.preflight import check_empty
 from training_backend.models import adapters
 from training_backend.models.adapters import Adapter
-from training_backend.paths import require_free
+from training_backend.paths import drive_of, require_free
 from training_backend.protocol import RunCompleted
 from training_backend.worker import Reporter
 
-MARKER = ".lorasmith-partial"
-
 
 def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
-    """Do the export. Raises `UserError`, or `StopRequested`; then nothing is left behind."""
+    """Do the export.
+
+    Raises `UserError`, `OSError` or `StopRequested`. Then nothing is left behind, unless the
+    reason was the disk or the computer and some of the work can be kept for the next attempt.
+    """
     out = Path(job.out).expanduser().absolute()
-    check_empty(out)
-    source = adapters.find_source(job)
-    _check_undamaged(source if isinstance(source, Path) else source.folder)
-    partial = _partial(out)
-    try:
-        if job.format == "adapter" and isinstance(source, Adapter):
-            write_adapter(source, partial, reporter)
-        elif job.format == "gguf":
-            _write_gguf(source, job.quantization, partial, out.name, reporter)
-        elif isinstance(source, Path):
-            write_model(source, partial, reporter)
-        else:
-            write_merged(source, partial, reporter)
-        scrub(partial)
-        reporter.phase("saving", detail="the folder")
-        fsync_tree(partial)
-        if out.is_dir():
-            out.rmdir()  # empty, as checked
-        replace(partial, out)
-        (out / MARKER).unlink()  # last: what is killed before leaves a folder known to be ours
-        fsync_folder(out)
-        fsync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with claimed(out):
+        check_empty(out)
+        source = adapters.find_source(job)
+        _check_undamaged(source if isinstance(source, Path) else source.folder)
+        partial = Partial(out)
+        try:
+            _write(job, source, partial, reporter)
+            scrub(partial.folder)
+            reporter.phase("saving", detail="the folder")
+            partial.finish()
+        except BaseException as error:
+            if not (partial.is_worth_keeping() and _may_go_on(error, reporter)):
+                partial.discard()
+            elif is_disk_full(error):
+                raise _full(partial) from error
+            raise
     return RunCompleted(folder=str(out))
+
+
+def _write(job: ExportJob, source: Adapter | Path, partial: Partial, reporter: Reporter) -> None:
+    if job.format == "adapter" and isinstance(source, Adapter):
+        write_adapter(source, partial.folder, reporter)
+    elif job.format == "gguf":
+        _write_gguf(job, source, partial, reporter)
+    elif isinstance(source, Path):
+        write_model(source, job, partial.folder, partial, reporter)
+    else:
+        write_merged(source, job, partial.folder, partial, reporter)
+
+
+def _may_go_on(error: BaseException, reporter: Reporter) -> bool:
+    """Whether the same export may well end better next time; a person who stops it wants none."""
+    match error:
+        case StopRequested():
+            return reporter.run.requests.stop_reason() != "asked"
+        case UserError():
+            return error.code == "disk_full_ahead"
+    return isinstance(error, OSError)
+
+
+def _full(partial: Partial) -> UserError:
+    return UserError(
+        "export_disk_full",
+        "There is no room left on {drive} for the rest of the export.",
+        "Free some and start the same export again: it goes on where it was. What it has written "
+        "is in {folder}; delete that if you do not want it.",
+        drive=drive_of(partial.folder),
+        folder=partial.folder,
+    )
 
 
 def _check_undamaged(source: Path) -> None:
@@ -72,56 +99,27 @@ def _check_undamaged(source: Path) -> None:
         )
 
 
-def _partial(out: Path) -> Path:
-    """A fresh folder beside the output; one that an earlier export left is removed."""
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        if not (partial / MARKER).is_file():
-            raise UserError(
-                "partial_in_the_way",
-                "The folder {partial} is in the way.",
-                "Move it away, or choose another output folder.",
-                field="out",
-                partial=partial,
-            )
-        shutil.rmtree(partial)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(
-            "out_not_writable",
-            "The folder {out} cannot be made: {reason}.",
-            "Choose a folder that you may write to.",
-            field="out",
-            out=out,
-            reason=error.strerror or error,
-        ) from None
-    (partial / MARKER).touch()
-    return partial
-
-
 def _write_gguf(
-    source: Adapter | Path,
-    quantization: GgufQuantization,
-    out: Path,
-    name: str,
-    reporter: Reporter,
+    job: ExportJob, source: Adapter | Path, partial: Partial, reporter: Reporter
 ) -> None:
     """The model in a folder of its own first, which is gone at the end."""
+    out, quantization = partial.folder, job.quantization
     model = out / "model"
-    model.mkdir()
+    model.mkdir(exist_ok=True)
 
-    def prepared(weights: int) -> None:
+    def prepared(weights: Weights) -> None:
         """Everything but the weights is there: what stops a GGUF file is said now."""
-        beside = gguf_export.bytes_beside(weights, quantization)
-        require_free(out, weights + beside + 50_000_000, "the model and the GGUF file")
+        beside = gguf_export.bytes_beside(weights.size, quantization)
+        needed = weights.size - weights.kept + beside + BESIDE_BYTES
+        require_free(out, needed, "the model and the GGUF file")
         scrub(model)
         gguf_export.check(model, out / "vocabulary.gguf", quantization, reporter)
 
     if isinstance(source, Path):
-        write_model(source, model, reporter, prepared)
+        write_model(source, job, model, partial, reporter, prepared)
     else:
-        write_merged(source, model, reporter, prepared)
+        write_merged(source, job, model, partial, reporter, prepared)
+    name = partial.out.name
     file = out / f"{name}-{quantization.upper()}.gguf"
     gguf_export.write(model, file, quantization, name, reporter)
     for licence in model.glob("LICENSE*"):

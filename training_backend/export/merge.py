@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from training_backend.errors import UserError
-from training_backend.export import changes, shards
+from training_backend.export import changes
 from training_backend.export.changes import (
     Base,
     Change,
@@ -349,26 +349,3 @@ def _too_large(name: str, dtype: str) -> UserError:
         name=name,
         dtype={"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[dtype],
     )
-
-
-def write(merge: Merge, out: Path, on_progress: Callable[[float], None]) -> None:
-    """Write the merged model's files and their index into `out`.
-
-    Args:
-        on_progress: called with the share done, from 0 to 1, after every block; what it raises
-            ends the merge.
-
-    Raises `UserError` for numbers that are none, `OSError` when the disk is full.
-    """
-    files = shards.plan(merge.tensors)
-    total = sum(file.size for file in files)
-    done = 0
-
-    def on_block(size: int) -> None:
-        nonlocal done
-        done += size
-        on_progress(done / total)
-
-    for file in files:
-        shards.write(file, out / file.name, on_block)
-    shards.write_index(files, out)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from training_backend.errors import UserError
-from training_backend.export import merge, tensor_file
+from training_backend.export import merge
+from training_backend.export.partial import Partial
+from training_backend.export.shards import converted
+from training_backend.export.tensor_file import DTYPES, TensorFile
+from training_backend.export.weights import Weights
 from training_backend.files import write_json_atomic
 from training_backend.hub import hub_cache
-from training_backend.job import is_on_network
+from training_backend.job import ExportJob, is_on_network
 from training_backend.lifecycle import checkpoints, inputs
-from training_backend.models.adapters import CONFIG, Adapter
+from training_backend.models.adapters import CONFIG, WEIGHTS, Adapter
 from training_backend.models.base_files import base_folder
 from training_backend.models.model_folder import read_model_config, weight_files
-from training_backend.paths import require_free
 from training_backend.worker import Reporter
-
-PROGRESS_SECONDS = 0.1
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,14 +35,24 @@ TOKENIZER_FILES = (
 )
 
 
+Prepared = Callable[[Weights], None]
+
+
 def write_merged(
     adapter: Adapter,
+    job: ExportJob,
     out: Path,
+    partial: Partial,
     reporter: Reporter,
-    prepared: Callable[[int], None] = lambda _: None,
+    prepared: Prepared = lambda _: None,
 ) -> None:
-    """Base + adapter; `prepared` is called with the weights' bytes before they are written."""
-    base = _base_folder(adapter, reporter)
+    """Base + adapter.
+
+    Args:
+        out: the partial folder, or one in it.
+        prepared: called when everything but the weights is there.
+    """
+    base = find_base(adapter, reporter)
     files = _base_weights(base)
     if adapter.run is not None and inputs.base_changed(adapter.run, base):
         reporter.warn(
@@ -50,33 +61,23 @@ def write_merged(
             "merge may answer otherwise than the run did.",
             base=base,
         )
-    size = sum(path.stat().st_size for path in files)
-    require_free(out, size + 50_000_000, "the merged model")
-    for file in ("config.json", "generation_config.json"):
-        copy_file(base / file, out)
-    tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
-    for file in TOKENIZER_FILES:
-        copy_file(tokenizer / file, out)
-    if not (out / "tokenizer.model").exists():
-        copy_file(base / "tokenizer.model", out)  # transformers saves none; the GGUF converter asks
-    for licence in base.glob("LICENSE*"):
-        copy_file(licence, out)
-    told = time.monotonic()
-
-    def progress(share: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
-            reporter.phase("merging", fraction=share)
-
     config = _base_config(base)
     with merge.Merge(files, adapter, config) as merged:
+        sources = [*files, adapter.folder / WEIGHTS, adapter.folder / CONFIG]
+        weights = Weights(merged.tensors, sources, job, out, partial, reporter)
+        copy_file(base / "generation_config.json", out)
+        tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
+        for file in TOKENIZER_FILES:
+            copy_file(tokenizer / file, out)
+        if not (out / "tokenizer.model").exists():
+            copy_file(base / "tokenizer.model", out)  # transformers saves none; llama.cpp asks
+        for licence in base.glob("LICENSE*"):
+            copy_file(licence, out)
         write_json_atomic(out / "config.json", {**config, **merged.config})
-        prepared(sum(tensor.size for tensor in merged.tensors))
-        reporter.phase("merging", fraction=0.0)
-        merge.write(merged, out, progress)
+        prepared(weights)
+        weights.write("merging")
         reporter.phase("verifying", detail="a sample of the merged weights, in double precision")
-        steps = merged.check_sample(weight_files(out))
+        steps = merged.check_sample(weights.paths)
     reporter.log(
         f"{merged.changed} weights merged; the sample is within {steps:.2f} rounding steps."
     )
@@ -84,32 +85,36 @@ def write_merged(
 
 def write_model(
     model: Path,
+    job: ExportJob,
     out: Path,
+    partial: Partial,
     reporter: Reporter,
-    prepared: Callable[[int], None] = lambda _: None,
+    prepared: Prepared = lambda _: None,
 ) -> None:
     """A model of which every weight was trained; one of a checkpoint has 32 bits, which become 16.
 
-    A finished one stays in its own type. `prepared` as for `write_merged`.
+    A finished one stays in its own type, unless the job names another. Arguments as for
+    `write_merged`.
     """
     files = weight_files(model)
     config = read_model_config(model)
     own = str(config.get("dtype") or "bfloat16")
     is_checkpoint = model.name.startswith(checkpoints.PREFIX)
-    dtype = "bfloat16" if is_checkpoint else own
-    size = sum(path.stat().st_size for path in files)
-    require_free(out, size + 50_000_000, "the model")
-    for name in ("generation_config.json", "model.safetensors.index.json", *TOKENIZER_FILES):
-        copy_file(model / name, out)
-    write_json_atomic(out / "config.json", {**config, "dtype": dtype})
-    prepared(size)
-    reporter.phase("saving", fraction=0.0, detail="the model")
-    for number, path in enumerate(files, start=1):
-        tensor_file.convert(path, out / path.name, tensor_file.DTYPES[dtype])
-        reporter.phase("saving", fraction=number / len(files), detail="the model")
+    dtype = job.dtype if job.dtype != "auto" else "bfloat16" if is_checkpoint else own
+    with ExitStack() as stack:
+        opened = [stack.enter_context(TensorFile(path)) for path in files]
+        tensors = [
+            converted(file, tensor, DTYPES[dtype]) for file in opened for tensor in file.tensors
+        ]
+        weights = Weights(tensors, files, job, out, partial, reporter)
+        for name in ("generation_config.json", *TOKENIZER_FILES):
+            copy_file(model / name, out)
+        write_json_atomic(out / "config.json", {**config, "dtype": dtype})
+        prepared(weights)
+        weights.write("saving", "the model")
 
 
-def _base_folder(adapter: Adapter, reporter: Reporter) -> Path:
+def find_base(adapter: Adapter, reporter: Reporter) -> Path:
     """The folder of the 16-bit base model, fetched from the Hub where it is not here yet.
 
     Raises `UserError` when it cannot be had.

@@ -21,7 +21,16 @@ from typing import Any, BinaryIO
 
 import xxhash
 
-from training_backend.export.tensor_file import Array
+from training_backend.errors import UserError
+from training_backend.export.tensor_file import (
+    FLOATS,
+    WIDTHS,
+    Array,
+    TensorFile,
+    TensorInfo,
+    from_float32,
+    is_within,
+)
 from training_backend.files import write_json_atomic
 
 INDEX = "model.safetensors.index.json"
@@ -72,6 +81,33 @@ class Shard:
         head = json.dumps(entries, separators=(",", ":")).encode()
         head += b" " * (-len(head) % 8)
         return len(head).to_bytes(8, "little") + head
+
+
+def converted(file: TensorFile, tensor: TensorInfo, dtype: str) -> OutTensor:
+    """A tensor of an open file as it is, but for plain floats, which get another type.
+
+    Its rows raise `UserError` for a value that is no number or too large for that.
+    """
+    if tensor.dtype not in FLOATS or tensor.dtype == dtype:
+        rows: Rows = partial(file.read_row_bytes, tensor)
+        dtype, size = tensor.dtype, tensor.size
+    else:
+        rows = partial(_in_other_type, file, tensor, dtype)
+        size = WIDTHS[dtype] * math.prod(tensor.shape)
+    return OutTensor(tensor.name, dtype, tensor.shape, size, file.path.name, lambda: rows)
+
+
+def _in_other_type(file: TensorFile, tensor: TensorInfo, dtype: str, rows: slice) -> Array:
+    values = file.read_rows(tensor, rows)
+    if not is_within(values, dtype):
+        raise UserError(
+            "weights_not_finite",
+            "{name} in {path} holds numbers that are none, or too large.",
+            "Choose an earlier checkpoint.",
+            name=tensor.name,
+            path=file.path,
+        )
+    return from_float32(values, dtype)
 
 
 def plan(tensors: list[OutTensor], max_bytes: int | None = None) -> list[Shard]:

@@ -44,7 +44,6 @@ class TensorInfo:
 
 # As a model's config names them.
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-_BLOCK_VALUES = 4_000_000  # in work at once, as float32
 
 
 class TensorFile:
@@ -197,42 +196,3 @@ def is_finite(data: bytes, dtype: str) -> bool:
     kind, exponent = _EXPONENTS[dtype]
     bits = np.frombuffer(data, kind) & kind(exponent)
     return not bits.size or bool(bits.max() < exponent)
-
-
-def convert(source: Path, target: Path, dtype: str) -> None:
-    """Write a copy of a file whose floats are of another type, a block at a time.
-
-    Raises `UserError` for a damaged file or a value that is no number or too large.
-    """
-    with TensorFile(source) as file, target.open("wb") as out:
-        entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        offset = 0
-        for tensor in file.tensors:
-            kind = dtype if tensor.dtype in FLOATS else tensor.dtype
-            size = WIDTHS[kind] * math.prod(tensor.shape) if kind in FLOATS else tensor.size
-            entries[tensor.name] = {
-                "dtype": kind,
-                "shape": tensor.shape,
-                "data_offsets": [offset, offset + size],
-            }
-            offset += size
-        head = json.dumps(entries).encode()
-        head += b" " * (-len(head) % 8)
-        out.write(len(head).to_bytes(8, "little") + head)
-        for tensor in file.tensors:
-            if tensor.dtype not in FLOATS or tensor.dtype == dtype:
-                out.write(file.read_bytes(tensor))
-                continue
-            rows = max(1, _BLOCK_VALUES // max(1, math.prod(tensor.shape[1:])))
-            for first in range(0, tensor.shape[0] if tensor.shape else 1, rows):
-                block = slice(first, first + rows)
-                values = file.read_rows(tensor, block) if tensor.shape else file.read(tensor)
-                if not (np.abs(values) <= LARGEST[dtype]).all():  # catches NaN too
-                    raise UserError(
-                        "weights_not_finite",
-                        "{name} in {path} holds numbers that are none, or too large.",
-                        "Choose an earlier checkpoint.",
-                        name=tensor.name,
-                        path=source,
-                    )
-                out.write(from_float32(values, dtype).tobytes())
