@@ -117,20 +117,29 @@ class ExportWizard(QWizard):
         if not self._running:
             super().reject()
         elif not self._cancelled:
-            ask(
-                self,
-                "leaveExportDialog",
-                self.tr("The export is under way"),
-                self.tr(
-                    "Cancelled, it leaves nothing behind. In the background it goes on, and the "
-                    "Export page shows how far it is."
-                ),
-                [
-                    (self.tr("Go on in the background"), Role.AcceptRole, self._leave),
-                    (self.tr("Cancel the export"), Role.DestructiveRole, self._cancel),
-                ],
-                self.tr("Stay here"),
+            self._ask()
+
+    def _ask(self) -> None:
+        head, cancel = self.tr("The export is under way"), self.tr("Cancel the export")
+        what = self.tr("Cancelled, it leaves nothing behind.")
+        if self.progress.progress.is_checking():
+            head, cancel = self.tr("The export is being checked"), self.tr("Leave out the check")
+            what = self.tr(
+                "Its files are whole and stay. Without the check nobody knows whether it answers "
+                "alike."
             )
+        there = self.tr("In the background it goes on, and the Export page shows how far it is.")
+        ask(
+            self,
+            "leaveExportDialog",
+            head,
+            f"{what} {there}",
+            [
+                (self.tr("Go on in the background"), Role.AcceptRole, self._leave),
+                (cancel, Role.DestructiveRole, self._cancel),
+            ],
+            self.tr("Stay here"),
+        )
 
     def _leave(self) -> None:
         super().reject()

@@ -45,6 +45,9 @@ class ExportCourse:
             )
         self._share = share
 
+    def is_at(self, stage: Stage) -> bool:
+        return self.current >= 0 and self.stages[self.current] == stage
+
     def phase_seconds_left(self, now: float) -> float | None:
         """Of the phase under way, by how much of it is done; None while that says nothing."""
         spent = now - self._began

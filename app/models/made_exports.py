@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,20 @@ def _made(run: Run) -> MadeExport | None:
     folder, job = Path(end.folder), run.job()
     if not isinstance(job, ExportJob) or not folder.is_dir():
         return None
-    proof = next((event for event in reversed(events) if isinstance(event, ExportProved)), None)
+    proof = _newest_proof(folder)
+    if proof is None:
+        proof = next((e for e in reversed(events) if isinstance(e, ExportProved)), None)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return MadeExport(run, job, folder, end.time, size, proof)
+
+
+def _newest_proof(folder: Path) -> ExportProved | None:
+    """What lies in the export's folder, where every check leaves its verdict."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
+        known = {key: found[key] for key in ExportProved.model_fields if key in found}
+        return ExportProved.model_validate({**known, "type": "ExportProved", "time": 0.0})
+    return None
 
 
 class MadeExportsModel(QAbstractTableModel):

@@ -58,6 +58,7 @@ class ExportPage(QWidget):
         self._wanted: Run | None = None
         self._wizard: ExportWizard | None = None
         self._proof: ExportProved | None = None
+        self._checking = False
         self._result = Path()
         self._build()
         self._show_sources([])
@@ -91,6 +92,7 @@ class ExportPage(QWidget):
 
     def refuse(self, error: UserError) -> None:
         """The export could not begin."""
+        self._checking = False
         if self._wizard is not None:
             self._wizard.refuse(error)
         else:
@@ -131,13 +133,19 @@ class ExportPage(QWidget):
         self.made.set_busy(True)
 
     def _end(self, event: RunCompleted | RunStopped | RunFailed | RunInterrupted) -> None:
+        self._show_end(event)
+        self._checking = False
         self._cancel.setVisible(False)
         self.export_button.setEnabled(True)
         self.made.set_busy(False)
+        if self.isVisible():
+            self.refresh()
+
+    def _show_end(self, event: RunCompleted | RunStopped | RunFailed | RunInterrupted) -> None:
         match event:
             case RunCompleted(folder=folder):
                 self._result = Path(folder)
-                said = self.tr("Exported")
+                said = self.tr("Checked") if self._checking else self.tr("Exported")
                 if self._proof is not None:
                     sign, words, _ = export_words.verdict(self._proof.verdict)
                     said = f"{said}  {sign} {words}"
@@ -147,13 +155,16 @@ class ExportPage(QWidget):
             case RunStopped():
                 self._progress.title.setText(self.tr("Cancelled; nothing was written"))
             case RunFailed():
-                self._progress.title.setText(self.tr("The export failed"))
+                failed = self.tr("The check failed") if self._checking else ""
+                self._progress.title.setText(failed or self.tr("The export failed"))
                 self._errors.show_error(explained(event))
             case RunInterrupted():
                 self._progress.title.setText(self.tr("The export was interrupted"))
                 self._errors.show_error(explained(event))
-        if self.isVisible():
-            self.refresh()
+
+    def _check(self, made: MadeExport) -> None:
+        self._checking = True
+        self.check_requested.emit(made)
 
     def _on_wizard_closed(self) -> None:
         self._wizard = None
@@ -210,7 +221,7 @@ class ExportPage(QWidget):
         layout.addWidget(self._card, 1)
         self.made = ExportList()
         self.made.show_requested.connect(self._show_export)
-        self.made.check_requested.connect(self.check_requested)
+        self.made.check_requested.connect(self._check)
         self.made.hand_off_requested.connect(self.hand_off_requested)
         self.made.push_requested.connect(self.push_requested)
         self.made.setVisible(False)

@@ -455,7 +455,7 @@ def test_the_verdict_and_every_check_are_told_at_the_end(
     assert view.verdict.text() == "✕  Answers differently"
     assert view.verdict.property("role") == "bad"
     texts = _texts(view)
-    assert {"It was not merged.", "The <b>next word</b>", "0.500", "0.020", "12.0"} <= set(texts)
+    assert {"It was not merged.", "Next word", "The <b>next word</b>"} <= set(texts)
     assert texts.count("✕") == 1
     result = wizard.done_step.result
     with qtbot.waitSignal(page.hand_off_requested, timeout=2_000) as asked:
@@ -475,6 +475,30 @@ def test_an_export_without_a_check_is_never_called_alike(
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
     page.apply(RunCompleted(folder=str(wizard.place.out())))
     assert wizard.done_step.result.proof.verdict.text() == "–  Not checked"
+    wizard.accept()
+
+
+def test_of_an_export_that_is_only_being_checked_the_files_stay(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() != "–", timeout=5_000)
+    _commit(wizard)
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    for phase in ("merging", "saving", "verifying"):
+        page.apply(PhaseChanged(phase=phase))
+    wizard.reject()
+    question = wizard.findChild(QMessageBox, "leaveExportDialog")
+    assert "Its files are whole and stay." in question.informativeText()
+    question.reject()
+    QApplication.processEvents()
+    with qtbot.waitSignal(page.cancel_requested, timeout=2_000):
+        _leave(wizard, "Leave out the check")
+    page.apply(ExportProved(verdict="not_proven", code="proof_stopped", message="Stopped."))
+    page.apply(RunCompleted(folder=str(wizard.place.out())))
+    assert wizard.currentId() == DONE
+    assert wizard.done_step.result.proof.verdict.text() == "?  Not proven"
     wizard.accept()
 
 
@@ -507,7 +531,15 @@ def test_exports_that_are_still_there_are_found_again(
     with qtbot.waitSignal(page.check_requested, timeout=2_000) as asked:
         page.made.check.click()
     assert asked.args[0].folder == here
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    assert not page.made.check.isEnabled()  # one at a time
+    alike = PROVED.model_copy(update={"verdict": "alike", "message": "It is alike now."})
+    (here / "proof.json").write_text(alike.model_dump_json(), encoding="utf-8")
+    page.apply(alike)
+    page.apply(RunCompleted(folder=str(here)))
+    assert page._progress.title.text() == "Checked  ✓ Answers alike"
+    qtbot.waitUntil(lambda: shown.data(shown.index(0, 4)) == "✓ Answers alike", timeout=5_000)
     page.made.look.click()
     dialog = page.findChild(QDialog, "exportDialog")
-    assert "It was not merged." in _texts(dialog.findChild(ProofView))
+    assert "It is alike now." in _texts(dialog.findChild(ProofView))
     dialog.accept()

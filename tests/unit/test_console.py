@@ -8,6 +8,8 @@ from training_backend.commands.console import ConsoleReport
 from training_backend.protocol import (
     EvaluationLogged,
     Event,
+    ExportProved,
+    ProofCheck,
     RunCompleted,
     SampleGenerated,
 )
@@ -27,6 +29,22 @@ from training_backend.protocol import (
         (SampleGenerated(step=0, prompt="Hi?", answer="[b]o", base=True), "The base model - Hi?"),
         (SampleGenerated(step=0, prompt="Hi?", answer="[b]o"), "Before training - Hi?\n  [b]o"),
         (RunCompleted(folder="/a", step=9, best_step=9, best_loss=1.0), "Done.\n"),
+        (
+            ExportProved(
+                verdict="different",
+                code="x",
+                message="What was trained is not in it.",
+                checks=(
+                    ProofCheck(name="kl", message="By 2.1.", value=2.1, limit=0.01, passed=False),
+                    ProofCheck(name="prompts", message="[b]All[/b].", value=1.0, limit=1.0),
+                    ProofCheck(name="agreement", message="None.", value=0.0),
+                ),
+            ),
+            "Answers DIFFERENTLY. What was trained is not in it.\n"
+            "  FAILED  kl         By 2.1.\n"
+            "  ok      prompts    [b]All[/b].\n"
+            "          agreement  None.\n",
+        ),
         (
             RunCompleted(folder="/a", step=9, early_stopped_after=3, best_step=6, best_loss=1.25),
             "Stopped early at step 9: the held-out loss had not improved for 3 tests. What is kept "

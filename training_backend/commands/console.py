@@ -20,14 +20,17 @@ from training_backend.protocol import (
     CheckpointSaved,
     EvaluationLogged,
     Event,
+    ExportProved,
     MetricsLogged,
     PhaseChanged,
+    ProofCheck,
     RunCompleted,
     RunFailed,
     RunInterrupted,
     RunStarted,
     RunStopped,
     SampleGenerated,
+    Verdict,
     WarningRaised,
 )
 
@@ -48,6 +51,12 @@ PHASES = {
     "scoring": "Comparing answers",
 }
 
+VERDICTS: dict[Verdict, str] = {
+    "alike": "Answers alike",
+    "slightly_different": "Answers slightly differently",
+    "different": "Answers DIFFERENTLY",
+    "not_proven": "Not proven",
+}
 SCORES = {"exact_match": "Exact match", "f1": "F1", "rouge_l": "ROUGE-L"}
 
 
@@ -136,6 +145,8 @@ class ConsoleReport:
                 self.say(f"{when} - {event.prompt}\n  {event.answer}\n")
             case AnswersScored():
                 self.say(_scores(event))
+            case ExportProved():
+                self.say(_proof(event))
             case WarningRaised():
                 self.say(f"Note: {event.message}")
             case RunCompleted():
@@ -159,6 +170,20 @@ def _scores(event: AnswersScored) -> str:
             continue
         margin = f", give or take {score.margin * 100:.1f} points" if score.margin else ""
         lines.append(f"  {name:12} {score.before:.1%} before, {score.after:.1%} after{margin}")
+    return "\n".join(lines)
+
+
+def _proof(event: ExportProved) -> str:
+    """The verdict and why, then one line a check: passed, failed, or told for information."""
+
+    def mark(check: ProofCheck) -> str:
+        if not check.passed:
+            return "FAILED"
+        return "ok" if check.limit is not None else ""
+
+    lines = [f"{VERDICTS[event.verdict]}. {event.message}"]
+    width = max((len(check.name) for check in event.checks), default=0)
+    lines += [f"  {mark(check):6}  {check.name:{width}}  {check.message}" for check in event.checks]
     return "\n".join(lines)
 
 

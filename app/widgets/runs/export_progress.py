@@ -80,6 +80,10 @@ class ExportProgress(QWidget):
                 if isinstance(event, RunCompleted):
                     self._show_rows(len(self._rows))
 
+    def is_checking(self) -> bool:
+        """Whether the files are written, and only their check is under way."""
+        return self._course.is_at("prove")
+
     def _show_phase(self, event: PhaseChanged) -> None:
         self._course.apply(event.phase, event.fraction, time.monotonic())
         self._show_rows(self._course.current)

@@ -7,7 +7,6 @@ from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from app import theme
-from app.widgets import figures
 from app.widgets.card import number_label, plain_label, secondary_label
 from app.widgets.runs import export_words
 from training_backend.protocol import ExportProved, ProofCheck
@@ -50,32 +49,28 @@ class ProofView(QWidget):
     def _fill(self, checks: tuple[ProofCheck, ...]) -> None:
         grid = QGridLayout(self._table)
         grid.setContentsMargins(0, 4, 0, 0)
-        grid.setHorizontalSpacing(16)
+        grid.setHorizontalSpacing(12)
         grid.setVerticalSpacing(6)
-        grid.setColumnStretch(1, 1)
-        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop
-        grid.addWidget(secondary_label(self.tr("What was compared")), 0, 1)
-        grid.addWidget(secondary_label(self.tr("Found")), 0, 2, right)
-        grid.addWidget(secondary_label(self.tr("At most")), 0, 3, right)
-        for row, check in enumerate(checks, start=1):
+        grid.setColumnStretch(2, 1)
+        top = Qt.AlignmentFlag.AlignTop
+        for row, check in enumerate(checks):
             sign, words, role = self._mark(check)
             mark = plain_label(sign)
             mark.setFont(theme.font(13, QFont.Weight.DemiBold))
             mark.setProperty("role", role)
             mark.setAccessibleName(words)
-            text = plain_label(check.message, wrap=True)
-            text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-            text.setAccessibleName(f"{words}: {check.message}")
-            grid.addWidget(mark, row, 0, Qt.AlignmentFlag.AlignTop)
-            grid.addWidget(text, row, 1)
-            for column, number in ((2, check.value), (3, check.limit)):
-                label = secondary_label("" if number is None else figures.short(number))
-                label.setFont(theme.font(13, tabular=True))
-                grid.addWidget(label, row, column, right)
+            name = plain_label(export_words.check(check.name))
+            name.setFont(theme.font(13, QFont.Weight.Medium))
+            found = secondary_label(check.message, wrap=True)
+            found.setFont(theme.font(13, tabular=True))
+            found.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+            found.setAccessibleName(f"{name.text()}, {words}: {found.text()}")
+            for column, label in enumerate((mark, name, found)):
+                grid.addWidget(label, row, column, top if column < 2 else Qt.AlignmentFlag(0))
 
     def _mark(self, check: ProofCheck) -> tuple[str, str, str]:
         if not check.passed:
             return "✕", self.tr("not passed"), "bad"
-        if check.limit is None and check.value is not None:
-            return "·", self.tr("for information"), "secondary"
+        if check.limit is None:
+            return "–", self.tr("for information"), "secondary"
         return "✓", self.tr("passed"), "good"

@@ -96,6 +96,18 @@ _VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "different": ("✕", str(QT_TRANSLATE_NOOP("export_words", "Answers differently")), "bad"),
     "not_proven": ("?", str(QT_TRANSLATE_NOOP("export_words", "Not proven")), "careful"),
 }
+# By the names that `export.proof_judge` gives them.
+_CHECKS = {
+    "files": str(QT_TRANSLATE_NOOP("export_words", "Files")),
+    "prompts": str(QT_TRANSLATE_NOOP("export_words", "Questions as read")),
+    "ends": str(QT_TRANSLATE_NOOP("export_words", "End of an answer")),
+    "kl": str(QT_TRANSLATE_NOOP("export_words", "Next word")),
+    "adapter": str(QT_TRANSLATE_NOOP("export_words", "What was trained")),
+    "perplexity": str(QT_TRANSLATE_NOOP("export_words", "Answers of the data")),
+    "end_probability": str(QT_TRANSLATE_NOOP("export_words", "Ends in time")),
+    "agreement": str(QT_TRANSLATE_NOOP("export_words", "Same answers")),
+    "four_bit": str(QT_TRANSLATE_NOOP("export_words", "4-bit training")),
+}
 
 
 def _tr(text: str) -> str:
@@ -141,3 +153,8 @@ def verdict(of: Verdict | None) -> tuple[str, str, str]:
         return "–", _tr("Not checked"), "secondary"
     sign, words, role = _VERDICTS[of]
     return sign, _tr(words), role
+
+
+def check(name: str) -> str:
+    """What a check is about, in two or three words."""
+    return _tr(_CHECKS.get(name, name.replace("_", " ").capitalize()))
