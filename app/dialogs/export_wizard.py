@@ -98,7 +98,7 @@ class ExportWizard(QWizard):
                 self._proof = event
             case RunCompleted(folder=folder):
                 self._running = False
-                self.done_step.result.show_result(Path(folder), self.target.format(), self._proof)
+                self.done_step.show_result(Path(folder), self.target.format(), self._proof)
                 self.setCurrentId(DONE)
             case RunStopped():
                 self._running = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
@@ -66,13 +67,15 @@ class FormatStep(QWizardPage):
         column.addStretch(1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(11, 11, 0, 0)
-        layout.addWidget(scroll_area(content))
+        self._area = scroll_area(content)
+        layout.addWidget(self._area)
         self.merged, self.gguf = self._radios["safetensors"], self._radios["gguf"]
         self.adapter = self._radios["adapter"]
         self.merged.setChecked(True)
         self._group.buttonToggled.connect(lambda *_: self._on_form())
         self.bits.currentIndexChanged.connect(lambda _: self._show())
         self.options.changed.connect(self._show)
+        self.options.fold.toggled.connect(lambda _: QTimer.singleShot(0, self, self._scroll))
         self._show()
 
     def show_source(self, source: ExportSource) -> None:
@@ -141,6 +144,11 @@ class FormatStep(QWizardPage):
         self._room.show_value(i18n.size(found.disk_bytes))
         self._memory.show_value(figures.gigabytes(found.ram_bytes))
         self._time.show_value(figures.duration(found.writing_seconds))
+
+    def _scroll(self) -> None:
+        """What was just unfolded lies below the edge."""
+        if self.options.fold.isChecked():
+            self._area.ensureWidgetVisible(self.options)
 
     def _needs(self, form: ExportFormat, kind: GgufQuantization | None = None) -> Needs | None:
         if self._material is None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from PySide6.QtWidgets import QVBoxLayout, QWidget, QWizardPage
 
 from app.widgets.card import ErrorLabel
 from app.widgets.runs.export_progress import ExportProgress
 from app.widgets.runs.export_result import ExportResult
+from training_backend.job import ExportFormat
+from training_backend.protocol import ExportProved
 
 
 class ProgressStep(QWizardPage):
@@ -36,7 +40,13 @@ class DoneStep(QWizardPage):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setTitle(self.tr("Exported"))
-        self.setSubTitle(self.tr("The folder is whole; it can be moved and shared."))
         self.result = ExportResult()
         layout = QVBoxLayout(self)
         layout.addWidget(self.result)
+
+    def show_result(self, folder: Path, form: ExportFormat, proof: ExportProved | None) -> None:
+        said = self.tr("The folder is whole; it can be moved and shared.")
+        if proof is not None and proof.verdict == "different":
+            said = self.tr("The folder is whole, but do not use it before you know why it differs.")
+        self.setSubTitle(said)
+        self.result.show_result(folder, form, proof)
