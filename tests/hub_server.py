@@ -2,7 +2,8 @@
 
 It answers as the real one does: `/api/models` (search), `/api/models/<id>[/revision/<rev>]`
 (files with sizes and checksums), `/api/whoami-v2`, and `/<id>/resolve/<rev>/<file>`, which sends
-small files itself and redirects large ones to another host (here: another port).
+small files itself and redirects large ones to another host (here: another port). What is uploaded
+goes through `hub_uploads`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub_uploads import Store, Uploads
 
 LARGE = (".safetensors", ".bin", ".gguf")
 
@@ -69,6 +72,8 @@ class HubServer:
         self.faults: dict[str, Fault] = {}
         self.asked: list[Asked] = []
         self.token = "hf_goodToken"
+        self.store = Store()
+        self._closing = threading.Event()
         self._servers = [self._serve("hub"), self._serve("cdn")]
         self.url, self.cdn = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)
 
@@ -93,7 +98,12 @@ class HubServer:
         host = "cdn" if name.endswith(LARGE) else "hub"
         return [a for a in self.asked if a.host == host and a.path.endswith(f"/{name}")]
 
+    def wait(self, seconds: float) -> None:
+        """As `time.sleep`, cut short when the test is over."""
+        self._closing.wait(seconds)
+
     def close(self) -> None:
+        self._closing.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -114,10 +124,11 @@ class HubServer:
         return fault
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads):
     hub: HubServer
     host: str
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits 40 ms for an acknowledgement
 
     def do_GET(self) -> None:
         self._answer()
@@ -125,15 +136,28 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._upload()
+
+    do_PUT = do_POST
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def _answer(self) -> None:
+    def _upload(self) -> None:
+        path = self._note()
+        self.upload(path, urlsplit(self.path).query)
+
+    def _note(self) -> str:
         path = unquote(urlsplit(self.path).path)
         headers = self.headers
         self.hub.asked.append(
             Asked(self.host, self.command, path, headers["Authorization"], headers["Range"])
         )
+        return path
+
+    def _answer(self) -> None:
+        path = self._note()
         parts = path.strip("/").split("/")
         if self.host == "cdn":
             name = parts[-1]
@@ -145,8 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif fault is not None:
                 self._refuse(fault.status, fault.code, fault.headers)
             elif parts[1] == "whoami-v2":
-                known = headers["Authorization"] == f"Bearer {self.hub.token}"
-                self._json({"name": "tester"}) if known else self._bad_token()
+                self._whoami()
             elif len(parts) == 2:
                 self._json(self._found(parse_qs(urlsplit(self.path).query)))
             else:
@@ -157,6 +180,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404)
 
     # --- the API ----------------------------------------------------------------------------
+
+    def _whoami(self) -> None:
+        fault = self.hub.next_fault("whoami")
+        if fault is not None:
+            self._refuse(fault.status, fault.code, fault.headers)
+        elif self.headers["Authorization"] != f"Bearer {self.hub.token}":
+            self._bad_token()
+        else:
+            self._json({
+                "name": "tester",
+                "orgs": [{"name": name} for name in self.hub.store.orgs],
+                "auth": {"accessToken": {"role": self.hub.store.role}},
+            })  # fmt: skip
 
     def _found(self, asked: dict[str, list[str]]) -> list[dict[str, Any]]:
         words = asked.get("search", [""])[0].lower()
@@ -198,7 +234,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "size": len(content),
                 "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
             }
-            if name.endswith(LARGE):
+            if (
+                name.endswith(LARGE)
+                or hashlib.sha256(content).hexdigest() in self.hub.store.objects
+            ):
                 sha256 = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
             siblings.append(entry)
@@ -291,8 +330,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, document: Any) -> None:
         self._body(json.dumps(document).encode(), "application/json")
 
-    def _body(self, body: bytes, kind: str) -> None:
-        self.send_response(200)
+    def _body(
+        self, body: bytes, kind: str, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -310,6 +353,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    say_body, say_no = _body, _refuse
 
 
 @contextmanager

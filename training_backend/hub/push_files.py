@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from training_backend.errors import UserError
+from training_backend.files import write_bytes_atomic
 
 CARD = "README.md"
 PICTURE = "loss.png"  # which the card shows
@@ -19,6 +21,8 @@ _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt", ".md"
 _BARE_NAMES = ("LICENSE", "LICENCE", "NOTICE", "Modelfile")
 _VOCABULARY = ("tokenizer.json", "vocab.json")
 _MARKERS = (".lorasmith-partial",)
+_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_TOKEN = re.compile(r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-)[A-Za-z0-9_-]{16,}")
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,6 @@ class PushFolder:
     form: Form
     files: tuple[PushFile, ...]
     left_out: tuple[str, ...]
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(file.bytes for file in self.files)
 
 
 def look(folder: Path) -> PushFolder:
@@ -71,6 +71,32 @@ def look(folder: Path) -> PushFolder:
         _check_text(path)
         files.append(PushFile(path.name, path, path.stat().st_size))
     return PushFolder(folder, form, tuple(files), tuple(left_out))
+
+
+def put_card(folder: Path, card: str, picture: bytes | None) -> list[PushFile]:
+    """Write a card and its picture into the folder that they tell of.
+
+    Raises:
+        UserError: about field `push.folder`: they cannot be written.
+    """
+    put = []
+    for name, data in ((CARD, card.encode()), (PICTURE, picture)):
+        if data is None:
+            continue
+        path = folder / name
+        try:
+            write_bytes_atomic(path, data)
+        except OSError as error:
+            raise _error(
+                "card_not_written",
+                "{name} cannot be written into {folder}: {reason}.",
+                "Copy the folder to where you may write, and push that.",
+                name=name,
+                folder=folder,
+                reason=error.strerror or error,
+            ) from None
+        put.append(PushFile(name, path, len(data)))
+    return put
 
 
 def form_of(folder: Path) -> Form | None:
@@ -110,14 +136,25 @@ def _check_text(path: Path) -> None:
     if path.suffix not in (".json", ".txt", ".md") or path.name in _VOCABULARY:
         return
     text = path.read_text(encoding="utf-8", errors="replace")
-    if names_home(text):
+    if names_home(text) or holds_token(text):
         raise _error(
             "file_names_path",
-            "{name} in {folder} names a folder of this computer.",
+            "{name} in {folder} names a folder of this computer, or holds a token.",
             "Export the run and push what comes of that: an export holds no such names.",
             name=path.name,
             folder=path.parent,
         )
+
+
+def front_matter(text: str) -> str | None:
+    """What stands between the first two lines `---` of a card; None where it has none."""
+    found = _FRONT_MATTER.match(text)
+    return found[1] if found else None
+
+
+def holds_token(text: str) -> bool:
+    """Whether a text holds what looks like a secret of the Hub or of a like service."""
+    return bool(_TOKEN.search(text))
 
 
 def names_home(text: str) -> bool:

@@ -17,6 +17,7 @@ SILENCE_SECONDS = 10.0
 MAX_WAIT_SECONDS = 120.0  # of what a Retry-After asks for
 SWITCH_SECONDS = 1.0  # so often it is looked whether to work offline
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+PASSING = ("no_connection", "hub_unavailable", "hub_busy")  # codes of what may be over soon
 
 Phase = Literal["asking", "waiting", "downloading", "uploading", "checking", "done"]
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class Transfer:
                     raise refusal.error from None
                 error, pause = refusal.error, refusal.retry_after
             except UserError as refusal:
-                if refusal.code not in ("no_connection", "hub_unavailable", "hub_busy"):
+                if refusal.code not in PASSING:
                     raise
                 error = refusal
             except Exception as broken:
@@ -146,6 +147,7 @@ class Refused(Exception):
     """An answer that is not what was asked for. `retry_after`: seconds, as far as it says."""
 
     def __init__(self, answer: Any, error: UserError) -> None:
+        self.answer = answer
         self.status = int(answer.status_code)
         self.error = error
         told = answer.headers.get("Retry-After", "")

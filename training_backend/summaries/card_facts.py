@@ -13,7 +13,7 @@ from pathlib import Path
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.hub import hub_cache
-from training_backend.hub.push_files import CARD, read_object
+from training_backend.hub.push_files import CARD, front_matter, read_object
 from training_backend.job import DEMO_MODEL_IDS, ExportJob, TrainingJob
 from training_backend.lifecycle import inputs, journal
 from training_backend.paths import export_runs_dir
@@ -30,7 +30,6 @@ from training_backend.protocol import (
 from training_backend.runs import Run
 
 DEMO_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -162,9 +161,3 @@ def hub_datasets(job: TrainingJob) -> list[str]:
         path for path in dict.fromkeys(paths)
         if hub_cache.parse_id(path) == path and not Path(path).expanduser().exists()
     ]  # fmt: skip
-
-
-def front_matter(text: str) -> str | None:
-    """What stands between the first two lines `---` of a card; None where it has none."""
-    found = _FRONT_MATTER.match(text)
-    return found[1] if found else None

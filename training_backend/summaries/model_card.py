@@ -32,6 +32,8 @@ _SCORES = {"exact_match": "Exact match", "f1": "F1", "rouge_l": "ROUGE-L"}
 # Licences of our catalogue that the Hub's list of licences does not have.
 _NOT_LISTED = {"qwen", "qwen-research", "mistral-research", "falcon-llm-license", "lfm1.0"}
 _SECTIONS = ("quantization", "lora", "training")
+_ALWAYS = {"lora_alpha", "lora_dropout", "target_modules", "optim", "lr_scheduler_type", "seed"}
+_OF_THE_COURSE = {"save_steps", "save_total_limit", "logging_steps", "tensorboard"}
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,8 @@ def _settings(job: TrainingJob) -> str:
             extra = info.json_schema_extra
             advanced = isinstance(extra, dict) and bool(extra.get("advanced"))
             value = shown[name][key]
-            if (advanced and value == info.default) or _is_left_out(value):
+            usual = advanced and value == info.default and key not in _ALWAYS
+            if usual or key in _OF_THE_COURSE or _is_left_out(value):
                 continue
             rows.append(f"| {info.title} (`{key}`) | {_cell(_said(value))} |")
     return "\n".join(["## Settings", "", "| Setting | Value |", "| --- | --- |", *rows])
