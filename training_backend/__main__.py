@@ -23,6 +23,7 @@ from training_backend.commands import (
     ended_commands,
     export_commands,
     fit_command,
+    hand_off_command,
     live_commands,
     memory_commands,
     queue_commands,
@@ -243,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     fit_command.register(add)
     add("runs", list_runs, "list the runs")
     export_commands.register(add)
+    hand_off_command.register(add)
     command = add("script", script, "write a job or a run as a script of plain TRL and PEFT")
     command.add_argument("job", metavar="JOB.json|RUN", help="a job file, or a run's id or folder")
     command.add_argument(

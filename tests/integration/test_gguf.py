@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import llama_engine
+from tests import go_template, llama_engine
 from tests.integration.test_merge import make_adapter
 from training_backend import runs
+from training_backend.data.safe_template import render_here
 from training_backend.export import gguf_tools
 from training_backend.files import sha256_file
 from training_backend.job import GGUF_BITS, parse_job
@@ -123,7 +124,9 @@ def test_a_q8_0_file_reads_and_answers_as_the_merged_model(
     done = export(adapter, "small", quantization="q8_0")
     assert done.exit_code == 0, done.terminal
     file = tmp_path / "small" / "small-Q8_0.gguf"
-    assert sorted(path.name for path in file.parent.iterdir()) == ["LICENSE", file.name]
+    assert sorted(path.name for path in file.parent.iterdir()) == [
+        "LICENSE", "Modelfile", file.name
+    ]  # fmt: skip
     assert export(adapter, "merged", format="safetensors").exit_code == 0
     known = backend(answers_of, tmp_path / "merged", QUESTIONS, tmp_path / "exact.npy")
 
@@ -137,7 +140,13 @@ def test_a_q8_0_file_reads_and_answers_as_the_merged_model(
     prompt = len(known["prompt_ids"][0])
     base = np.load(tmp_path / "base.npy")[:prompt]
     assert mean_kl(base, logits[:prompt]) > 5 * MOST_KL, "the adapter changes nothing"
-    text = file.read_bytes()
+    modelfile = file.with_name("Modelfile").read_text("utf-8")
+    asked = [{"role": "user", "content": "Why?"}]
+    own = render_here(known["template"], {}, {"messages": asked, "add_generation_prompt": True})
+    turns = {"Messages": [{"Role": "user", "Content": "Why?"}]}
+    assert go_template.render(modelfile.split('"""')[1], turns) == own.text
+    assert 'PARAMETER stop "<|im_end|>"' in modelfile
+    text = file.read_bytes() + modelfile.encode()
     assert str(tmp_path).encode() not in text and str(demo_model_dir).encode() not in text
 
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from training_backend.errors import StopRequested, UserError
-from training_backend.export import gguf_export
+from training_backend.export import gguf_export, ollama_modelfile
 from training_backend.export.adapter_files import write_adapter
 from training_backend.export.model_files import copy_file, write_merged, write_model
 from training_backend.export.partial import Partial, claimed
@@ -122,6 +122,9 @@ def _write_gguf(
     name = partial.out.name
     file = out / f"{name}-{quantization.upper()}.gguf"
     gguf_export.write(model, file, quantization, name, reporter)
+    untold = ollama_modelfile.write(file, model / "generation_config.json")
+    if untold is not None:
+        reporter.warn(untold.code, "{said}", said=str(untold))
     for licence in model.glob("LICENSE*"):
         copy_file(licence, out)
     shutil.rmtree(model)
