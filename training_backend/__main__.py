@@ -189,7 +189,7 @@ def demo(options: argparse.Namespace) -> int:
     if code:
         return code
     out = exports_dir() / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    exported = runs.create(ExportJob(run=str(run.folder), out=str(out)))
+    exported = runs.create(ExportJob(run=str(run.folder), out=str(out), verify=False))
     code = exit_code(follow(exported, report_for(options)))
     if code == 0:
         samples = [event for event in run.events() if isinstance(event, SampleGenerated)]

@@ -181,6 +181,21 @@ class ExportJob(Section):
     out: str = Field(min_length=1, title="Output folder")
 
 
+class VerifyJob(Section):
+    """Ask an export the same questions as what it was made of, and compare.
+
+    `folder` is the export's; `run` and `checkpoint` are as of `ExportJob`.
+    """
+
+    kind: Literal["verify"] = "verify"
+    version: Literal[1] = 1
+    name: str = Field(default="verify", min_length=1, max_length=120, title="Name")
+    folder: str = Field(min_length=1, title="Export")
+    run: str = Field(min_length=1, title="Run")
+    checkpoint: str | None = Field(default=None, title="Checkpoint")
+    prompts: tuple[str, ...] = Field(default=(), max_length=20, title="Your own questions")
+
+
 class ProbeJob(Section):
     """Try one real step of a training on its longest rows, and measure the memory it takes."""
 
@@ -190,8 +205,10 @@ class ProbeJob(Section):
     job: TrainingJob
 
 
-Job = TrainingJob | ExportJob | ProbeJob
-_KINDS: dict[Any, type[Job]] = {"export": ExportJob, "probe": ProbeJob}
+Job = TrainingJob | ExportJob | VerifyJob | ProbeJob
+_KINDS: dict[Any, type[Job]] = {
+    "export": ExportJob, "verify": VerifyJob, "probe": ProbeJob,
+}  # fmt: skip
 
 
 def parse_job(data: Any, source: str = "job") -> Job:

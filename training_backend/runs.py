@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 from training_backend.computer import ram
 from training_backend.errors import UserError
 from training_backend.files import fsync_folder, write_json_atomic, write_text_atomic
-from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, load_job
+from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, VerifyJob, load_job
 from training_backend.lifecycle import checkpoints, ends, journal, run_folders
 from training_backend.lifecycle.ends import Circumstances
 from training_backend.lifecycle.run_requests import Request, Requests
@@ -288,7 +288,7 @@ def _parent(job: Job) -> Path:
             return runs_dir()
         case ExportJob():
             return export_runs_dir()
-        case ProbeJob():
+        case ProbeJob() | VerifyJob():  # what they find is told elsewhere
             return probe_runs_dir()
 
 

@@ -24,7 +24,7 @@ from training_backend import __version__, preferences, runs
 from training_backend.computer import devices
 from training_backend.computer.memory_sampler import SAMPLE_SECONDS, MemorySampler
 from training_backend.errors import StopRequested, UserError
-from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
+from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, VerifyJob
 from training_backend.lifecycle import card_lock, checkpoints, extend, failures, halving, revised
 from training_backend.lifecycle.checkpoints import Checkpoint
 from training_backend.lifecycle.child_process import (
@@ -266,7 +266,7 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
     job: Job | None = None
     try:
         job = run.job()
-        if not isinstance(job, ExportJob):
+        if not isinstance(job, ExportJob | VerifyJob):
             card_lock.hold(devices.this_device(), job.name, reporter)
         match job:
             case TrainingJob():
@@ -284,6 +284,10 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
                 from training_backend.export import folder
 
                 return folder.run(job, reporter)
+            case VerifyJob():
+                from training_backend.export import proof
+
+                return proof.run(job, reporter)
     except StopRequested:
         newest = checkpoints.finished(run.checkpoints)
         return RunStopped(

@@ -11,6 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "PySide6", "app"}
 NEED_TORCH = {
+    "export.proof_torch",
     "memory.trace_model", "memory.tracing.card", "memory.tracing.hollow_model",
     "memory.tracing.layers_pass", "memory.tracing.loss_pass", "memory.tracing.storages",
     "models.attention", "models.base_model", "models.finished_model", "models.model_layers",

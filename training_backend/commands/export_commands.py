@@ -1,4 +1,4 @@
-"""The command `export`: what a run learned, as a folder that other programs load."""
+"""The commands `export` and `verify`: what a run learned, as a folder that other programs load."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from training_backend import runs
-from training_backend.commands.command_line import report_for
+from training_backend.commands.command_line import give, report_for
+from training_backend.commands.console import ConsoleReport
 from training_backend.commands.following import exit_code, follow
 from training_backend.errors import UserError
 from training_backend.job import ExportBase, ExportDtype, ExportFormat, GgufQuantization, parse_job
 from training_backend.lifecycle import preflight
-from training_backend.protocol import RunCompleted
+from training_backend.protocol import ExportProved, RunCompleted
 
 
 def export(options: argparse.Namespace) -> int:
@@ -24,11 +25,10 @@ def export(options: argparse.Namespace) -> int:
             "Only a GGUF file has a --quantization.",
             "Add --format gguf, or leave it out.",
         )
-    folder = Path(options.run)
     job = parse_job(
         {
             "kind": "export",
-            "run": str(folder.absolute()) if folder.is_dir() else options.run,
+            "run": _run(options.run),
             "checkpoint": options.checkpoint,
             "format": options.format,
             "quantization": options.quantization or "q8_0",
@@ -46,6 +46,38 @@ def export(options: argparse.Namespace) -> int:
     if not options.json and isinstance(terminal, RunCompleted):
         print(terminal.folder)
     return exit_code(terminal)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Ask an export and what it was made of the same questions; exit code 1 when they differ."""
+    job = parse_job(
+        {
+            "kind": "verify",
+            "folder": str(options.folder.expanduser().absolute()),
+            "run": _run(options.run),
+            "checkpoint": options.checkpoint,
+            "prompts": options.prompt,
+        },
+        "the check",
+    )
+    preflight.check(job)
+    run = runs.create(job)
+    try:
+        terminal = follow(run, ConsoleReport())
+        proved = next((e for e in run.events() if isinstance(e, ExportProved)), None)
+    finally:
+        runs.clear_probes()
+    if proved is None:
+        return exit_code(terminal)
+    document = proved.model_dump(mode="json", exclude={"type", "seq", "time", "elapsed"})
+    give(options, document, f"{proved.verdict}: {proved.message}")
+    return 1 if proved.verdict == "different" else exit_code(terminal)
+
+
+def _run(text: str) -> str:
+    """A folder as the worker finds it too, wherever that runs; else a run's id."""
+    folder = Path(text)
+    return str(folder.absolute()) if folder.is_dir() else text
 
 
 def register(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
@@ -80,4 +112,13 @@ def register(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     )
     command.add_argument(
         "--prompt", action="append", default=[], metavar="TEXT", help="a question for that check"
+    )
+    command = add("verify", verify, "ask an export and what it was made of the same questions")
+    command.add_argument("folder", type=Path, metavar="DIR", help="of an export")
+    command.add_argument(
+        "--run", required=True, metavar="RUN", help="what it was made of: a run, or an adapter"
+    )
+    command.add_argument("--checkpoint", metavar="NAME", help="such as checkpoint-40")
+    command.add_argument(
+        "--prompt", action="append", default=[], metavar="TEXT", help="a question of your own"
     )

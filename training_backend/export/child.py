@@ -68,7 +68,7 @@ def in_child(
     process = context.Process(
         target=_main,
         args=(theirs, work, arguments, tell is not None, sees_card),
-        daemon=True,
+        daemon=False,  # a chat template is first rendered in a child of its own
         name=f"lorasmith-{name}",
     )
     before = ram.oom_kills() or 0

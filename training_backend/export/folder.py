@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from training_backend.errors import StopRequested, UserError
-from training_backend.export import gguf_export, ollama_modelfile
+from training_backend.export import gguf_export, ollama_modelfile, proof
 from training_backend.export.adapter_files import write_adapter
 from training_backend.export.model_files import copy_file, write_merged, write_model
 from training_backend.export.partial import Partial, claimed
@@ -50,6 +50,8 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
             elif is_disk_full(error):
                 raise _full(partial) from error
             raise
+        if job.verify:
+            proof.prove(job, source, reporter)
     return RunCompleted(folder=str(out))
 
 

@@ -15,8 +15,8 @@ from training_backend.export.shards import converted
 from training_backend.export.tensor_file import DTYPES, TensorFile
 from training_backend.export.weights import Weights
 from training_backend.files import write_json_atomic
-from training_backend.hub import hub_cache
-from training_backend.job import ExportJob, is_on_network
+from training_backend.hub import downloads, hub_cache
+from training_backend.job import DEMO_MODEL_IDS, ExportJob, is_on_network
 from training_backend.lifecycle import checkpoints, inputs
 from training_backend.models.adapters import CONFIG, WEIGHTS, Adapter
 from training_backend.models.base_files import base_folder
@@ -114,8 +114,11 @@ def write_model(
         weights.write("saving", "the model")
 
 
-def find_base(adapter: Adapter, reporter: Reporter) -> Path:
-    """The folder of the 16-bit base model, fetched from the Hub where it is not here yet.
+def find_base(adapter: Adapter, reporter: Reporter, *, may_fetch: bool = True) -> Path:
+    """The folder of the 16-bit base model.
+
+    Args:
+        may_fetch: from the Hub, where it is not here yet.
 
     Raises `UserError` when it cannot be had.
     """
@@ -143,6 +146,22 @@ def find_base(adapter: Adapter, reporter: Reporter) -> Path:
             config=CONFIG,
         )
     id, revision = known or (adapter.base, adapter.config.get("revision"))
+    if not may_fetch and id not in DEMO_MODEL_IDS and downloads.whole_model(id, revision) is None:
+        raise UserError(
+            "base_not_here",
+            "The base model {base} is not on this computer.",
+            "Download it on the page Model.",
+            field="run",
+            base=id,
+        )
+    if not may_fetch and id not in DEMO_MODEL_IDS and downloads.whole_model(id, revision) is None:
+        raise UserError(
+            "base_not_here",
+            "The base model {base} is not on this computer.",
+            "Download it on the page Model.",
+            field="run",
+            base=id,
+        )
     try:
         return base_folder(id, revision, reporter)
     except UserError as error:

@@ -14,7 +14,7 @@ from training_backend.errors import JobError, Problem, UserError
 from training_backend.hub import hub_cache
 from training_backend.hub.downloads import whole_model
 from training_backend.hub.hub_errors import require_online
-from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob
+from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, VerifyJob
 from training_backend.models import adapters, start_adapter
 from training_backend.models.demo_model import demo_model_ready
 from training_backend.paths import require_free, runs_dir
@@ -39,6 +39,8 @@ def check(job: Job, place: Path | None = None) -> None:
             ]
         case ExportJob():
             checks = [lambda: _source(job), lambda: check_empty(Path(job.out))]
+        case VerifyJob():
+            checks = [lambda: _source(ExportJob(run=job.run, checkpoint=job.checkpoint, out="."))]
         case ProbeJob():  # it does without data
             checks = [lambda: _model(job.job), lambda: _can_be_tried(job.job)]
     problems = []

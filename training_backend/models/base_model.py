@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,7 +21,7 @@ from transformers.integrations import peft as peft_integration
 from transformers.models.auto import auto_factory
 
 from training_backend.errors import UserError
-from training_backend.job import TrainingJob
+from training_backend.job import QuantizationSection, TrainingJob
 from training_backend.models import attention
 from training_backend.models.model_folder import read_model_config
 from training_backend.models.model_kinds import without_code
@@ -39,29 +40,67 @@ _GENERATION_KEYS = (
 
 def load_model(job: TrainingJob, folder: Path, reporter: Reporter) -> Any:
     asked = job.quantization
-    compute_dtype = getattr(torch, asked.bnb_4bit_compute_dtype)
-    if compute_dtype is torch.bfloat16:
-        compute_dtype = precision()  # older cards only emulate bfloat16
     reporter.phase(
         "quantising" if asked.load_in_4bit else "loading",
         detail="the base model, to 4 bits" if asked.load_in_4bit else "the base model",
     )
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=asked.bnb_4bit_quant_type,
-        bnb_4bit_use_double_quant=asked.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
+    # What is trained is held in 32 bits: small steps would be lost in 16.
+    dtype = torch.float32 if job.training.method == "full" else precision()
+    return load(folder, dtype, asked, on_card=torch.cuda.is_available())
+
+
+def load(
+    folder: Path, dtype: torch.dtype, quantization: QuantizationSection | None, *, on_card: bool
+) -> Any:
+    """A model's folder as it is, or in 4 bits where `quantization` says so.
+
+    Raises `UserError` when it cannot be loaded or weights are missing in it.
+    """
+    to_four_bits = None
+    if quantization is not None and quantization.load_in_4bit:
+        compute_dtype = getattr(torch, quantization.bnb_4bit_compute_dtype)
+        if compute_dtype is torch.bfloat16:
+            compute_dtype = precision()  # older cards only emulate bfloat16
+        to_four_bits = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantization.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=compute_dtype,
+        )
+    return _loaded(folder, lambda: _config(folder), dtype, to_four_bits, on_card)
+
+
+def load_quantised(folder: Path, dtype: torch.dtype, *, on_card: bool) -> Any:
+    """A folder whose weights bitsandbytes quantised before. Raises `UserError` as `load`."""
+
+    def config() -> Any:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        how = settings.pop("quantization_config", None)
+        if not isinstance(how, dict) or how.get("quant_method") != "bitsandbytes":
+            raise ValueError("its config.json does not say that bitsandbytes quantised it")
+        known = CONFIG_MAPPING[settings["model_type"]].from_dict(without_code(settings))
+        known.quantization_config = how
+        return known
+
+    return _loaded(folder, config, dtype, None, on_card)
+
+
+def _loaded(
+    folder: Path,
+    read_config: Callable[[], Any],
+    dtype: torch.dtype,
+    to_four_bits: BitsAndBytesConfig | None,
+    on_card: bool,
+) -> Any:
     try:
-        config = _config(folder)
+        config = read_config()
         with _without_adapters():
             model, report = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 config=config,
-                quantization_config=quantization if asked.load_in_4bit else None,
-                # What is trained is held in 32 bits: small steps would be lost in 16.
-                dtype=torch.float32 if job.training.method == "full" else precision(),
-                device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+                quantization_config=to_four_bits,
+                dtype=dtype,
+                device_map={"": 0 if on_card else "cpu"},
                 attn_implementation=attention.implementation(config),
                 use_safetensors=True,  # never a pickle
                 trust_remote_code=False,

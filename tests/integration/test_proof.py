@@ -1,0 +1,232 @@
+"""An export is asked what it was made of is asked: what is the same passes, planted faults do not.
+
+The model is random and tiny, yet sure of itself as trained ones are, so that a fault shows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_merge import make_adapter
+from training_backend import runs
+from training_backend.job import parse_job
+
+pytestmark = pytest.mark.timeout(300)
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+SURE = {"initializer_range": 0.3}
+
+
+def prove(job: dict[str, Any]) -> dict[str, Any]:
+    """As a worker does it, less the processes; the answers are short."""
+    from training_backend import runs
+    from training_backend.export import proof, proof_reading
+    from training_backend.job import parse_job
+    from training_backend.worker import Reporter
+
+    def in_this_process(work, *arguments, name, meanwhile, tell=None):
+        meanwhile()
+        return work(*([tell] if tell else []), *arguments)
+
+    def no_metrics(run):
+        import queue
+
+        return Reporter(run, queue.Queue())
+
+    before = proof.in_child, proof_reading.ANSWER_TOKENS
+    proof.in_child, proof_reading.ANSWER_TOKENS = in_this_process, 8
+    run = runs.create(parse_job(job))
+    reporter = no_metrics(run)
+    try:
+        proof.run(run.job(), reporter)
+    finally:
+        proof.in_child, proof_reading.ANSWER_TOKENS = before
+        reporter.close()
+    events = run.events()
+    return {
+        "proved": next(e for e in events if e.type == "ExportProved").model_dump(mode="json"),
+        "phases": [[e.phase, e.fraction] for e in events if e.type == "PhaseChanged"],
+        "left": (run.folder / "proof").exists(),
+    }
+
+
+@pytest.fixture(scope="module")
+def sure_model(make_model: Any) -> Path:
+    return make_model(**SURE)
+
+
+@pytest.fixture
+def trained(backend: Any, sure_model: Path, job_document: Any, lorasmith_home: Path) -> Any:
+    """A run that is over: its adapter is there, and a third of its rows was held out."""
+    run = runs.create(
+        parse_job(
+            job_document(
+                model={"id": str(sure_model)},
+                quantization={"load_in_4bit": False},
+                evaluation={"held_out_fraction": 0.34},
+            )
+        )
+    )
+    backend(make_adapter, sure_model, run.adapter, LORA)
+    return run
+
+
+@pytest.fixture
+def merged(trained: Any, do: Any, tmp_path: Path) -> Path:
+    job = {"kind": "export", "run": str(trained.folder), "out": str(tmp_path / "out")}
+    done = do(job)
+    assert done.exit_code == 0, done.terminal
+    return tmp_path / "out"
+
+
+Verify = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def verify(backend: Any, trained: Any) -> Verify:
+    def verified(folder: Path, **options: Any) -> dict[str, Any]:
+        job = {"kind": "verify", "folder": str(folder), "run": str(trained.folder), **options}
+        found: dict[str, Any] = backend(prove, job)
+        assert not found["left"]
+        return found
+
+    return verified
+
+
+def change(file: Path, **values: Any) -> None:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**document, **values}), encoding="utf-8")
+
+
+def checks(found: dict[str, Any]) -> dict[str, Any]:
+    return {check["name"]: check for check in found["proved"]["checks"]}
+
+
+def failed(found: dict[str, Any]) -> set[str]:
+    return {name for name, check in checks(found).items() if not check["passed"]}
+
+
+def test_a_merged_model_answers_alike_and_says_so_in_its_folder(
+    merged: Path, verify: Verify, trained: Any, sure_model: Path, tmp_path: Path
+) -> None:
+    found = verify(merged, prompts=["What is 3 and 3?"])
+    proved = found["proved"]
+    assert proved["verdict"] == "alike", proved
+    assert failed(found) == set()
+    told = checks(found)
+    assert told["kl"]["value"] < 1e-3 < 0.1 < float(told["adapter"]["params"]["effect"])
+    assert told["adapter"]["value"] == pytest.approx(1, abs=0.02)
+    # Eight held-out rows are there, six are asked, and the person's own question.
+    assert told["prompts"]["params"]["prompts"] == 7
+    assert {"perplexity", "ends", "agreement"} <= told.keys()
+    fractions = [share for phase, share in found["phases"] if phase == "verifying"]
+    assert fractions == sorted(fractions) and fractions[-1] > 0.9
+    text = (merged / "proof.json").read_text(encoding="utf-8")
+    assert json.loads(text)["verdict"] == "alike"
+    for private in (str(tmp_path), str(trained.folder), str(sure_model), "What is"):
+        assert private not in text
+    assert not (merged / "DIFFERENT.txt").exists()
+
+
+def other_template(out: Path, base: Path) -> None:
+    file = out / "chat_template.jinja"
+    file.write_text(file.read_text(encoding="utf-8").replace("<|im_start|>", "### "), "utf-8")
+
+
+def no_end(out: Path, base: Path) -> None:
+    change(out / "config.json", eos_token_id=None)
+    change(out / "generation_config.json", eos_token_id=None)
+
+
+def end_of_texts_alone(out: Path, base: Path) -> None:
+    change(out / "generation_config.json", eos_token_id=0)
+
+
+def base_alone(out: Path, base: Path) -> None:
+    shutil.copyfile(base / "model.safetensors", out / "model.safetensors")
+
+
+def begins_twice(out: Path, base: Path) -> None:
+    file = out / "chat_template.jinja"
+    file.write_text("<|im_start|>" + file.read_text(encoding="utf-8"), "utf-8")
+
+
+def cut(out: Path, base: Path) -> None:
+    with (out / "model.safetensors").open("r+b") as file:
+        file.truncate(100_000)
+
+
+def without_a_weight(out: Path, base: Path) -> None:
+    """As a merge that forgets one; the head is sound."""
+    file = out / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"layers.1.mlp.up_proj", b"layers.7.mlp.up_proj", 1))
+
+
+def not_a_number(out: Path, base: Path) -> None:
+    with (out / "model.safetensors").open("r+b") as file:
+        file.seek(-64, 2)
+        file.write(b"\xc0\x7f" * 32)  # bfloat16
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "check"),
+    [
+        (other_template, "proof_other_template", "prompts"),
+        (begins_twice, "proof_begins_twice", "prompts"),
+        (no_end, "proof_no_end", "ends"),
+        (end_of_texts_alone, "proof_no_end", "ends"),
+        (base_alone, "proof_no_adapter", "adapter"),
+        (cut, "export_file_cut", "files"),
+        (without_a_weight, "model_incomplete", "files"),
+        (not_a_number, "proof_not_finite", "kl"),
+    ],
+)
+def test_a_planted_fault_is_found_and_named(
+    merged: Path, verify: Verify, sure_model: Path, tmp_path: Path,
+    fault: Callable[[Path, Path], None], code: str, check: str,
+) -> None:  # fmt: skip
+    fault(merged, sure_model)
+    found = verify(merged)
+    assert (found["proved"]["verdict"], found["proved"]["code"]) == ("different", code), found
+    assert check in failed(found)
+    marker = (merged / "DIFFERENT.txt").read_text(encoding="utf-8")
+    assert marker.strip() == found["proved"]["message"]
+    assert str(tmp_path) not in marker + (merged / "proof.json").read_text(encoding="utf-8")
+
+
+def negate_a_layer(file: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    tensors["model.layers.0.self_attn.v_proj.weight"] *= -1
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def test_a_merge_into_another_base_is_found(
+    verify: Verify, backend: Any, sure_model: Path, do: Any, trained: Any, tmp_path: Path
+) -> None:
+    """The same shape, tokenizer and adapter; the base was trained otherwise."""
+    other = tmp_path / "other"
+    shutil.copytree(sure_model, other)
+    backend(negate_a_layer, other / "model.safetensors")
+    config = trained.adapter / "adapter_config.json"
+    change(config, base_model_name_or_path=str(other))
+    out = tmp_path / "out"
+    done = do({"kind": "export", "run": str(trained.folder), "out": str(out)})
+    assert done.exit_code == 0, done.terminal
+    change(config, base_model_name_or_path=str(sure_model))
+    found = verify(out)
+    assert found["proved"]["code"] == "proof_other_weights", found
+
+
+def test_what_was_mended_loses_its_mark(merged: Path, verify: Verify, sure_model: Path) -> None:
+    (merged / "DIFFERENT.txt").write_text("The export differs.", encoding="utf-8")
+    assert verify(merged)["proved"]["verdict"] == "alike"
+    assert not (merged / "DIFFERENT.txt").exists()

@@ -1,0 +1,112 @@
+"""What kind of export a folder holds, and whether its files are whole. Light."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+from training_backend.errors import UserError
+from training_backend.export import gguf_file
+from training_backend.job import ExportFormat, GgufQuantization
+from training_backend.models import model_folder
+from training_backend.models.adapters import CONFIG
+
+# `enum llama_ftype` in llama.h.
+_FILE_TYPES: dict[int, GgufQuantization] = {
+    1: "f16", 7: "q8_0", 15: "q4_k_m", 17: "q5_k_m", 18: "q6_k", 32: "bf16",
+}  # fmt: skip
+
+
+def kind(folder: Path) -> tuple[ExportFormat, GgufQuantization]:
+    """The format of an export, and the quantisation of a GGUF file, by its files.
+
+    Raises `UserError` about `folder` for what is none.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            "export_missing",
+            "There is no folder {folder}.",
+            "Choose the folder of an export.",
+            field="folder",
+            folder=folder,
+        )
+    names = [path.name for path in folder.iterdir()]
+    files = [name for name in names if name.lower().endswith(".gguf")]
+    if files:
+        return _of_gguf(folder / files[0])
+    if CONFIG in names:
+        return "adapter", "q8_0"
+    if "config.json" in names:
+        return ("bnb_4bit" if _is_quantised(folder) else "safetensors"), "q8_0"
+    raise UserError(
+        "export_of_no_kind",
+        "{folder} holds no export: no .gguf file, no config.json, no {config}.",
+        "Choose the folder of an export.",
+        field="folder",
+        folder=folder,
+        config=CONFIG,
+    )
+
+
+def damage(folder: Path) -> UserError | None:
+    """What is wrong with the weight files of a model's or adapter's folder; None for nothing.
+
+    A GGUF file is looked at by the engine that loads it.
+    """
+    wanted = {path.name for path in model_folder.weight_files(folder)}
+    for path in sorted({folder / name for name in wanted} | set(folder.glob("*.safetensors"))):
+        try:
+            head, size = model_folder.read_head(path), path.stat().st_size
+        except FileNotFoundError:
+            return _damage("export_file_missing", "{name} is missing.", path)
+        except (ValueError, OSError):
+            return _damage("export_file_damaged", "{name} is damaged: it has no head.", path)
+        if size != head.file_bytes:
+            return _damage(
+                "export_file_cut",
+                "{name} is damaged: it should have {expected} bytes and has {actual}.",
+                path,
+                expected=f"{head.file_bytes:,}",
+                actual=f"{size:,}",
+            )
+    return None
+
+
+def only_gguf(folder: Path) -> Path:
+    """The model of a GGUF export. Raises `UserError` unless there is exactly one."""
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise UserError(
+            "gguf_not_one",
+            "There are {count} .gguf files in {folder}; an export has one.",
+            "Leave only the one to be checked there.",
+            count=len(files),
+            folder=folder.name,
+        )
+    return files[0]
+
+
+def _damage(code: str, template: str, path: Path, **params: str) -> UserError:
+    return UserError(code, template, "Export the run again.", name=path.name, **params)
+
+
+def _of_gguf(path: Path) -> tuple[ExportFormat, GgufQuantization]:
+    """By what the file says of itself; of a damaged one by its name."""
+    try:
+        known = gguf_file.read(path).metadata
+    except (UserError, OSError):
+        known = {}
+    if known.get("general.type") == "adapter":
+        return "gguf_adapter", "f16"
+    ending = path.stem.rpartition("-")[2].lower()
+    named = [kind for kind in get_args(GgufQuantization) if kind == ending]
+    return "gguf", _FILE_TYPES.get(known.get("general.file_type", -1), [*named, "q8_0"][0])
+
+
+def _is_quantised(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("quantization_config"))
