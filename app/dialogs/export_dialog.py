@@ -21,7 +21,7 @@ class ExportDialog(QDialog):
         self.resize(720, 560)
         column = dialog_layout(self)
         column.addWidget(page_title(export_words.form(made.job)))
-        about = ElidedLabel(made.job.name)
+        about = ElidedLabel(made.name)
         about.setProperty("role", "secondary")
         column.addWidget(about)
         self.result_view = ExportResult()

@@ -46,6 +46,12 @@ class MadeExport:
     size_bytes: int
     proof: ExportProved | None
 
+    @property
+    def name(self) -> str:
+        """What the person called it; of one that has no name of its own, its folder's."""
+        unnamed = self.job.name == ExportJob.model_fields["name"].default
+        return self.folder.name if unnamed else self.job.name
+
 
 def list_exports() -> list[MadeExport]:
     """Those whose folder is still there, newest first; one folder once. Reads the disk."""
@@ -127,7 +133,7 @@ class MadeExportsModel(QAbstractTableModel):
         match role:
             case Qt.ItemDataRole.DisplayRole:
                 return (
-                    wording.one_line(made.job.name),
+                    wording.one_line(made.name),
                     export_words.form(made.job),
                     figures.clock(made.made),
                     i18n.size(made.size_bytes),

@@ -30,14 +30,14 @@ SPARE_BYTES = 50_000_000  # tokenizer, settings, the folder itself
 
 # Memory. What a worker takes before any weight, with and without PyTorch.
 LIGHT_BYTES = 150_000_000
-TORCH_BYTES = 900_000_000
+TORCH_BYTES = 450_000_000
 # Time, by the slowest of what was measured; see docs/export.md.
 DISK_RATE = 150e6  # bytes a second, read, computed and written
 CONVERT_RATE = 120e6  # bytes of 16-bit weights a second
 QUANTISE_RATE = 60e6
 PACK_RATE = 60e6
 DOWNLOAD_RATE = 5e6
-LOOK_SECONDS = 8.0  # PyTorch and transformers are read once, by a process of its own
+LOOK_SECONDS = 12.0  # PyTorch and transformers are read once, by a process of its own
 PROOF_SECONDS = 25.0
 PROOF_TOKENS = 1_500  # in all, of both models; each costs a pass over the weights
 MEMORY_RATE = 6e9  # bytes of weights a second
@@ -137,14 +137,14 @@ def needs(of: Material, job: ExportJob) -> Needs:
             stages[merging] = 2 + merged / DISK_RATE
         case "bnb_4bit":
             size = largest = sum(_packed(name, *tensor) for name, tensor in of.tensors.items())
-            disk, ram = merged + size, max(_merge_ram(of), TORCH_BYTES + 6 * _largest(of))
+            disk, ram = merged + size, max(_merge_ram(of), TORCH_BYTES + 3 * _largest(of))
             stages[merging] = 2 + merged / DISK_RATE
             stages["pack"] = LOOK_SECONDS + merged / PACK_RATE
         case "gguf":
             size = largest = gguf_bytes(of.tensors, job.quantization)
             direct = job.quantization in WRITTEN_BY_CONVERTER
             disk = merged + (size if direct else merged)
-            ram = max(_merge_ram(of), TORCH_BYTES + 6 * _largest(of))
+            ram = max(_merge_ram(of), TORCH_BYTES + 3 * _largest(of))
             seconds = merged / CONVERT_RATE + (0 if direct else merged / QUANTISE_RATE)
             stages["look"] = LOOK_SECONDS
             stages[merging] = 2 + merged / DISK_RATE

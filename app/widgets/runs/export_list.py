@@ -23,7 +23,7 @@ from app.widgets.card import Card, SecondaryButton
 from app.widgets.flow import FlowRow
 from app.widgets.list_table import ListTable
 
-_WIDTHS = {FORM: 130, MADE: 110, SIZE: 80, ANSWERS: 190}
+_WIDTHS = {FORM: 130, MADE: 110, SIZE: 80, ANSWERS: 222}
 
 
 class ExportList(Card):

@@ -27,7 +27,7 @@ model = AutoPeftModelForCausalLM.from_pretrained({folder!r})
 """
 _LOAD_GGUF = 'llama-server -m "{file}"\n'
 _LOAD_GGUF_ADAPTER = 'llama-server -m BASE.gguf --lora "{file}"\n'
-SNIPPET_HEIGHT = 92
+SNIPPET_HEIGHT = 112
 
 
 class ExportResult(QWidget):
