@@ -204,8 +204,10 @@ class ExportWizard(QWizard):
         self._running = False
         self.progress.progress.title.setText(self.tr("The export failed"))
         self.progress.show_problem(message)
-        self.button(QWizard.WizardButton.CancelButton).setEnabled(True)
-        self.setButtonText(QWizard.WizardButton.CancelButton, self.tr("Close"))
+        kinds = QWizard.WizardButton
+        self.setButtonLayout([kinds.Stretch, kinds.CustomButton1, kinds.CancelButton])
+        self.button(kinds.CancelButton).setEnabled(True)
+        self.setButtonText(kinds.CancelButton, self.tr("Close"))
 
     def _lay_out_buttons(self, number: int) -> None:
         """While it runs there is nothing to go back or on to."""
@@ -213,6 +215,7 @@ class ExportWizard(QWizard):
         shown = [kinds.Stretch, kinds.BackButton, kinds.NextButton, kinds.CommitButton]
         shown += [kinds.FinishButton, kinds.CancelButton]
         self.setButtonLayout([kinds.Stretch, kinds.CancelButton] if number == PROGRESS else shown)
+        self.setButtonText(kinds.CancelButton, self.tr("Cancel"))
 
     def _name_buttons(self) -> None:
         kinds = QWizard.WizardButton
@@ -222,9 +225,12 @@ class ExportWizard(QWizard):
             kinds.CommitButton: self.tr("Export"),
             kinds.FinishButton: self.tr("Done"),
             kinds.CancelButton: self.tr("Cancel"),
+            kinds.CustomButton1: self.tr("Back"),
         }
+        quiet = (kinds.BackButton, kinds.CancelButton, kinds.CustomButton1)
         for kind, text in texts.items():
             self.setButtonText(kind, text)
             self.button(kind).setAccessibleName(text)
-            set_primary(self.button(kind), kind not in (kinds.BackButton, kinds.CancelButton))
+            set_primary(self.button(kind), kind not in quiet)
         self.button(kinds.CommitButton).setObjectName("exportStartButton")
+        self.customButtonClicked.connect(lambda _: self.setCurrentId(PLACE))

@@ -304,6 +304,12 @@ def test_a_failure_is_said_where_it_happened(page: ExportPage, run: Run, qtbot: 
     page.apply(RunFailed(code="x", message="The <b>disk</b> is full.", remedy="Free some."))
     message = wizard.findChild(QLabel, "exportProblem")
     assert message.text() == "The <b>disk</b> is full. Free some."
+    wizard.button(QWizard.WizardButton.CustomButton1).click()
+    assert wizard.currentId() == PLACE
+    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+        wizard.button(QWizard.WizardButton.CommitButton).click()
+    page.apply(RunFailed(code="x", message="It is full still."))
+    assert message.text() == "It is full still."
     wizard.button(QWizard.WizardButton.CancelButton).click()
     assert not wizard.isVisible()
 
