@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,10 +89,11 @@ class Whole:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Rows of a table that were trained in full."""
+    """Rows of a table that were trained in full; `start` as in `Update`."""
 
     tensor: TensorInfo
     rows: tuple[int, ...]
+    start: TensorInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,18 @@ class Changes:
     config: dict[str, Any] = field(default_factory=dict)  # what is otherwise in config.json
 
 
-def find(adapter: Mapping[str, TensorInfo], settings: Mapping[str, Any], base: Base) -> Changes:
+def find(
+    adapter: Mapping[str, TensorInfo],
+    settings: Mapping[str, Any],
+    base: Base,
+    same: Callable[[TensorInfo, TensorInfo], bool],
+) -> Changes:
     """What an adapter does to a base model.
 
     Args:
         adapter: its tensors by name.
         settings: its `adapter_config.json`.
+        same: whether two of its tensors hold the same.
 
     Raises `UserError` for an adapter that does not fit, or that we cannot merge.
     """
@@ -150,13 +157,15 @@ def find(adapter: Mapping[str, TensorInfo], settings: Mapping[str, Any], base: B
     for tensor in adapter.values():
         if tensor.dtype not in FLOATS or not tensor.name.startswith(PREFIX):
             raise misfit(f"it is not known what {tensor.name} is for")
-    found = _Found(base, settings)
+    found = _Found(base, settings, same)
     layers: dict[str, dict[int, dict[str, TensorInfo]]] = {}
     for tensor in adapter.values():
         name = tensor.name.removeprefix(PREFIX)
         part = _PART.fullmatch(name)
-        if part is None:
+        if part is None and not _is_second_copy(name, adapter):
             found.whole[_unwrapped(name)] = tensor
+        elif part is None:
+            continue
         else:
             depth = part["depth"].count(".")
             layers.setdefault(part["module"], {}).setdefault(depth, {})[part["part"]] = tensor
@@ -177,6 +186,7 @@ class _Found:
 
     base: Base
     settings: Mapping[str, Any]
+    same: Callable[[TensorInfo, TensorInfo], bool]
     whole: dict[str, TensorInfo] = field(default_factory=dict)
     by_parameter: dict[str, Change] = field(default_factory=dict)
     by_name: dict[str, Change] = field(default_factory=dict)  # experts: several names a parameter
@@ -238,14 +248,15 @@ class _Found:
             or len(asked) != tensor.shape[0]
         ):
             raise misfit(f"it does not say which tokens of {module} were trained")
-        self.by_parameter[f"{module}.weight"] = Tokens(tensor, tuple(asked))
+        start = self.whole.pop(f"{module}.weight", None)
+        self.by_parameter[f"{module}.weight"] = Tokens(tensor, tuple(asked), start)
 
     def add_whole(self, parameter: str, tensor: TensorInfo) -> None:
         module = parameter.rpartition(".")[0]
         was_asked_for = (
             self._is_saved_whole(parameter, self.settings.get("modules_to_save"))
             or (parameter.endswith(".bias") and self.settings.get("bias") in ("all", "lora_only"))
-            or f"{PREFIX}{module}.base_layer." in tensor.name
+            or ".base_layer." in tensor.name
             or _is_table(module)
         )
         if not was_asked_for:
@@ -427,8 +438,8 @@ class _Found:
     def _place_tied(self, head: str | None, table: str | None, changes: Changes) -> None:
         """One table for input and output in the base: does it stay one?
 
-        PEFT keeps it one for trained tokens and where `ensure_weight_tying` asks for it; else
-        only the end that was named is changed, and the other remains what it was.
+        PEFT keeps it one for trained tokens, and saves it twice where it was asked to keep it
+        one; else only the end that was named is changed, and the other remains what it was.
         """
         source = table or next(
             (f"{name.removesuffix('.weight')}.weight" for name in self.base.tensors
@@ -449,15 +460,19 @@ class _Found:
             changes.of[in_files] = of_head
 
     def _stays_one(self, of_table: Change | None, of_head: Change | None) -> bool:
-        if isinstance(of_table, Tokens):
-            return of_head is None
-        if of_table is None or not self.settings.get("ensure_weight_tying"):
-            return False
-        # PEFT looks for these two names only.
-        asked = [self.settings.get(key) for key in ("target_modules", "modules_to_save")]
-        names = [str(name) for given in asked if isinstance(given, list) for name in given]
-        is_asked = any(name.rpartition(".")[2] in ("embed_tokens", _HEAD) for name in names)
-        return is_asked and isinstance(of_head, Whole | None)
+        match of_table, of_head:
+            case Tokens(), None:
+                return True
+            case Tokens(table, rows, start), Tokens(head, others, head_start):
+                return rows == others and self._same(table, head) and self._same(start, head_start)
+            case Whole(table), Whole(head):
+                return self._same(table, head)
+        return False
+
+    def _same(self, one: TensorInfo | None, other: TensorInfo | None) -> bool:
+        if one is None or other is None:
+            return one is other
+        return (one.dtype, one.shape) == (other.dtype, other.shape) and self.same(one, other)
 
     def _check_shapes(self, changes: Changes) -> None:
         sources = {name: (name, change) for name, change in changes.of.items()}
@@ -474,7 +489,7 @@ class _Found:
             elif shape != tensor.shape:
                 raise misfit(f"{name} has another shape in this base model")
             grows = isinstance(change, Whole) or (
-                isinstance(change, Update) and change.start is not None
+                isinstance(change, Update | Tokens) and change.start is not None
             )
             if shape[1:] != tensor.shape[1:] or (shape != tensor.shape and not grows):
                 raise misfit(f"{name} has another shape in this base model")
@@ -510,8 +525,8 @@ def result_shape(change: Change | None, tensor: TensorInfo) -> tuple[int, ...]:
             return (-1,) if start is not None and start.shape != shape else shape
         case Shift(bias):
             return bias.shape
-        case Tokens(rows):
-            return (*tensor.shape[:1], *rows.shape[1:])
+        case Tokens(rows, _, start):
+            return (*(start or tensor).shape[:1], *rows.shape[1:])
         case _:
             return tensor.shape
 
@@ -538,7 +553,17 @@ def _split(weights: list[tuple[str, ...]], base: Base) -> Iterator[tuple[str, Ex
 def _unwrapped(name: str) -> str:
     """What PEFT saves of a layer that it wrapped, by the name that it had before."""
     module, _, parameter = name.rpartition(".")
-    return f"{module.removesuffix('.base_layer')}.{parameter}"
+    for wrapper in (".token_adapter.base_layer", ".base_layer", ".modules_to_save"):
+        module = module.removesuffix(wrapper)
+    return f"{module}.{parameter}"
+
+
+def _is_second_copy(name: str, adapter: Mapping[str, TensorInfo]) -> bool:
+    """Of a table that grew PEFT saves the wrapper's parts as well: what it was, and is."""
+    stem, wrapper, parameter = name.rpartition(".original_module.")
+    if not wrapper:
+        stem, wrapper, parameter = name.rpartition(".modules_to_save.")
+    return bool(wrapper) and f"{PREFIX}{stem}.{parameter}" in adapter
 
 
 def _belong_together(a: TensorInfo, b: TensorInfo) -> bool:

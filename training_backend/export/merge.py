@@ -92,7 +92,9 @@ class Merge:
             self._dtype = DTYPES[dtype] if dtype else None
             tensors = {name: tensor for name, (_, tensor) in self._of.items()}
             halves = {tensor.name: tensor for tensor in self._adapter.tensors}
-            self.changes: Changes = changes.find(halves, adapter.config, Base(tensors, config))
+            self.changes: Changes = changes.find(
+                halves, adapter.config, Base(tensors, config), self._hold_the_same
+            )
             self.tensors = self._planned()
         except BaseException:
             self._open.close()
@@ -177,6 +179,11 @@ class Merge:
             *((name, source, change) for name, (source, change) in self.changes.added.items()),
         ]
 
+    def _hold_the_same(self, one: TensorInfo, other: TensorInfo) -> bool:
+        """Of two tensors of the adapter, of the same type and shape."""
+        read = self._adapter.read_row_bytes
+        return all(read(one, rows) == read(other, rows) for rows in row_blocks(one.shape))
+
     # --- what is computed -----------------------------------------------------------------
 
     def _seen_as(self, name: str) -> Values | None:
@@ -194,7 +201,9 @@ class Merge:
             case Whole(whole, expert):
                 first = 0 if expert is None else expert.index * whole.shape[1] + expert.first_row
                 return partial(_shifted, partial(self._adapter.read_rows, whole), first)
-            case Tokens(trained, rows):
+            case Tokens(trained, rows, start):
+                if start is not None:
+                    base = partial(self._adapter.read_rows, start)
                 return partial(_with_rows, base, rows, self._adapter.read(trained))
             case Shift(bias, scale):
                 added = self._adapter.read(bias).astype(np.float64) * scale
