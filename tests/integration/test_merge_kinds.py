@@ -24,9 +24,14 @@ QWEN2_MOE = {"model_type": "qwen2_moe", "num_experts": 4, "moe_intermediate_size
              "shared_expert_intermediate_size": 24}  # fmt: skip
 QWEN3_MOE = {"model_type": "qwen3_moe", "num_experts": 3, "num_experts_per_tok": 2,
              "moe_intermediate_size": 16, "head_dim": 8}  # fmt: skip
+GPT_OSS = {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2,
+           "head_dim": 8, "intermediate_size": 32}  # fmt: skip
+GPT_NEOX = {"model_type": "gpt_neox", "tie_word_embeddings": False}
+GRANITE_MOE = {"model_type": "granitemoe", "num_local_experts": 4, "num_experts_per_tok": 2}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 FAMILIES = {"llama": LLAMA, "untied": UNTIED, "gpt2": GPT2, "mixtral": MIXTRAL,
-            "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE}  # fmt: skip
+            "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "gpt_oss": GPT_OSS,
+            "gpt_neox": GPT_NEOX, "granitemoe": GRANITE_MOE}  # fmt: skip
 
 
 def make(config: dict[str, Any], options: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -170,6 +175,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
                       "rank_pattern": {r".*\.down_proj": 5},
                       "alpha_pattern": {r".*\.gate_up_proj": 2, r"q_proj\.weight": 11}},
     ),
+    "gpt_oss, square and the other way round": ("gpt_oss", {"target_parameters": EXPERTS}),
+    "gpt_neox, a head by another name": ("gpt_neox", {"target_modules": ["lm_head"]}),
 }  # fmt: skip
 STAYS_TIED = {
     "tied, both in full as one",
@@ -194,3 +201,13 @@ def test_a_merged_folder_answers_as_base_and_adapter(
         assert found["tied"] == (kind in STAYS_TIED)
         config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
         assert bool(config["tie_word_embeddings"]) == found["tied"]
+
+
+def test_experts_held_in_a_way_that_is_not_known_are_refused_and_nothing_is_left(
+    merged: Merged, tmp_path: Path
+) -> None:
+    options = {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
+    done = merged("granitemoe", options)
+    assert done.terminal.code == "adapter_does_not_fit"
+    assert "how this base model holds its experts" in done.sentence
+    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []

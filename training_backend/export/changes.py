@@ -35,6 +35,7 @@ _RENAMED = (
     ("model.language_model.", "language_model.model."),  # the text part of a model that also sees
     ("model.language_model.", "model."),
     ("lm_head.", "language_model.lm_head."),
+    ("lm_head.", "embed_out."),  # GPT-NeoX
 )
 # Of fused experts: the weights of one expert in the files, from the first row on.
 _EXPERT_WEIGHTS = {
@@ -42,7 +43,9 @@ _EXPERT_WEIGHTS = {
     "down_proj": (("down_proj",), ("w2",)),
 }
 _FIRST_COLUMN_IN = ("gpt2", "openai-gpt")  # families whose layers are stored in x out (Conv1D)
-_INPUT_TABLES = ("embed_tokens", "wte", "word_embeddings", "embed_in")
+_INPUT_TABLES = (
+    "embed_tokens", "wte", "word_embeddings", "embed_in", "tokens_embed", "embeddings",
+)  # fmt: skip
 _HEAD = "lm_head"
 
 
@@ -288,7 +291,10 @@ class _Found:
                 raise misfit(f"the two halves of {module} do not belong together")
             fitting = [part for part in _EXPERT_WEIGHTS if self._fits_experts(module, part, a, b)]
             if len(fitting) != 1:
-                raise misfit(f"the experts of {module} are not in this base model as it needs them")
+                raise misfit(
+                    f"what it changes of {module} does not fit how this base model holds "
+                    "its experts"
+                )
             part = fitting[0]
             weights = self._expert_weights(module, part)
             count = len(weights) or self.base.tensors[self._fused(module, part)].shape[0]
@@ -375,7 +381,9 @@ class _Found:
         gate_up, down = (self.base.tensors.get(self._fused(module, part))
                          for part in ("gate_up_proj", "down_proj"))  # fmt: skip
         if gate_up is None or down is None or len(gate_up.shape) != 3 or len(down.shape) != 3:
-            raise misfit(f"the experts of {module} are not in this base model as it needs them")
+            raise misfit(
+                f"what it changes of {module} does not fit how this base model holds its experts"
+            )
         return gate_up.shape[2] == 2 * down.shape[1] and gate_up.shape[1] == down.shape[2]
 
     # --- settings -------------------------------------------------------------------------
@@ -455,9 +463,17 @@ class _Found:
         changes.config["tie_word_embeddings"] = False
         in_files = self.base.find(f"{_HEAD}.weight")
         if in_files is None:
+            self._check_alone(name)
             changes.added[f"{_HEAD}.weight"] = (name, of_head)
         elif of_head is not None:
             changes.of[in_files] = of_head
+
+    def _check_alone(self, table: str) -> None:
+        """That the base has no head by another name, which a second one would not replace."""
+        shape = self.base.tensors[table].shape
+        for name, tensor in self.base.tensors.items():
+            if name != table and tensor.shape == shape and not re.search(r"\.\d+\.", name):
+                raise misfit(f"it is not clear what {name} of the base model is for")
 
     def _stays_one(self, of_table: Change | None, of_head: Change | None) -> bool:
         match of_table, of_head:
