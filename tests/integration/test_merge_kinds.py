@@ -211,3 +211,18 @@ def test_experts_held_in_a_way_that_is_not_known_are_refused_and_nothing_is_left
     assert done.terminal.code == "adapter_does_not_fit"
     assert "how this base model holds its experts" in done.sentence
     assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []
+
+
+def test_an_adapter_for_another_number_of_experts_is_refused(
+    backend: Any, do: Any, merged: Merged, tmp_path: Path
+) -> None:
+    assert merged("mixtral", {"target_parameters": EXPERTS}).exit_code == 0
+    fewer = {**FAMILIES["mixtral"], "num_local_experts": 2}
+    backend(make, fewer, {"target_modules": ["q_proj"]}, tmp_path / "fewer")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    settings = json.loads(config.read_text("utf-8"))
+    settings["base_model_name_or_path"] = str(tmp_path / "fewer" / "base")
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    job = {"kind": "export", "run": str(tmp_path / "adapter"), "out": str(tmp_path / "second")}
+    done = do(job)
+    assert done.terminal.code == "adapter_does_not_fit" and "rank 6, and 3" in done.sentence

@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from training_backend.errors import UserError
-from training_backend.export import changes
+from training_backend.export import adapter_changes, changes
 from training_backend.export.changes import (
     Base,
     Change,
@@ -89,10 +89,11 @@ class Merge:
             self._of = {tensor.name: (file, tensor) for file in self._files
                         for tensor in file.tensors}  # fmt: skip
             self._seen = seen
+            self._read_b = lru_cache(maxsize=2)(self._adapter.read)  # experts share one
             self._dtype = DTYPES[dtype] if dtype else None
             tensors = {name: tensor for name, (_, tensor) in self._of.items()}
             halves = {tensor.name: tensor for tensor in self._adapter.tensors}
-            self.changes: Changes = changes.find(
+            self.changes: Changes = adapter_changes.find(
                 halves, adapter.config, Base(tensors, config), self._hold_the_same
             )
             self.tensors = self._planned()
@@ -139,14 +140,13 @@ class Merge:
     # --- what is written ------------------------------------------------------------------
 
     def _planned(self) -> list[OutTensor]:
-        planned = [
-            self._planned_tensor(tensor.name, tensor, file, self.changes.of.get(tensor.name))
-            for file in self._files
-            for tensor in file.tensors
-        ]
-        for name, (source, change) in self.changes.added.items():
-            _, tensor = self._of[source]
-            planned.append(self._planned_tensor(name, tensor, self._files[-1], change))
+        changed = {name: (source, change) for name, source, change in self._all_changes()}
+        places = {tensor.name: file for file in self._files for tensor in file.tensors}
+        places |= {name: self._files[-1] for name in changed if name not in places}
+        planned = []
+        for name, file in places.items():
+            source, change = changed.get(name, (name, None))
+            planned.append(self._planned_tensor(name, self._of[source][1], file, change))
         return planned
 
     def _planned_tensor(
@@ -239,7 +239,7 @@ class Merge:
         rank = update.a.shape[0] // expert.count
         of_a = slice(expert.index * rank, (expert.index + 1) * rank)
         a = self._adapter.read_rows(update.a, of_a).astype(np.float64)
-        b = self._adapter.read(update.b).reshape(-1, rank, expert.count)[:, :, expert.index]
+        b = self._read_b(update.b).reshape(-1, rank, expert.count)[:, :, expert.index]
         if update.transposed:
             return a.T, b.T.astype(np.float64) * update.scale
         b = b[expert.first_row : expert.first_row + rows]

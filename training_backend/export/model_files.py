@@ -62,7 +62,8 @@ def write_merged(
             base=base,
         )
     config = _base_config(base)
-    with merge.Merge(files, adapter, config) as merged:
+    dtype = None if job.dtype == "auto" else job.dtype
+    with merge.Merge(files, adapter, config, dtype=dtype) as merged:
         sources = [*files, adapter.folder / WEIGHTS, adapter.folder / CONFIG]
         weights = Weights(merged.tensors, sources, job, out, partial, reporter)
         copy_file(base / "generation_config.json", out)
