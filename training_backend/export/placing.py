@@ -148,7 +148,7 @@ class Placing:
             for name, (source, change) in every.items()
             if is_table(name)
         }
-        if any(after[name] != rows for name, rows in before.items()):
+        if set(after.values()) != set(before.values()):
             if len(set(after.values())) > 1:
                 raise misfit(
                     "its table of tokens has another number of rows than this base model's"
