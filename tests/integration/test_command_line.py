@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.model_files import safetensors
 from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.lifecycle.journal import JournalWriter
@@ -51,6 +53,9 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
+WEIGHTS = safetensors({"base_model.model.x.lora_A.weight": (8, 8)}, random.Random(0))
+
+
 def made_run(name: str = "first try", *, trained: bool = False) -> Run:
     run = runs.create(parse_job({**JOB, "name": name}))
     if trained:
@@ -65,9 +70,9 @@ def made_run(name: str = "first try", *, trained: bool = False) -> Run:
 
 def make_adapter(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    config = {"base_model_name_or_path": "/home/me/models/base", "r": 8}
+    config = {"peft_type": "LORA", "base_model_name_or_path": "/home/me/models/base", "r": 8}
     write(folder / "adapter_config.json", config)
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_model.safetensors").write_bytes(WEIGHTS)
     return folder
 
 
@@ -250,7 +255,7 @@ def test_an_adapter_is_exported_in_words_and_as_events(call: Call, tmp_path: Pat
     answer = call("export", run.id, "--format", "adapter", "--out", out)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout == f"{out}\n"
-    assert (out / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert (out / "adapter_model.safetensors").read_bytes().endswith(WEIGHTS[-128:])
     assert "/home/me" not in (out / "adapter_config.json").read_text()
 
     empty = tmp_path / "empty"

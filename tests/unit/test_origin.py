@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from training_backend.export import origin
-from training_backend.models import demo_model, licence
+from training_backend.models import demo_model, licence, origin
 from training_backend.models.adapters import Adapter
 from training_backend.models.licence import Licence
 

@@ -10,9 +10,10 @@ import shutil
 from pathlib import Path
 
 from training_backend.errors import StopRequested, UserError
-from training_backend.export import gguf_export, ollama_modelfile, proof
+from training_backend.export import gguf_export, ollama_modelfile, papers, proof
 from training_backend.export.adapter_files import write_adapter
-from training_backend.export.model_files import copy_file, write_merged, write_model
+from training_backend.export.four_bit import write_four_bit
+from training_backend.export.model_files import write_merged, write_model
 from training_backend.export.partial import Partial, claimed
 from training_backend.export.scrub import scrub
 from training_backend.export.weights import BESIDE_BYTES, Weights
@@ -42,6 +43,7 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
         try:
             _write(job, source, partial, reporter)
             scrub(partial.folder)
+            papers.write(job, source, partial.folder, out.name)
             reporter.phase("saving", detail="the folder")
             partial.finish()
         except BaseException as error:
@@ -60,6 +62,8 @@ def _write(job: ExportJob, source: Adapter | Path, partial: Partial, reporter: R
         write_adapter(source, partial.folder, reporter)
     elif job.format == "gguf":
         _write_gguf(job, source, partial, reporter)
+    elif job.format == "bnb_4bit":
+        write_four_bit(job, source, partial, reporter)
     elif isinstance(source, Path):
         write_model(source, job, partial.folder, partial, reporter)
     else:
@@ -127,6 +131,4 @@ def _write_gguf(
     untold = ollama_modelfile.write(file, model / "generation_config.json")
     if untold is not None:
         reporter.warn(untold.code, "{said}", said=str(untold))
-    for licence in model.glob("LICENSE*"):
-        copy_file(licence, out)
     shutil.rmtree(model)

@@ -20,6 +20,7 @@ from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.export.child import Tell
+from training_backend.export.shards import INDEX
 from training_backend.export.tensor_file import FLOATS, TensorFile, TensorInfo
 from training_backend.models.model_folder import dtype_name, read_model_config, weight_files
 from training_backend.models.model_kinds import without_code
@@ -28,7 +29,6 @@ BLOCK, NESTED_BLOCK = 64, 256
 CHUNK_VALUES = 1 << 21  # quantised at once; a multiple of the block
 COPY_BYTES = 1 << 24
 TOLD_SECONDS = 0.5
-INDEX = "model.safetensors.index.json"
 
 _TORCH_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
@@ -49,12 +49,12 @@ class Plan:
     settings: dict[str, Any]
 
 
-def plan(model: str, weights: list[str]) -> Plan:
+def plan(model: str, tensors: list[TensorInfo]) -> Plan:
     """Look what a model will be in 4 bits, before its weights are there.
 
     Args:
         model: a folder with the model's `config.json`.
-        weights: safetensors files with tensors of the same names and shapes.
+        tensors: the weights that it will have.
 
     Raises `UserError`.
     """
@@ -81,7 +81,6 @@ def plan(model: str, weights: list[str]) -> Plan:
         for name, module in skeleton.named_modules()
         if isinstance(module, bnb.nn.Linear4bit)
     }
-    tensors = [tensor for path in weights for tensor in _tensors(Path(path))]
     _check(layers, tensors)
     size = sum(_planned_bytes(tensor, tensor.name in layers) for tensor in tensors)
     return Plan(layers, size, json.loads(settings.to_json_string(use_diff=False)))
@@ -99,7 +98,7 @@ def quantise(tell: Tell, model: str, out: str, planned: Plan, shard_bytes: int) 
     Raises `UserError`, `OSError`.
     """
     files = weight_files(Path(model))
-    tensors = [(path, tensor) for path in files for tensor in _tensors(path)]
+    tensors = [(path, tensor) for path in files for tensor in read_tensors(path)]
     _check(planned.layers, [tensor for _, tensor in tensors])
     shards = list(_shards(tensors, planned.layers, shard_bytes))
     total = sum(tensor.size for _, tensor in tensors)
@@ -135,7 +134,8 @@ def _compute_type(config: dict[str, Any]) -> str:
     return name if name in ("bfloat16", "float16") else "bfloat16"
 
 
-def _tensors(path: Path) -> list[TensorInfo]:
+def read_tensors(path: Path) -> list[TensorInfo]:
+    """What a safetensors file holds. Raises `UserError` for a damaged one."""
     with TensorFile(path) as file:
         return file.tensors
 

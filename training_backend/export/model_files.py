@@ -72,8 +72,6 @@ def write_merged(
             copy_file(tokenizer / file, out)
         if not (out / "tokenizer.model").exists():
             copy_file(base / "tokenizer.model", out)  # transformers saves none; llama.cpp asks
-        for licence in base.glob("LICENSE*"):
-            copy_file(licence, out)
         write_json_atomic(out / "config.json", {**config, **merged.config})
         prepared(weights)
         weights.write("merging")

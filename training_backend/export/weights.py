@@ -54,6 +54,10 @@ class Weights:
         require_free(out, self.size - self.kept + BESIDE_BYTES, "the model")
 
     @property
+    def tensors(self) -> list[OutTensor]:
+        return [tensor for shard in self._shards for tensor in shard.tensors]
+
+    @property
     def paths(self) -> list[Path]:
         return [self._out / shard.name for shard in self._shards]
 

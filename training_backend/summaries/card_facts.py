@@ -14,8 +14,11 @@ from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.hub import hub_cache
 from training_backend.hub.push_files import CARD, front_matter, read_object
-from training_backend.job import DEMO_MODEL_IDS, ExportJob, TrainingJob
+from training_backend.job import ExportJob, TrainingJob
 from training_backend.lifecycle import inputs, journal
+from training_backend.models import origin
+from training_backend.models.licence import Licence
+from training_backend.models.origin import Origin
 from training_backend.paths import export_runs_dir
 from training_backend.protocol import (
     AnswersScored,
@@ -29,8 +32,6 @@ from training_backend.protocol import (
 )
 from training_backend.runs import Run
 
-DEMO_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
 
 @dataclass(frozen=True)
 class Base:
@@ -38,7 +39,7 @@ class Base:
 
     id: str = ""
     revision: str = ""
-    licence: str = ""
+    licence: Licence = field(default_factory=Licence)
 
 
 @dataclass
@@ -81,16 +82,12 @@ def run_of(folder: Path) -> Run | None:
 
 
 def base_of_job(job: TrainingJob) -> Base:
-    id, revision = job.model.id.strip(), job.model.revision or ""
-    if id in DEMO_MODEL_IDS:
-        return Base(DEMO_BASE, "", "apache-2.0")
-    licence = _licence_of(id)
-    known = hub_cache.origin(id)
-    if known is not None:
-        return Base(*known, licence)
-    if Path(id).expanduser().is_dir() or hub_cache.parse_id(id) != id:
-        return Base("", "", licence)  # the name of a folder may be private
-    return Base(id, revision, licence)
+    return public(origin.find(job.model.id.strip(), job.model.revision or ""))
+
+
+def public(found: Origin) -> Base:
+    """The name of a folder may be private."""
+    return Base(found.id, found.revision, found.licence)
 
 
 def base_of_folder(folder: Path) -> Base:
@@ -104,16 +101,7 @@ def base_of_folder(folder: Path) -> Base:
             id = found[1] if found else ""
     if hub_cache.parse_id(id) != id:
         return Base()
-    return Base(id, str(config.get("revision") or ""), _licence_of(id))
-
-
-def _licence_of(model: str) -> str:
-    from training_backend.catalog import describe_model
-
-    try:
-        return describe_model(model).licence
-    except (UserError, OSError):
-        return ""
+    return public(origin.find(id, str(config.get("revision") or "")))
 
 
 def read(run: Run) -> Course:

@@ -18,7 +18,9 @@ from typing import Any
 from training_backend import __version__
 from training_backend.hub.push_files import CARD, PICTURE, Form, form_of, read_object
 from training_backend.job import DEMO_MODEL_IDS, TrainingJob
-from training_backend.models import adapters
+from training_backend.models import adapters, vllm
+from training_backend.models.licence import Licence
+from training_backend.models.origin import DEMO_MODEL_HUB_ID
 from training_backend.runs import Run
 from training_backend.summaries import card_facts, redaction
 from training_backend.summaries.card_facts import Base, Course
@@ -31,6 +33,7 @@ _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 _SCORES = {"exact_match": "Exact match", "f1": "F1", "rouge_l": "ROUGE-L"}
 # Licences of our catalogue that the Hub's list of licences does not have.
 _NOT_LISTED = {"qwen", "qwen-research", "mistral-research", "falcon-llm-license", "lfm1.0"}
+_LICENCE_KEYS = ("license", "license_name", "license_link")
 _SECTIONS = ("quantization", "lora", "training")
 _ALWAYS = {"lora_alpha", "lora_dropout", "target_modules", "optim", "lr_scheduler_type", "seed"}
 _OF_THE_COURSE = {"save_steps", "save_total_limit", "logging_steps", "tensorboard"}
@@ -53,20 +56,22 @@ def own_text(folder: Path) -> str | None:
     return text if text.strip() and OURS not in text else None
 
 
-def write(folder: Path, repo: str, run: Run | None = None) -> ModelCard:
+def write(folder: Path, repo: str, run: Run | None = None, base: Base | None = None) -> ModelCard:
     """The card of an export.
 
     Args:
         folder: a finished export.
-        repo: owner/name that it is to have on the Hub.
+        repo: owner/name that it is to have on the Hub; of one that stays here, its folder's name.
         run: the training it came from; without, the card tells what the folder tells.
+        base: what it was made from, where that is known.
 
     Raises:
         UserError: the run's job is damaged.
     """
     form = form_of(folder) or "safetensors"
     job = None if run is None else adapters.job_of(run)
-    base = card_facts.base_of_job(job) if job is not None else card_facts.base_of_folder(folder)
+    if base is None:
+        base = card_facts.base_of_job(job) if job else card_facts.base_of_folder(folder)
     course = Course() if run is None else card_facts.read(run)
     picture = _picture(course)
     sections = [
@@ -95,10 +100,12 @@ def _front_matter(form: Form, base: Base, job: TrainingJob | None) -> str:
     """As https://huggingface.co/docs/hub/model-cards describes it."""
     full = job is not None and job.training.method == "full"
     document: dict[str, Any] = {}
-    if base.licence:
-        document["license"] = "other" if base.licence in _NOT_LISTED else base.licence
-        if base.licence in _NOT_LISTED:
-            document["license_name"] = base.licence
+    licence = base.licence
+    if licence.id in _NOT_LISTED:
+        licence = Licence("other", licence.id, licence.link)
+    for key, value in zip(_LICENCE_KEYS, (licence.id, licence.name, licence.link), strict=True):
+        if value and licence.id:
+            document[key] = value
     if base.id:
         document["base_model"] = base.id
         relation = {"adapter": "adapter", "gguf_adapter": "adapter"}.get(form, "finetune")
@@ -135,7 +142,7 @@ def _about(form: Form, base: Base, job: TrainingJob | None, run: Run | None) -> 
     goal = " on which of two answers is preferred" if job.training.objective == "dpo" else ""
     belongs = "for" if form in ("adapter", "gguf_adapter") else "made from"
     text = f"{what} {belongs} {source}{at}, {how}{goal} with Lorasmith {__version__}."
-    if base.id == card_facts.DEMO_BASE and job.model.id in DEMO_MODEL_IDS:
+    if base.id == DEMO_MODEL_HUB_ID and job.model.id in DEMO_MODEL_IDS:
         text += " The weights it was trained on were expanded from a 4-bit file (Q4_1) of it."
     return text
 
@@ -181,18 +188,28 @@ def _use(folder: Path, form: Form, repo: str, base: Base) -> str:
                 f'tokenizer = AutoTokenizer.from_pretrained("{repo}")'
             )
             text = python.format(code=code)
-            if base.id:
-                name = repo.rpartition("/")[2]
-                text += (
-                    "\n\nWith vLLM:\n\n```\n"
-                    f"vllm serve {base.id} --enable-lora --lora-modules {name}={repo}\n```"
-                )
+            text += _with_vllm(folder, repo, base)
         case "gguf":
-            text = f"```\nllama-server -hf {repo}\nollama run hf.co/{repo}\n```"
+            on_hub = f"llama-server -hf {repo}\nollama run hf.co/{repo}"
+            text = f"```\n{on_hub if '/' in repo else f'llama-server -m {gguf}'}\n```"
         case "gguf_adapter":
             command = f"llama-server -m BASE.gguf --lora {gguf}"
             text = f"With llama.cpp, beside the base model's .gguf file:\n\n```\n{command}\n```"
     return f"## How to use it\n\n{text}"
+
+
+def _with_vllm(folder: Path, repo: str, base: Base) -> str:
+    config = read_object(folder / "adapter_config.json")
+    problem = vllm.problem(config)
+    if problem:
+        return f"\n\nvLLM cannot serve it beside the base model: {problem}. Merge it first."
+    if not base.id:
+        return ""
+    return (
+        "\n\nWith vLLM:\n\n```\n"
+        f"vllm serve {base.id} --enable-lora --max-lora-rank {vllm.max_lora_rank(config)} "
+        f"--lora-modules {repo.rpartition('/')[2]}={repo}\n```"
+    )
 
 
 def _training(job: TrainingJob, course: Course, run: Run, folder: Path, has_picture: bool) -> str:
@@ -280,8 +297,9 @@ def _versions(course: Course) -> str:
 
 
 def _licence(base: Base) -> str:
-    if base.licence:
-        said = f"That of the base model: {base.licence}."
+    if base.licence.id:
+        name = base.licence.name if base.licence.id == "other" else base.licence.id
+        said = f"That of the base model: {_plain(name or 'other')}."
     elif base.id:
         said = "That of the base model; see its page."
     else:
