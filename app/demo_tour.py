@@ -36,7 +36,7 @@ class DemoTour(QObject):
             return  # the Train page says why
         self._window.go_to("navExport")
         out = paths.exports_dir() / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-        self._window.desk.start_export(
+        self._window.export_desk.start(
             ExportJob(
                 name="demo",
                 run=str(run.folder),

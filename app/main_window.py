@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWi
 from app import theme
 from app.background import run_in_background
 from app.desks.at_start import AtStart
+from app.desks.export_desk import ExportDesk
 from app.desks.hang_watch import HangWatch
 from app.desks.memory_estimator import MemoryEstimator
 from app.desks.probe_controller import ProbeController
@@ -80,6 +81,7 @@ class MainWindow(QMainWindow):
         self._smoothing_boxes: list[SmoothingBox] = []
         self.estimator = MemoryEstimator(self.draft, self.helper, self)
         self.desk = RunDesk(self)
+        self.export_desk = ExportDesk(self)
         self.at_start = AtStart(self)
         self.closing = Closing(self)
         self.sleeping = Sleeping(self)
@@ -218,10 +220,8 @@ class MainWindow(QMainWindow):
         from app.pages.export_wizard import ExportPage
 
         page = ExportPage()
-        page.export_requested.connect(self.desk.start_export)
-        page.cancel_requested.connect(self.exports.stop)
         page.train_requested.connect(lambda: self.go_to("navTrain"))
-        self.exports.event_arrived.connect(page.apply)
+        self.export_desk.serve(page)
         return page
 
     def _build_runs(self) -> QWidget:

@@ -20,7 +20,7 @@ from app.i18n import explain, integer
 from app.widgets import figures, wording
 from app.widgets.settings import memory_words
 from training_backend.errors import JobError, Problem, UserError
-from training_backend.job import ExportJob, TrainingJob
+from training_backend.job import TrainingJob
 from training_backend.lifecycle import extend, inputs, journal, relocate
 from training_backend.protocol import (
     Event,
@@ -64,7 +64,6 @@ class RunDesk(QObject):
         self._window = window
         self._training = window.training
         self._queue = window.queue
-        self._exports = window.exports
         self._newest: Run | None = None
         self._then_queue: Run | None = None
         self._progress = ""
@@ -77,7 +76,6 @@ class RunDesk(QObject):
         self._training.refused.connect(self._on_start_refused)
         window.hang_watch.stands.connect(self._on_standstill)
         window.hang_watch.moves.connect(self._on_moves)
-        self._exports.refused.connect(self._on_export_refused)
         self._queue.beginning.connect(window.probe.cancel)
         self._queue.changed.connect(self._on_queue_changed)
         self._queue.problem.connect(self._on_queue_problem)
@@ -271,10 +269,6 @@ class RunDesk(QObject):
         self._window.go_to("navExport")
         cast("ExportPage", self._window.page("navExport")).set_run(run)
 
-    def start_export(self, job: ExportJob) -> None:
-        """Export; the Export page hears how it goes."""
-        self._exports.start(job)
-
     # ---------------------------------------------------------------------------- what comes of it
 
     def _on_opened(self, run: Run) -> None:
@@ -402,9 +396,6 @@ class RunDesk(QObject):
         cast("TrainPage", self._window.page("navTrain")).show_problems(list(problems))
         for problem in problems:
             self._show_beside_field(problem)
-
-    def _on_export_refused(self, error: UserError) -> None:
-        cast("ExportPage", self._window.page("navExport")).refuse(error)
 
     def _show_beside_field(self, problem: Problem) -> None:
         name = page_of(problem.field)

@@ -64,6 +64,14 @@ def list_exports() -> list[MadeExport]:
     return list(found.values())
 
 
+def live_export() -> Run | None:
+    """The export that is under way, if there is one. Reads the disk."""
+    with contextlib.suppress(UserError, OSError):
+        found = (Run(folder) for folder in sorted(listed(export_runs_dir()), reverse=True))
+        return next((run for run in found if run.is_alive()), None)
+    return None
+
+
 def _made(run: Run) -> MadeExport | None:
     events = journal.tail(run.folder)
     if not events or not isinstance(end := events[-1], RunCompleted):

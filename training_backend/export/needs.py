@@ -15,7 +15,6 @@ from typing import Literal
 
 from training_backend.catalog import describe_model
 from training_backend.errors import UserError
-from training_backend.export.gguf_export import WRITTEN_BY_CONVERTER
 from training_backend.hub import hub_cache
 from training_backend.job import GGUF_BITS, ExportJob, GgufQuantization
 from training_backend.models import adapters
@@ -142,7 +141,7 @@ def needs(of: Material, job: ExportJob) -> Needs:
             stages["pack"] = LOOK_SECONDS + merged / PACK_RATE
         case "gguf":
             size = largest = gguf_bytes(of.tensors, job.quantization)
-            direct = job.quantization in WRITTEN_BY_CONVERTER
+            direct = not _is_k_quant(job.quantization)
             disk = merged + (size if direct else merged)
             ram = max(_merge_ram(of), TORCH_BYTES + 3 * _largest(of))
             seconds = merged / CONVERT_RATE + (0 if direct else merged / QUANTISE_RATE)
@@ -167,7 +166,7 @@ def gguf_bytes(tensors: dict[str, tuple[str, Shape]], kind: GgufQuantization) ->
         count = math.prod(shape)
         if len(shape) < 2:
             bits += 32.0 * count
-        elif kind in WRITTEN_BY_CONVERTER:
+        elif not _is_k_quant(kind):
             bits += GGUF_BITS[kind] * count
         else:
             table = any(part in name for part in _TABLES)
@@ -175,6 +174,11 @@ def gguf_bytes(tensors: dict[str, tuple[str, Shape]], kind: GgufQuantization) ->
             wide = shape[-1] % _K_BLOCK == 0
             bits += (GGUF_BITS[wanted] if wide else _NARROW_BITS[wanted]) * count
     return round(bits / 8)
+
+
+def _is_k_quant(kind: GgufQuantization) -> bool:
+    """Those are made from a 16-bit file that is written first; see gguf_export.py."""
+    return "_k" in kind
 
 
 def _base_id(adapter: Adapter, folder: Path) -> str:

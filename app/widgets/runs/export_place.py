@@ -28,7 +28,7 @@ from training_backend.export.needs import Needs
 from training_backend.job import is_on_network
 
 LOOK_AFTER_MS = 300  # of typing
-MOST_QUESTIONS = 20
+MOST_QUESTIONS = 12
 
 
 class PlaceStep(QWizardPage):
@@ -207,7 +207,8 @@ class PlaceStep(QWizardPage):
         self.check.setAccessibleName(self.check.text())
         self.check.setChecked(True)
         self._about_check = secondary_label(wrap=True)
-        title = plain_label(self.tr("Your own questions, one a line, up to 20"))
+        words = self.tr("Your own questions, one a line, up to {count}")
+        title = plain_label(words.format(count=MOST_QUESTIONS))
         self.questions = JobTextEdit()
         self.questions.setObjectName("exportQuestions")
         self.questions.setAccessibleName(title.text())

@@ -1,0 +1,63 @@
+"""What happens with exports on behalf of their page: made, followed, checked again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject
+
+from app.background import run_in_background
+from training_backend.errors import UserError
+from training_backend.job import ExportJob, VerifyJob
+from training_backend.runs import Run
+
+if TYPE_CHECKING:  # the pages are built, and their modules read, after the first paint
+    from app.main_window import MainWindow
+    from app.models.made_exports import MadeExport
+    from app.pages.export_wizard import ExportPage
+
+
+class ExportDesk(QObject):
+    """Takes what the Export page asks for to the worker, and what comes of it to the page."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._exports = window.exports
+        self._page: ExportPage | None = None
+        self._exports.refused.connect(self._on_refused)
+
+    def serve(self, page: ExportPage) -> None:
+        """Connect the page; an export that an earlier window began is followed on."""
+        from app.models.made_exports import live_export
+
+        self._page = page
+        page.export_requested.connect(self.start)
+        page.cancel_requested.connect(self._exports.stop)
+        page.check_requested.connect(self.check)
+        self._exports.event_arrived.connect(page.apply)
+        run_in_background(live_export, self._attach, lambda _: None, self)
+
+    def start(self, job: ExportJob) -> None:
+        """Export; the page hears how it goes."""
+        self._exports.start(job)
+
+    def check(self, made: MadeExport) -> None:
+        """Ask an export of some time ago the questions of its check once more."""
+        job = made.job
+        self._exports.start(
+            VerifyJob(
+                name=job.name,
+                folder=str(made.folder),
+                run=job.run,
+                checkpoint=job.checkpoint,
+                prompts=job.prompts,
+            )
+        )
+
+    def _attach(self, live: Run | None) -> None:
+        if live is not None and not self._exports.is_busy():
+            self._exports.attach(live)
+
+    def _on_refused(self, error: UserError) -> None:
+        if self._page is not None:
+            self._page.refuse(error)
