@@ -108,7 +108,7 @@ def compare(size: str, folder: Path, repeats: int) -> tuple[int, bool]:
     commands = {
         "copy": ["cp", *map(str, weights), str(out)],
         "merge": [*python, "-m", "training_backend", "export", str(adapter), "--format",
-                  "safetensors", "--out", str(out), "--json"],
+                  "safetensors", "--out", str(out), "--no-verify", "--json"],
         "peft": ["nice", "-n", "10", *python, "-c", PEFT, str(base), str(adapter), str(out)],
     }  # fmt: skip
     found: dict[str, list[Measured]] = {name: [] for name in commands}
