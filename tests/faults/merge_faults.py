@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 from tests.faults.disk_faults import MOST_CALLS, calls_reached, injected, small_disk
 from tests.faults.lab import Lab, expect, sentence
+from tests.faults.power_faults import RECORD, power_goes, recorded
 from training_backend import runs
 from training_backend.export.partial import MARKER
+from training_backend.files import fsync_folder
 from training_backend.job import ExportJob
 from training_backend.protocol import (
     Event,
+    LogLine,
     RunCompleted,
     RunFailed,
     RunInterrupted,
@@ -19,6 +23,11 @@ from training_backend.protocol import (
 )
 from training_backend.runs import Run
 
+# Files of 50 KB, so that there are several; a job asks for at least a tenth of a gigabyte.
+SMALL_FILES = """
+from training_backend.export import weights
+weights.GB = 500_000
+"""
 NO_CHECK_OF_ROOM = """
 from training_backend.export import folder, weights
 folder.require_free = weights.require_free = lambda *a: None
@@ -64,6 +73,93 @@ def _at_every_call(lab: Lab, calls: str, what: str) -> str:
     raise AssertionError("there is no end to it")
 
 
+KILLED_AT_THE_THIRD_FILE = """
+import os, signal
+from training_backend.export import shards
+write, written = shards.write, []
+def writes(shard, path, on_block):
+    written.append(path)
+    if len(written) == 3:
+        path.write_bytes(b"half a file")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(shard, path, on_block)
+shards.write = writes
+"""
+
+
+def merge_killed_between_files(lab: Lab) -> str:
+    """The next one keeps what was whole; in each of its files a bit may have flipped since."""
+    run, _ = lab.train()
+    whole = _export(lab, run, "whole")
+    out, partial = lab.folder / "cut off", lab.folder / "cut off.partial"
+    words = ""
+    for damaged in (None, 0, 1, 2):
+        end = _start(lab, run, out, KILLED_AT_THE_THIRD_FILE)
+        expect(isinstance(end, RunInterrupted) and not out.exists(), f"ended as {end}")
+        words = sentence(end)
+        left = sorted(partial.glob("*.safetensors"))
+        expect(len(left) == 3, f"{left} is there")
+        if damaged is not None:
+            left[damaged].write_bytes(_flipped(left[damaged].read_bytes()))
+        again = _created(lab, run, out)
+        end = lab.start(again, SMALL_FILES).wait()
+        expect(isinstance(end, RunCompleted), f"the next export: {sentence(end)}")
+        said = " ".join(e.message for e in again.events() if isinstance(e, LogLine))
+        kept = 1 if damaged in (0, 1) else 2  # the third was only half there
+        expect(f"{kept} finished files stay" in said, f"it says {said}")
+        expect(_files(out) == whole and not partial.exists(), "it is not whole")
+        shutil.rmtree(out)
+    return words
+
+
+def power_cut_while_merging(lab: Lab) -> str:
+    """After each file, and at the very end; what no fsync had reached is gone."""
+    run, _ = lab.train()
+    whole = _export(lab, run, "whole")
+    place, log = lab.folder / "power", lab.folder / "synced.jsonl"
+    words = ""
+    for number in (1, 2, 3, None):
+        place.mkdir()
+        with recorded(log):
+            fsync_folder(place)
+        out = place / "merged"
+        setup = RECORD.format(log=str(log))
+        if number is not None:
+            setup += KILLED_AT_THE_THIRD_FILE.replace("== 3", f"== {number}")
+        end = _start(lab, run, out, setup)
+        power_goes(place, log)
+        if number is None:
+            expect(isinstance(end, RunCompleted), f"ended as {end}")
+        else:
+            expect(not out.exists(), "it looks finished")
+            words = sentence(end)
+            end = _start(lab, run, out)
+            expect(isinstance(end, RunCompleted), f"the next export: {sentence(end)}")
+        expect(_files(out) == whole, "it is not whole")
+        shutil.rmtree(place)
+        log.unlink()
+    return words
+
+
+def disk_full_between_files(lab: Lab) -> str:
+    """What is whole stays; when there is room again, the same export goes on."""
+    run, _ = lab.train()
+    whole = _export(lab, run, "whole")
+    needed = sum(len(data) // 4096 + 1 for data in whole.values()) * 4
+    with small_disk(lab.folder / "small", f"{needed - 60}k") as disk:
+        out = disk / "merged"
+        end = _start(lab, run, out, NO_CHECK_OF_ROOM)
+        expect(isinstance(end, RunFailed) and end.code == "export_disk_full", f"ended as {end}")
+        expect(not out.exists() and (disk / "merged.partial").is_dir(), "it left something else")
+        words = sentence(end)
+        subprocess.run(["mount", "-o", "remount,size=200M", disk], check=True)
+        end = _start(lab, run, out)
+        expect(isinstance(end, RunCompleted), f"the next export: {sentence(end)}")
+        expect(_files(out) == whole, "it is not whole")
+        expect([path.name for path in disk.iterdir()] == ["merged"], "something else is left")
+    return words
+
+
 def disk_full_while_merging(lab: Lab) -> str:
     run, _ = lab.train()
     with small_disk(lab.folder / "small", "3M") as disk:
@@ -99,7 +195,7 @@ def one_flipped_byte_in_the_base_before_a_merge(lab: Lab) -> str:
     try:
         weights.write_bytes(before[:-2] + bytes([before[-2] ^ 1, before[-1]]))
         export = _created(lab, run, lab.folder / "of another base")
-        lab.start(export).wait()
+        lab.start(export, SMALL_FILES).wait()
     finally:
         weights.write_bytes(before)
     said = [e for e in export.events() if isinstance(e, WarningRaised)]
@@ -121,11 +217,12 @@ def _export(lab: Lab, run: Run, name: str) -> dict[str, bytes]:
 
 
 def _start(lab: Lab, run: Run, out: Path, setup: str = "") -> Event:
-    return lab.start(_created(lab, run, out), setup).wait()
+    return lab.start(_created(lab, run, out), SMALL_FILES + setup).wait()
 
 
 def _created(lab: Lab, run: Run, out: Path) -> Run:
-    return runs.create(ExportJob(run=str(run.folder), out=str(out), verify=False))
+    job = ExportJob(run=str(run.folder), out=str(out), max_shard_gb=0.1, verify=False)
+    return runs.create(job)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -120,9 +120,14 @@ def recorded(log: Path) -> Iterator[None]:
 
 
 def _power_goes(run: Run, log: Path) -> None:
-    lines = log.read_text(encoding="utf-8").splitlines()
-    _forget(run.folder.parents[2], dict(json.loads(line) for line in lines))
+    power_goes(run.folder.parents[2], log)
     expect(run.folder.is_dir(), "the run's own folder is gone")
+
+
+def power_goes(place: Path, log: Path) -> None:
+    """Leave of a folder what `recorded` noted as lasting."""
+    lines = log.read_text(encoding="utf-8").splitlines()
+    _forget(place, dict(json.loads(line) for line in lines))
 
 
 def _forget(folder: Path, synced: dict[int, Any]) -> None:

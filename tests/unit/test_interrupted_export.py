@@ -366,6 +366,29 @@ def test_a_marker_that_cannot_be_read_means_that_nothing_is_kept(
     assert export().state() == "completed"
 
 
+@pytest.mark.parametrize("names", [[], [f".{partial.MARKER}.{'0' * 32}.tmp"]])
+def test_a_partial_folder_that_was_only_just_made_is_no_obstacle(
+    export: Export, tmp_path: Path, names: list[str]
+) -> None:
+    folder = tmp_path / "out.partial"
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    assert export().state() == "completed"
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_no_export_left_is_not_touched(export: Export, tmp_path: Path, kind: str) -> None:
+    other = tmp_path / "out.partial"
+    if kind == "folder":
+        other.mkdir()
+        other = other / "thesis.txt"
+    other.write_text("mine", encoding="utf-8")
+    last: Any = export().events()[-1]
+    assert last.code == "partial_in_the_way" and other.read_text("utf-8") == "mine"
+
+
 def test_two_exports_to_one_place_at_once_are_one_too_many(export: Export, tmp_path: Path) -> None:
     with partial.claimed(tmp_path / "out"):
         last: Any = export().events()[-1]

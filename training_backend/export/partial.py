@@ -20,7 +20,14 @@ from filelock import FileLock, Timeout
 
 from training_backend.errors import UserError
 from training_backend.export.shards import hash_file
-from training_backend.files import fsync_folder, fsync_tree, make_folder, replace, write_json_atomic
+from training_backend.files import (
+    fsync_folder,
+    fsync_tree,
+    is_disk_full,
+    make_folder,
+    replace,
+    write_json_atomic,
+)
 from training_backend.paths import home
 from training_backend.worker import Reporter
 
@@ -121,7 +128,7 @@ class Partial:
     # -------------------------------------------------------------------------------- inside
 
     def _take_over(self) -> None:
-        if not self._marker.is_file():
+        if not self._is_ours():
             raise UserError(
                 "partial_in_the_way",
                 "The folder {partial} is in the way.",
@@ -142,6 +149,9 @@ class Partial:
             make_folder(self.folder)
             self._write_marker()
         except OSError as error:
+            self.discard()
+            if is_disk_full(error):
+                raise
             raise UserError(
                 "out_not_writable",
                 "The folder {out} cannot be made: {reason}.",
@@ -150,6 +160,11 @@ class Partial:
                 out=self.out,
                 reason=error.strerror or error,
             ) from None
+
+    def _is_ours(self) -> bool:
+        """Whether it is marked, or nothing is in it yet but a marker half written."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [""]
+        return MARKER in names or all(name.startswith(f".{MARKER}.") for name in names)
 
     def _forget(self, names: list[str]) -> None:
         for name in names:
