@@ -21,7 +21,7 @@ from PySide6.QtCore import QObject, Qt, Signal, Slot
 from shiboken6 import isValid
 
 from training_backend import helper
-from training_backend.errors import UserError
+from training_backend.errors import UserError, from_document
 
 QUIT_SECONDS = 1.0
 
@@ -151,7 +151,7 @@ class HelperClient(QObject):
         if kind == "done":
             asked.on_done(document)
         elif kind == "failed":
-            asked.on_error(_as_error(document))
+            asked.on_error(from_document(document))
 
     @Slot(object)
     def _on_death(self, link: _Link) -> None:
@@ -240,15 +240,6 @@ class _Link:
             while True:
                 self._on_answer(answers.recv())
         self.outgoing.put(None)
-
-
-def _as_error(document: Answer) -> UserError:
-    params = {key: str(value) for key, value in document["params"].items()}
-    escaped = {key: document[key].replace("{", "{{").replace("}", "}}") for key in _TEXTS}
-    return UserError(document["code"], **escaped, field=document["field"], **params)
-
-
-_TEXTS = ("message", "remedy")
 
 
 def _died() -> UserError:

@@ -43,6 +43,23 @@ class UserError(Exception):
         return f"{self.message} {self.remedy}".rstrip()
 
 
+def as_document(error: UserError) -> dict[str, Any]:
+    """An error as JSON, for another process."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "remedy": error.remedy,
+        "field": error.field,
+        "params": {key: str(value) for key, value in error.params.items()},
+    }
+
+
+def from_document(document: dict[str, Any]) -> UserError:
+    """The error that `as_document` wrote."""
+    texts = [document[key].replace("{", "{{").replace("}", "}}") for key in ("message", "remedy")]
+    return UserError(document["code"], *texts, field=document["field"], **document["params"])
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a job: the field (`section.key`, or "" for the whole) and a sentence."""

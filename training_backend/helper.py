@@ -9,6 +9,8 @@ one pipe and answers go back over another, each with the number of its request:
 
 Of the Hub: `search_models` with "query" (and "licence", "gated", "max_parameters", "limit");
 `model_info`, `download_model` and `discard_download` with "model" (and "revision"); `check_token`.
+Of an export: `hand_off` with "folder", `to_ollama` with "folder" and "name", `to_lm_studio` with
+"file" and "name".
 
 Each kind has a thread of its own, so that a row is shown while all rows are gone through. The
 helper ends when its pipe closes, so it never outlives the window.
@@ -32,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from training_backend import preferences
 from training_backend.catalog import resolve_model
-from training_backend.errors import StopRequested, UserError
+from training_backend.errors import StopRequested, UserError, as_document
 from training_backend.job import TrainingJob, parse_job
 from training_backend.lifecycle.child_process import detach, redirect_output, set_environment
 from training_backend.paths import home
@@ -64,6 +66,11 @@ class Request:
         job = parse_job(self.document["job"])
         assert isinstance(job, TrainingJob)
         return job
+
+    def check_stop(self) -> None:
+        """Raises `StopRequested` once it is cancelled."""
+        if self.cancelled.is_set():
+            raise StopRequested
 
     def answer(self, kind: str, document: Answer) -> None:
         self._send((self.id, kind, document))
@@ -140,10 +147,10 @@ class _Server:
             except StopRequested:
                 request.answer("stopped", {})
             except UserError as error:
-                request.answer("failed", _as_document(error))
+                request.answer("failed", as_document(error))
             except Exception as error:
                 traceback.print_exc()
-                request.answer("failed", _as_document(_unexpected(error)))
+                request.answer("failed", as_document(_unexpected(error)))
             finally:
                 self._requests.pop(request.id, None)
 
@@ -348,6 +355,39 @@ def _script(request: Request, tokenizers: Tokenizers) -> Answer:
     return {"files": written}
 
 
+def _hand_off(request: Request, tokenizers: Tokenizers) -> Answer:
+    """What the programs that run an export need of it."""
+    from training_backend.export import hand_off
+
+    return hand_off.look(Path(request.document["folder"])).document()
+
+
+def _to_ollama(request: Request, tokenizers: Tokenizers) -> Answer:
+    from training_backend.export import ollama
+
+    asked = request.document
+    ollama.create(
+        Path(asked["folder"]),
+        asked["name"],
+        lambda share, words: request.progress({"share": share, "words": words}),
+        request.check_stop,
+    )
+    return {}
+
+
+def _to_lm_studio(request: Request, tokenizers: Tokenizers) -> Answer:
+    from training_backend.export import lm_studio
+
+    asked = request.document
+    target = lm_studio.add(
+        Path(asked["file"]),
+        asked["name"],
+        lambda share: request.progress({"share": share, "words": ""}),
+        request.check_stop,
+    )
+    return {"file": str(target)}
+
+
 HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "preview": _preview,
     "lengths": _lengths,
@@ -363,6 +403,9 @@ HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "trace": _trace,
     "layers": _layers,
     "script": _script,
+    "hand_off": _hand_off,
+    "to_ollama": _to_ollama,
+    "to_lm_studio": _to_lm_studio,
 }
 NEED_TORCH = frozenset({"prepare_demo", "trace", "layers", "script"})
 
@@ -398,16 +441,6 @@ def _shown(row: Answer) -> Answer:
         shown.append(token)
     row["tokens"] = shown
     return row
-
-
-def _as_document(error: UserError) -> Answer:
-    return {
-        "code": error.code,
-        "message": error.message,
-        "remedy": error.remedy,
-        "field": error.field,
-        "params": {key: str(value) for key, value in error.params.items()},
-    }
 
 
 def _unexpected(error: Exception) -> UserError:

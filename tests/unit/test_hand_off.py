@@ -13,7 +13,7 @@ import pytest
 from tests.gguf_files import write_gguf
 from training_backend.__main__ import main
 from training_backend.errors import UserError
-from training_backend.export import hand_off, ollama
+from training_backend.export import hand_off, ollama, partial
 from training_backend.export.hand_off import HandOff, Way
 
 
@@ -168,7 +168,7 @@ def test_an_export_that_answers_differently_is_warned_of(tmp_path: Path) -> None
 
 def test_what_is_no_export_is_a_sentence(tmp_path: Path, gguf: Path) -> None:
     (tmp_path / "half").mkdir()
-    (tmp_path / "half" / ".lorasmith-partial").touch()
+    (tmp_path / "half" / partial.MARKER).touch()
     write_gguf(gguf.with_name("second.gguf"))
     for place, sentence in (
         (tmp_path / "gone", "There is no folder"),

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training_backend.errors import UserError
+from training_backend.errors import UserError, as_document
 from training_backend.export import gguf_file, lm_studio, ollama, ollama_modelfile, shell_words
 from training_backend.hub import hub_cache
+from training_backend.models.adapters import CONFIG
 from training_backend.paths import not_reserved
 
 Program = Literal["ollama", "lm_studio", "llama_cpp", "vllm", "tgi"]
@@ -27,7 +28,8 @@ TITLES: dict[Program, str] = {
     "tgi": "TGI",
 }
 
-_UNFINISHED = ".lorasmith-partial"
+# `partial.MARKER`, which is not imported here: it brings the worker.
+UNFINISHED = ".lorasmith-partial"
 _BASE_FILE = "BASE.gguf"  # stands for what only the person knows
 _BASE = "BASE"
 # https://docs.vllm.ai/en/latest/features/lora.html: the ranks that it makes room for.
@@ -91,13 +93,13 @@ class HandOff:
             "format": self.kind,
             "file": str(self.file) if self.file else None,
             "name": self.name,
-            "warnings": [_as_document(warning) for warning in self.warnings],
+            "warnings": [as_document(warning) for warning in self.warnings],
             "programs": [
                 {
                     "program": way.program,
                     "title": TITLES[way.program],
                     "found": way.found,
-                    "notes": [_as_document(note) for note in way.notes],
+                    "notes": [as_document(note) for note in way.notes],
                     "commands": [
                         {"does": one.does, "posix": one.posix, "powershell": one.powershell}
                         for one in way.commands
@@ -153,7 +155,7 @@ def _kind(folder: Path) -> tuple[Kind, Path | None]:
             "Give the folder that an export wrote.",
             folder=folder,
         )
-    elif (folder / _UNFINISHED).exists():
+    elif (folder / UNFINISHED).exists():
         raise UserError(
             "hand_off_unfinished",
             "The export in {folder} did not come to its end.",
@@ -173,7 +175,7 @@ def _kind(folder: Path) -> tuple[Kind, Path | None]:
     if files:
         is_adapter = gguf_file.read(files[0]).metadata.get("general.type") == "adapter"
         return "gguf_adapter" if is_adapter else "gguf", files[0]
-    if (folder / "adapter_config.json").is_file():
+    if (folder / CONFIG).is_file():
         return "adapter", None
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise UserError(
@@ -268,7 +270,7 @@ def _gguf_adapter_ways(file: Path) -> list[Way]:
 
 
 def _adapter_ways(folder: Path, name: str) -> list[Way]:
-    config = _json(folder / "adapter_config.json")
+    config = _json(folder / CONFIG)
     named = hub_cache.parse_id(str(config.get("base_model_name_or_path") or ""))
     notes = () if named else (
         UserError(
@@ -364,12 +366,3 @@ def _instead(program: Program, form: str) -> Way:
         form=form,
     )
     return Way(program, notes=(note,))
-
-
-def _as_document(said: UserError) -> dict[str, Any]:
-    return {
-        "code": said.code,
-        "message": said.message,
-        "remedy": said.remedy,
-        "params": {key: str(value) for key, value in said.params.items()},
-    }
