@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QObject, Qt
+from PySide6.QtWidgets import QApplication
 
 from app.background import run_in_background
 from training_backend.errors import UserError
@@ -22,6 +24,7 @@ class ExportDesk(QObject):
 
     def __init__(self, window: MainWindow) -> None:
         super().__init__(window)
+        self._window = window
         self._exports = window.exports
         self._page: ExportPage | None = None
         self._exports.refused.connect(self._on_refused)
@@ -34,6 +37,7 @@ class ExportDesk(QObject):
         page.export_requested.connect(self.start)
         page.cancel_requested.connect(self._exports.stop)
         page.check_requested.connect(self.check)
+        page.hand_off_requested.connect(self.hand_off)
         self._exports.event_arrived.connect(page.apply)
         run_in_background(live_export, self._attach, lambda _: None, self)
 
@@ -53,6 +57,15 @@ class ExportDesk(QObject):
                 prompts=job.prompts,
             )
         )
+
+    def hand_off(self, folder: Path) -> None:
+        """An export's way to other programs; before the wizard, where that asked for it."""
+        from app.dialogs.hand_off_dialog import HandOffDialog
+
+        above = QApplication.activeModalWidget() or self._window
+        dialog = HandOffDialog(self._window.helper, folder, above)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
 
     def _attach(self, live: Run | None) -> None:
         if live is not None and not self._exports.is_busy():

@@ -57,7 +57,9 @@ class HandOffDialog(QDialog):
         column.addWidget(self._error)
         self._waiting = secondary_label(self.tr("Looking at the export…"))
         column.addWidget(self._waiting)
-        column.addLayout(self._content(), 1)
+        self._content = self._both_sides()
+        column.addWidget(self._content, 1)
+        column.addStretch(0)
         column.addLayout(self._foot())
         self.resize(820, 600)
         helper.ask("hand_off", {"folder": str(folder)}, self._show, self._on_error, self)
@@ -70,18 +72,21 @@ class HandOffDialog(QDialog):
 
     # ------------------------------------------------------------------------------- the parts
 
-    def _content(self) -> QHBoxLayout:
+    def _both_sides(self) -> QWidget:
+        sides = QWidget()
+        sides.setVisible(False)
         self.programs = QListWidget()
         self.programs.setObjectName("handOffPrograms")
         self.programs.setAccessibleName(self.tr("Programs"))
         self.programs.setFixedWidth(LIST_WIDTH)
         self.ways = QStackedWidget()
         self.programs.currentRowChanged.connect(self.ways.setCurrentIndex)
-        row = QHBoxLayout()
+        row = QHBoxLayout(sides)
+        row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(16)
         row.addWidget(self.programs)
         row.addWidget(self.ways, 1)
-        return row
+        return sides
 
     def _foot(self) -> QHBoxLayout:
         self.shells = SteadyComboBox()
@@ -91,14 +96,15 @@ class HandOffDialog(QDialog):
         self.shells.addItem(self.tr("PowerShell (Windows)"), "powershell")
         self.shells.setCurrentIndex(1 if os.name == "nt" else 0)
         self.shells.currentIndexChanged.connect(lambda _: self._write_for_shell())
-        label = plain_label(self.tr("Commands for"))
-        label.setBuddy(self.shells)
+        self._for = plain_label(self.tr("Commands for"))
+        self._for.setBuddy(self.shells)
         close = SecondaryButton(self.tr("Close"))
         close.clicked.connect(self.reject)
         row = QHBoxLayout()
         row.setSpacing(8)
-        row.addWidget(label)
-        row.addWidget(self.shells)
+        for part in (self._for, self.shells):
+            part.setVisible(False)
+            row.addWidget(part)
         row.addStretch(1)
         row.addWidget(close)
         return row
@@ -117,6 +123,8 @@ class HandOffDialog(QDialog):
             view.cancel_requested.connect(partial(self._cancel, view))
             self.ways.addWidget(view)
             self.programs.addItem(way["title"])
+        for part in (self._content, self._for, self.shells):
+            part.setVisible(True)
         self.programs.setCurrentRow(0)
         self.programs.setFocus()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QGuiApplication, QResizeEvent, QTextOption
 from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
@@ -10,8 +10,8 @@ from app import theme
 from app.widgets.card import SecondaryButton, plain_label
 
 COPIED_FOR_MS = 2000
-MOST_LINES = 5
-PADDING = 18  # above and below the text, with the border
+MOST_LINES = 8
+PADDING = 22  # above and below the text, with the border
 
 
 class CommandBox(QWidget):
@@ -52,11 +52,16 @@ class _CommandText(QPlainTextEdit):
         self.setReadOnly(True)
         self.setTabChangesFocus(True)
         self.setFont(theme.mono_font(12))
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWordWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
         self.fit()
 
     def fit(self) -> None:
         lines = round(self.document().size().height())  # of a plain text it is counted in lines
+        shown = Qt.ScrollBarPolicy
+        self.setVerticalScrollBarPolicy(
+            shown.ScrollBarAsNeeded if lines > MOST_LINES else shown.ScrollBarAlwaysOff
+        )
         height = self.fontMetrics().lineSpacing() * max(1, min(lines, MOST_LINES)) + PADDING
         if height != self.height():
             self.setFixedHeight(height)

@@ -117,7 +117,7 @@ def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
     ]  # fmt: skip
     tgi = words(found, "tgi", "serve")
     assert f"{folder}:/adapter" in tgi and tgi[-1] == "support-bot=/adapter"
-    assert "Ask for the model support-bot" in notes(found, "vllm")
+    assert "Ask for the model “support-bot”" in notes(found, "vllm")
     assert "a GGUF file" in notes(found, "ollama")
 
 

@@ -304,7 +304,7 @@ def _adapter_ways(folder: Path, name: str) -> list[Way]:
     tgi = _tgi(folder, "/adapter", "--model-id", named or _BASE, "--lora-adapters")
     served = UserError(
         "hand_off_adapter_name",
-        "Ask for the model {name}; the base model answers under its own name.",
+        "Ask for the model “{name}”; the base model answers under its own name.",
         name=name,
     )
     return [

@@ -95,6 +95,7 @@ def _shape(file: GgufFile) -> tuple[Shape | None, UserError | None]:
         return ollama_template.find_shape(file.template, variables), None
     except (NotExpressible, UserError) as error:
         reason = str(error) if isinstance(error, NotExpressible) else error.message.rstrip(".")
+        reason = reason[:1].lower() + reason[1:]
         return None, UserError(
             "ollama_template_left_out",
             "Ollama cannot be given this model's chat template: {reason}.",

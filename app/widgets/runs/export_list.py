@@ -73,8 +73,7 @@ class ExportList(Card):
             self.tr("Push to the Hub"),
             lambda made: self.push_requested.emit(made.folder),
         )
-        for waiting in (self.hand_off, self.push):  # until there is a dialog for it
-            waiting.setVisible(False)
+        self.push.setVisible(False)  # until there is a dialog for it
         self.body.addWidget(self.table, 1)
         self.body.addWidget(self._buttons)
         self.show_exports([])

@@ -66,6 +66,7 @@ class WayView(QWidget):
             column.addWidget(plain_label(explain(from_document(note)), wrap=True))
         if way["commands"]:
             if can_give:
+                column.addSpacing(8)
                 column.addWidget(card_title(self.tr("Or in a terminal")))
             for one in way["commands"]:
                 box = CommandBox(_does(self.program, one["does"]), one[shell])
@@ -134,18 +135,21 @@ class WayView(QWidget):
         label.setBuddy(self._name)
         row = QHBoxLayout()
         row.setSpacing(8)
-        row.addWidget(label)
-        row.addWidget(self._name, 1)
+        for widget in (label, self._name):  # LM Studio shows the file's own
+            widget.setVisible(self.program == "ollama")
+            row.addWidget(widget, 1 if widget is self._name else 0)
         row.addWidget(self._give)
         row.addWidget(self._cancel)
+        row.addStretch(0 if self.program == "ollama" else 1)
         column.addLayout(row)
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setAccessibleName(self.tr("How far it is"))
         self._status = self._line()
         self._error = ErrorLabel(f"error_{self.program}")
-        for widget in (self._bar, self._status, self._error):
-            column.addWidget(widget)
+        column.addWidget(self._bar)
+        column.addWidget(self._status)
+        column.addWidget(self._error)
         self._set_busy(False)
         self._say(_where(self.program, self._way["found"]))
         return part
@@ -175,7 +179,9 @@ def _about(program: str) -> str:
     return {
         "ollama": tr("WayView", "Runs models on your own computer, for a terminal and for apps."),
         "lm_studio": tr("WayView", "A window to chat with models on your own computer."),
-        "llama_cpp": tr("WayView", "The engine in both of these, without a window of its own."),
+        "llama_cpp": tr(
+            "WayView", "The engine in Ollama and LM Studio, without a window of its own."
+        ),
         "vllm": tr("WayView", "Serves models to many at once, on a Linux computer with a GPU."),
         "tgi": tr("WayView", "Hugging Face's server, in Docker, on a computer with a GPU."),
     }[program]
@@ -208,14 +214,13 @@ def _where(program: str, found: str) -> str:
     if program == "ollama" and not found:
         return tr(
             "WayView",
-            "Ollama was not found on this computer. It is to be had on ollama.com; open this "
-            "again once it is installed.",
+            "Ollama was not found on this computer. Get it from ollama.com, then open this again.",
         )
     if not found:
         return tr(
             "WayView",
-            "LM Studio was not found on this computer. It is to be had on lmstudio.ai; open this "
-            "again once it was started.",
+            "LM Studio was not found on this computer. Get it from lmstudio.ai, start it once, "
+            "then open this again.",
         )
     if program == "lm_studio":
         return tr("WayView", "Its models are in {folder}").format(folder=found)
