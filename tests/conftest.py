@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,13 @@ from tests.hub_server import HubServer, hub_server
 from training_backend import preferences
 
 REPOSITORY = Path(__file__).parent.parent
+
+# Who starts the tests in the background, or by nohup, has these ignored, and every program that a
+# test starts would inherit that. The tests are about programs that somebody started to use.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if os.name != "nt" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
