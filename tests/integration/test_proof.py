@@ -230,3 +230,55 @@ def test_what_was_mended_loses_its_mark(merged: Path, verify: Verify, sure_model
     (merged / "DIFFERENT.txt").write_text("The export differs.", encoding="utf-8")
     assert verify(merged)["proved"]["verdict"] == "alike"
     assert not (merged / "DIFFERENT.txt").exists()
+
+
+def begin_the_template_twice(file: Path) -> None:
+    """In a GGUF file; a comment fills up to the 32 bytes by which all that follows is aligned."""
+    data = file.read_bytes()
+    place = data.index(b"tokenizer.chat_template") + len("tokenizer.chat_template") + 4
+    length = int.from_bytes(data[place : place + 8], "little")
+    more = b"<|im_start|>{#" + b" " * 16 + b"#}"
+    head = data[:place] + (length + len(more)).to_bytes(8, "little")
+    file.write_bytes(head + more + data[place + 8 :])
+
+
+@pytest.mark.slow
+def test_a_gguf_export_is_proven_in_llama_cpp_and_its_faults_are_found(
+    trained: Any, verify: Verify, command_line: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "gguf"
+    options = ("--format", "gguf", "--quantization", "f16", "--prompt", "What is 1 and 1?")
+    answer = command_line("export", "--json", trained.folder, *options, "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    *_, proved, last = map(json.loads, answer.stdout.splitlines())
+    assert last["type"] == "RunCompleted"
+    assert (proved["type"], proved["verdict"]) == ("ExportProved", "alike"), proved
+    assert json.loads((out / "proof.json").read_text("utf-8"))["verdict"] == "alike"
+
+    file = out / "gguf-F16.gguf"
+    sound = file.read_bytes()
+    begin_the_template_twice(file)
+    assert verify(out)["proved"]["code"] == "proof_begins_twice"
+    file.write_bytes(sound.replace(b"<|im_start|>assistant", b"<|im_start|>Assistant"))
+    assert verify(out)["proved"]["code"] == "proof_other_template"
+    file.write_bytes(sound[:-50_000])
+
+    answer = command_line("verify", out, "--run", trained.folder, "--json")
+    assert answer.returncode == 1, answer.stderr
+    told = json.loads(answer.stdout)
+    assert (told["verdict"], told["code"]) == ("different", "gguf_damaged")
+    assert [check["name"] for check in told["checks"]] == ["files"]
+    assert file.name in told["message"]
+    assert list((tmp_path / "home" / "probe-runs").iterdir()) == []
+
+
+def test_verify_says_what_it_cannot_find(command_line: Any, trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, run, words in (
+        (tmp_path / "nowhere", trained.folder, "There is no folder"),
+        (tmp_path / "empty", trained.folder, "holds no export"),
+        (tmp_path / "empty", "no-such-run", "There is no run no-such-run"),
+    ):
+        answer = command_line("verify", folder, "--run", run)
+        assert answer.returncode == 1
+        assert words in answer.stderr and "Traceback" not in answer.stderr, answer.stderr

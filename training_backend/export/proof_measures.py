@@ -9,6 +9,7 @@ import numpy as np
 from training_backend.export.proof_speaker import Array
 
 _BLOCK_VALUES = 4_000_000  # in work at once, as float64
+_IMPOSSIBLE = -1e4  # a log-probability, in the place of minus infinity
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,16 @@ def distances(reference: Array, candidate: Array, base: Array | None) -> Distanc
 
 
 def _divergence(log_p: Array, log_q: Array) -> float:
-    """What is impossible to the one adds nothing."""
-    possible = np.isfinite(log_p) | np.isnan(log_p)
-    return float((np.exp(log_p) * (log_p - log_q)).sum(where=possible))
+    return float((np.exp(log_p) * (log_p - log_q)).sum())
 
 
 def log_softmax(logits: Array) -> Array:
-    """Along the last axis, as float64."""
+    """Along the last axis, as float64; of what is impossible a number that counts as none."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=-1, keepdims=True)
-    total: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return total
+    total = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    floored: Array = np.maximum(total, _IMPOSSIBLE)
+    return floored
 
 
 def surprise(logits: Array, tokens: list[int]) -> float:
