@@ -182,9 +182,9 @@ def read_by_transformers(folder: str, file: str) -> list[float]:
     ]
 
 
-def in_new_process(function: str, *arguments: Any) -> None:
+def in_new_process(function: str, *arguments: Any, module: str = __name__) -> None:
     """The converter brings its own `gguf`, which must come before the installed one."""
-    code = f"import sys; from tests.integration.test_gguf import {function} as work\n"
+    code = f"import sys; from {module} import {function} as work\n"
     code += "work(*sys.argv[1:])"
     repository = Path(llama_engine.__file__).parent.parent
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=repository)

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from training_backend.errors import StopRequested, UserError
-from training_backend.export import gguf_export, ollama_modelfile, papers, proof
+from training_backend.export import gguf_adapter, gguf_export, ollama_modelfile, papers, proof
 from training_backend.export.adapter_files import write_adapter
 from training_backend.export.four_bit import write_four_bit
 from training_backend.export.model_files import write_merged, write_model
@@ -60,6 +60,8 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
 def _write(job: ExportJob, source: Adapter | Path, partial: Partial, reporter: Reporter) -> None:
     if job.format == "adapter" and isinstance(source, Adapter):
         write_adapter(source, partial.folder, reporter)
+    elif job.format == "gguf_adapter" and isinstance(source, Adapter):
+        gguf_adapter.write(source, partial.folder, partial.out.name, reporter)
     elif job.format == "gguf":
         _write_gguf(job, source, partial, reporter)
     elif job.format == "bnb_4bit":

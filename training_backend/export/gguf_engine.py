@@ -89,6 +89,8 @@ class Engine:
         settings.n_ctx = self.context = -(-context // AT_ONCE) * AT_ONCE
         settings.n_batch = settings.n_ubatch = AT_ONCE
         settings.n_threads = settings.n_threads_batch = _threads()
+        if adapter is not None:  # what is fused passes an adapter by
+            settings.flash_attn = settings.fused_up_gate = settings.fused_moe_up_gate = False
         self._context = api.llama_init_from_model(self._model, settings)
         if not self._context:
             raise self._failed("there is no memory for it")

@@ -33,7 +33,7 @@ def check(model: Path, scratch: Path, quantization: GgufQuantization, reporter: 
     """
     reporter.phase("converting", detail="looking whether the model can be a GGUF file")
     k_quant = quantization not in WRITTEN_BY_CONVERTER
-    note = _in_child(
+    note = in_tools_process(
         gguf_tools.check, str(model), str(scratch), k_quant, meanwhile=reporter.check_stop
     )
     scratch.unlink()
@@ -52,17 +52,19 @@ def write(
     half = sum(path.stat().st_size for path in weights)
     if quantization in WRITTEN_BY_CONVERTER:
         meanwhile = _progress(target, _size(half, quantization), reporter)
-        _in_child(
+        in_tools_process(
             gguf_tools.convert, str(model), str(target), quantization, name, meanwhile=meanwhile
         )
         return
     whole = target.with_name("16-bit.gguf")
     meanwhile = _progress(whole, half, reporter, until=0.5)
-    _in_child(gguf_tools.convert, str(model), str(whole), "auto", name, meanwhile=meanwhile)
+    in_tools_process(gguf_tools.convert, str(model), str(whole), "auto", name, meanwhile=meanwhile)
     for path in weights:  # room for what follows
         path.unlink()
     meanwhile = _progress(target, _size(half, quantization), reporter, begin=0.5)
-    _in_child(gguf_tools.quantize, str(whole), str(target), quantization, meanwhile=meanwhile)
+    in_tools_process(
+        gguf_tools.quantize, str(whole), str(target), quantization, meanwhile=meanwhile
+    )
     whole.unlink()
 
 
@@ -93,8 +95,10 @@ def _progress(
     return tell
 
 
-def _in_child(work: Callable[..., Any], *arguments: Any, meanwhile: Callable[[], None]) -> Any:
-    """Have `gguf_tools` do something; what `meanwhile` raises ends it at once.
+def in_tools_process(
+    work: Callable[..., Any], *arguments: Any, meanwhile: Callable[[], None]
+) -> Any:
+    """Have llama.cpp's tools do something; what `meanwhile` raises ends it at once.
 
     Raises `UserError` for what it refuses, and when its process dies; `OSError`.
     """

@@ -9,12 +9,14 @@ brings its own `gguf`. Quantiser and tokenizer are those of `gguf_engine`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import shutil
 import sys
 import traceback
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,8 @@ def check(model: str, scratch: str, needs_quantiser: bool) -> str:
 
     Returns what could not be tried, as a sentence, or "". Raises `Refused`.
     """
-    _run_converter(Path(model), scratch, "f16", "vocabulary", weights=False)
+    with converter(Path(model), scratch, "f16", "vocabulary") as work:
+        work.write_vocab()
     try:
         engine = Engine(Path(scratch), context=0)
     except CannotUse as error:
@@ -86,7 +89,8 @@ def convert(model: str, target: str, kind: str, name: str) -> None:
         kind: f16, bf16, q8_0, or `auto` for 16 bits of the kind that the folder has.
         name: what programs show as the model's name.
     """
-    _run_converter(Path(model), target, kind, name, weights=True)
+    with converter(Path(model), target, kind, name) as work:
+        work.write()
 
 
 def quantize(source: str, target: str, quantization: str) -> None:
@@ -120,7 +124,12 @@ def quantize(source: str, target: str, quantization: str) -> None:
         raise Refused("llama.cpp's quantiser failed; what it said is in the log")
 
 
-def _run_converter(model: Path, target: str, kind: str, name: str, *, weights: bool) -> None:
+@contextlib.contextmanager
+def converter(model: Path, target: str, kind: str, name: str) -> Iterator[Any]:
+    """llama.cpp's converter for a model folder; what it raises in the block is `Refused`.
+
+    Arguments as for `convert`. Raises `OSError` for what has to do with the disk.
+    """
     sys.path.insert(0, str(resources.files("resources") / "gguf_converter" / CONVERTER))
     import torch
     from transformers import AutoTokenizer
@@ -140,11 +149,9 @@ def _run_converter(model: Path, target: str, kind: str, name: str, *, weights: b
             known = conversion.ModelBase.load_hparams(model, False)
             family = conversion.get_model_architecture(known, conversion.ModelType.TEXT)
             writer = conversion.get_model_class(family)
-            work = writer(model, kinds[kind], Path(target), model_name=name)
-            if weights:
-                work.write()
-            else:
-                work.write_vocab()
+            yield writer(model, kinds[kind], Path(target), model_name=name)
+    except UserError:
+        raise
     except NotImplementedError as error:
         # What the converter says of an unknown tokenizer is a page for its own developers.
         if "pre-tokenizer" in str(error):

@@ -53,7 +53,7 @@ def write_merged(
         prepared: called when everything but the weights is there.
     """
     base = find_base(adapter, reporter)
-    files = _base_weights(base)
+    files = base_weights(base)
     if adapter.run is not None and inputs.base_changed(adapter.run, base):
         reporter.warn(
             "base_changed",
@@ -61,7 +61,7 @@ def write_merged(
             "merge may answer otherwise than the run did.",
             base=base,
         )
-    config = _base_config(base)
+    config = base_config(base)
     dtype = None if job.dtype == "auto" else job.dtype
     with merge.Merge(files, adapter, config, dtype=dtype) as merged:
         sources = [*files, adapter.folder / WEIGHTS, adapter.folder / CONFIG]
@@ -153,14 +153,6 @@ def find_base(adapter: Adapter, reporter: Reporter, *, may_fetch: bool = True) -
             field="run",
             base=id,
         )
-    if not may_fetch and id not in DEMO_MODEL_IDS and downloads.whole_model(id, revision) is None:
-        raise UserError(
-            "base_not_here",
-            "The base model {base} is not on this computer.",
-            "Download it on the page Model.",
-            field="run",
-            base=id,
-        )
     try:
         return base_folder(id, revision, reporter)
     except UserError as error:
@@ -168,7 +160,8 @@ def find_base(adapter: Adapter, reporter: Reporter, *, may_fetch: bool = True) -
         raise
 
 
-def _base_config(base: Path) -> dict[str, Any]:
+def base_config(base: Path) -> dict[str, Any]:
+    """Its `config.json`. Raises `UserError` about the run when it cannot be read."""
     try:
         return read_model_config(base)
     except UserError as error:
@@ -176,7 +169,7 @@ def _base_config(base: Path) -> dict[str, Any]:
         raise
 
 
-def _base_weights(base: Path) -> list[Path]:
+def base_weights(base: Path) -> list[Path]:
     """The files that transformers would load. Raises `UserError` when one is missing."""
     files = weight_files(base) or [base / "model.safetensors"]
     missing = [path.name for path in files if not path.is_file()]

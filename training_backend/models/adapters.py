@@ -63,7 +63,7 @@ def find_source(job: ExportJob) -> Adapter | Path:
         raise UserError("not_a_training_run", "{run} is not a training run.", run=run.id)
     if trained.training.method == "lora":
         return read_adapter(_of_run(job, run, run.adapter, WEIGHTS), run)
-    if job.format == "adapter":
+    if job.format in ("adapter", "gguf_adapter"):
         raise UserError(
             "no_adapter_of_full",
             "Run {run} trained every weight of the model, so there is no adapter.",
