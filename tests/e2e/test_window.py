@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QPushButton, QWizard
 from pytestqt.qtbot import QtBot
 
 from app import background, theme
+from app.dialogs.export_wizard import ExportWizard
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
 from app.widgets.charts.plot import Plot
@@ -113,6 +114,7 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
     export = wizard.button(QWizard.WizardButton.CommitButton)
     while not export.isVisible():
         qtbot.mouseClick(wizard.button(QWizard.WizardButton.NextButton), Qt.MouseButton.LeftButton)
+    cast(ExportWizard, wizard).place.check.setChecked(False)
     with qtbot.waitSignal(window.exports.run_ended, timeout=120_000) as exported:
         _press(qtbot, window, "exportStartButton")
     folder = exported.args[1].folder

@@ -30,6 +30,7 @@ SPARE_BYTES = 50_000_000  # tokenizer, settings, the folder itself
 # Memory. What a worker takes before any weight, with and without PyTorch.
 LIGHT_BYTES = 150_000_000
 TORCH_BYTES = 450_000_000
+PROOF_BYTES = 1_500_000_000  # PyTorch itself, and the distributions of one answer
 # Time, by the slowest of what was measured; see docs/export.md.
 DISK_RATE = 150e6  # bytes a second, read, computed and written
 CONVERT_RATE = 120e6  # bytes of 16-bit weights a second
@@ -152,11 +153,16 @@ def needs(of: Material, job: ExportJob) -> Needs:
     proof = 0
     if job.verify:
         weights = sum(_bytes(kind, shape, "auto") for kind, shape in of.tensors.values())
-        proof = round(TORCH_BYTES + 1.1 * weights)
+        proof = proof_bytes(of.parameters)
         stages["prove"] = PROOF_SECONDS + PROOF_TOKENS * weights / MEMORY_RATE
     return Needs(
         size + SPARE_BYTES // 10, largest, disk + SPARE_BYTES, ram, proof, of.download_bytes, stages
     )
+
+
+def proof_bytes(parameters: int, bits: int = 16) -> int:
+    """The memory that the check takes: one model with so many bits a number, and what runs it."""
+    return parameters * bits // 8 * 11 // 10 + PROOF_BYTES
 
 
 def gguf_bytes(tensors: dict[str, tuple[str, Shape]], kind: GgufQuantization) -> int:

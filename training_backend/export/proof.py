@@ -25,6 +25,7 @@ from training_backend.errors import StopRequested, UserError
 from training_backend.export import gguf_tools, proof_files, proof_judge, proof_reading
 from training_backend.export.child import ChildDied, ChildFailed, in_child
 from training_backend.export.model_files import find_base
+from training_backend.export.needs import proof_bytes
 from training_backend.export.proof_judge import Judgement
 from training_backend.export.proof_reading import Subject
 from training_backend.files import write_json_atomic, write_text_atomic
@@ -38,7 +39,6 @@ from training_backend.worker import Reporter
 
 FILE = "proof.json"
 MARKER = "DIFFERENT.txt"
-OVERHEAD_BYTES = 1_500_000_000  # PyTorch itself, and the distributions of one answer
 SCRATCH_BYTES = 1_000_000_000
 _LIBRARIES = ("torch", "transformers", "peft", "ik-llama-cpp-python")
 
@@ -197,7 +197,7 @@ def _within_memory(subject: Subject, parameters: int) -> Subject:
     """With as many bits as fit into memory. Raises `UserError` where not even 16 do."""
     free = ram.read().available_bytes
     for bits in (32, 16):
-        needed = parameters * bits // 8 * 11 // 10 + OVERHEAD_BYTES
+        needed = proof_bytes(parameters, bits)
         if needed <= free:
             return replace(subject, bits=bits)
     raise UserError(
