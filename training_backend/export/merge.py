@@ -308,7 +308,8 @@ def _copied(file: TensorFile, tensor: TensorInfo, rows: slice) -> bytes:
 
 
 def _stored(values: Values, dtype: str, refusal: UserError, rows: slice) -> Array:
-    numbers = values(rows)
+    with np.errstate(over="ignore"):  # refused, as not finite
+        numbers = np.asarray(values(rows), np.float32)
     if not is_within(numbers, dtype):
         raise refusal
     return from_float32(numbers, dtype)
