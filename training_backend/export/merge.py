@@ -53,8 +53,8 @@ from training_backend.models.adapters import WEIGHTS, Adapter
 SAMPLED_ROWS = 4  # of every merged tensor, recomputed from the written files
 
 Values = Callable[[slice], Array]  # some rows as numbers; called by several threads
-# The weights of a base as training saw them, by the names in its files: name, tensor, file.
-Seen = Callable[[str, TensorInfo, TensorFile], Values | None]
+# How weights of a base are made as training saw them, by the names in its files.
+Seen = Mapping[str, Callable[[TensorFile, TensorInfo], Values]]
 
 
 class Merge:
@@ -78,7 +78,7 @@ class Merge:
             base: the base model's safetensors files.
             config: the base model's `config.json`.
             dtype: that of the result, as a config names it; None: every tensor as in the base.
-            seen: the base's weights as training saw them, where that is not as they are.
+            seen: the weights of the base that training saw otherwise than they are.
 
         Raises `UserError` for an adapter that does not fit, or a damaged file.
         """
@@ -88,7 +88,7 @@ class Merge:
             self._files = [self._open.enter_context(TensorFile(path)) for path in base]
             self._of = {tensor.name: (file, tensor) for file in self._files
                         for tensor in file.tensors}  # fmt: skip
-            self._seen = seen
+            self._seen = seen or {}
             self._read_b = lru_cache(maxsize=2)(self._adapter.read)  # experts share one
             self._dtype = DTYPES[dtype] if dtype else None
             tensors = {name: tensor for name, (_, tensor) in self._of.items()}
@@ -163,8 +163,7 @@ class Merge:
         file, _ = self._of[tensor.name]
         if tensor.dtype not in FLOATS:
             return partial(file.read_row_bytes, tensor)
-        as_it_is = change is None and self._seen_as(tensor.name) is None
-        if as_it_is and dtype == tensor.dtype:
+        if change is None and tensor.name not in self._seen and dtype == tensor.dtype:
             return partial(_copied, file, tensor)
         refusal = misfit(f"{name} would not be a finite number")
         if dtype != tensor.dtype:
@@ -186,15 +185,12 @@ class Merge:
 
     # --- what is computed -----------------------------------------------------------------
 
-    def _seen_as(self, name: str) -> Values | None:
-        """A weight of the base as training saw it; None: as it is."""
-        file, tensor = self._of[name]
-        return None if self._seen is None else self._seen(name, tensor, file)
-
     def _values(self, source: str, change: Change | None) -> Values:
         """The rows of a weight after its change."""
         file, tensor = self._of[source]
-        base = self._seen_as(source) or partial(file.read_rows, tensor)
+        base: Values = partial(file.read_rows, tensor)
+        if source in self._seen and not isinstance(change, Whole):
+            base = self._seen[source](file, tensor)
         match change:
             case None:
                 return base

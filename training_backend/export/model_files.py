@@ -11,6 +11,7 @@ from typing import Any
 from training_backend.errors import UserError
 from training_backend.export import merge
 from training_backend.export.partial import Partial
+from training_backend.export.seen_base import seen_weights
 from training_backend.export.shards import converted
 from training_backend.export.tensor_file import DTYPES, TensorFile
 from training_backend.export.weights import Weights
@@ -63,7 +64,8 @@ def write_merged(
         )
     config = base_config(base)
     dtype = None if job.dtype == "auto" else job.dtype
-    with merge.Merge(files, adapter, config, dtype=dtype) as merged:
+    seen = None if job.base == "16-bit" else seen_weights(base, files, adapter, reporter)
+    with merge.Merge(files, adapter, config, dtype=dtype, seen=seen) as merged:
         sources = [*files, adapter.folder / WEIGHTS, adapter.folder / CONFIG]
         weights = Weights(merged.tensors, sources, job, out, partial, reporter)
         copy_file(base / "generation_config.json", out)
