@@ -49,10 +49,14 @@ def seen_weights(base: Path, files: list[Path], adapter: Adapter, reporter: Repo
             field="base",
         )
     reporter.phase("quantising", detail="looking which layers training had in 4 bits")
+    tensors: list[TensorInfo] = []
+    for path in files:
+        with TensorFile(path) as file:
+            tensors += file.tensors
     try:
         plan: four_bit_tools.Plan = in_child(
-            four_bit_tools.plan, str(base), [str(path) for path in files],
-            name="four-bit", meanwhile=reporter.check_stop,
+            four_bit_tools.plan, str(base), tensors, name="four-bit",
+            meanwhile=reporter.check_stop,
         )  # fmt: skip
     except (ChildDied, ChildFailed) as error:
         raise UserError(
