@@ -15,25 +15,30 @@ from training_backend.export import gguf_file, ollama_modelfile
 
 
 def as_ollama_reads(text: str) -> list[tuple[str, str]]:
-    """Commands and values, as Ollama's `parser.ParseFile` takes them; signs that cannot be seen
-    are dropped."""
+    """Commands and values, as Ollama's `parser.ParseFile` takes them: signs that cannot be seen
+    are dropped, and a value ends with the first line after which its quotation is closed."""
     text = "".join(sign for sign in text if sign.isprintable() or sign in "\n\t")
     found = []
-    while text := text.lstrip():
-        if text.startswith("#"):
-            text = text.partition("\n")[2]
+    lines = text.split("\n")
+    while lines:
+        line = lines.pop(0)
+        if not line or line.startswith("#"):
             continue
-        command, _, text = text.partition(" ")
+        command, _, value = line.partition(" ")
         if command == "PARAMETER":
-            command, _, text = text.partition(" ")
-        mark = next((mark for mark in ('"""', '"') if text.startswith(mark)), "")
-        if mark:
-            value, end, text = text[len(mark) :].partition(mark)
-            assert end and text[:1] in ("", "\n")
-        else:
-            value, _, text = text.partition("\n")
-        found.append((command, value))
+            command, _, value = value.partition(" ")
+        while (read := unquoted(value.strip())) is None:
+            value += "\n" + lines.pop(0)
+        found.append((command, read))
     return found
+
+
+def unquoted(value: str) -> str | None:
+    for mark in ('"""', '"'):
+        if value.startswith(mark):
+            whole = len(value) >= 2 * len(mark) and value.endswith(mark)
+            return value[len(mark) : -len(mark)] if whole else None
+    return value
 
 
 def told(path: Path, **config: Any) -> tuple[dict[str, str], list[str]]:
@@ -115,6 +120,32 @@ def test_without_a_template_that_ollama_can_take_it_says_why(
     assert f"# {made.problem}" in made.text
     said = as_ollama_reads(made.text)
     assert said == [("FROM", "./a.gguf"), ("stop", "</s>")]
+
+
+def test_nothing_in_a_file_becomes_a_command_of_its_own(tmp_path: Path) -> None:
+    """A GGUF file may come from anywhere; a Modelfile can name any file of this computer."""
+    evil = "\nADAPTER /etc/passwd\n"
+    refuses = "{{ raise_exception('x\nADAPTER /etc/passwd\n') }}"
+    writes = "{% for m in messages %}{{ m.content }}" + f'"""{evil}' + "{% endfor %}"
+    for number, template in enumerate((refuses, writes)):
+        tokens = ["<unk>", "<s>", f'"""{evil}', f'a"{evil}', "b\u200b", f"c{evil}d"]
+        path = write_gguf(
+            tmp_path / f"{number}.gguf", template,
+            tokenizer__ggml__tokens=tokens, tokenizer__ggml__token_type=[3] * len(tokens),
+        )  # fmt: skip
+        ollama_modelfile.write(path)
+        ends = [str(token) for token in tokens]
+        text = ollama_modelfile.compose(gguf_file.read(path), ends).text
+        for said in (
+            as_ollama_reads(path.with_name("Modelfile").read_text("utf-8")),
+            as_ollama_reads(text),
+        ):
+            assert {command for command, _ in said} <= {"FROM", "TEMPLATE", "stop"}
+            assert said[0] == ("FROM", f"./{number}.gguf")
+        assert ("stop", f"c{evil}d") in as_ollama_reads(text)
+    hidden = tmp_path / f"a{evil.replace('/', '')}.gguf"
+    with pytest.raises(UserError, match="signs that cannot be seen"):
+        ollama_modelfile.write(hidden)
 
 
 def test_a_file_cut_short_is_a_sentence(tmp_path: Path) -> None:

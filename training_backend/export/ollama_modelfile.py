@@ -51,8 +51,15 @@ def write(gguf: Path, generation_config: Path | None = None) -> UserError | None
         generation_config: of the same model; names more tokens that end an answer.
 
     Returns why Ollama is not told the chat template, where it is not. Raises `UserError` for a
-    damaged GGUF file; `OSError`.
+    damaged GGUF file and for a name that no Modelfile can hold; `OSError`.
     """
+    if not gguf.name.isprintable():
+        raise UserError(
+            "gguf_name_unprintable",
+            "The name of the GGUF file in {folder} has signs that cannot be seen.",
+            "Rename the file.",
+            folder=gguf.parent,
+        )
     file = gguf_file.read(gguf)
     made = compose(file, list(_named_ends(file, generation_config)))
     write_text_atomic(gguf.with_name(NAME), made.text)
@@ -68,12 +75,14 @@ def compose(file: GgufFile, ends: Sequence[str] = ()) -> Modelfile:
     shape, problem = _shape(file)
     lines = ["# How Ollama is to use the model.  ollama create NAME -f Modelfile"]
     if problem is not None:
-        lines.append(f"# {problem}")
+        lines.append(f"# {' '.join(str(problem).split())}")  # one line, whatever a template says
     lines.append(f"FROM ./{file.path.name}")
     if shape is not None:
         lines += ["", f'TEMPLATE """{ollama_template.go_template(_as_engine(shape, file))}"""', ""]
     stops = [_after_answer(shape, file), *(file.token_text(which) for which in _ENDS), *ends]
-    for stop in dict.fromkeys(filter(None, stops)):
+    for stop in dict.fromkeys(stops):
+        if not _can_stand_quoted(stop):
+            continue
         mark = '"""' if '"' in stop else '"'
         lines.append(f"PARAMETER stop {mark}{stop}{mark}")
     for key, name in _PARAMETERS.items():
@@ -114,7 +123,7 @@ def _as_engine(shape: Shape, file: GgufFile) -> Shape:
 
 
 def _after_answer(shape: Shape | None, file: GgufFile) -> str:
-    """What the template writes right after an answer: the token, or the text if there is none."""
+    """What the template writes right after an answer: the token, else its first line."""
     if shape is None:
         return ""
     written = shape.assistant_user.lstrip()
@@ -125,7 +134,13 @@ def _after_answer(shape: Shape | None, file: GgufFile) -> str:
         for token, kind in zip(tokens, kinds, strict=False)
         if kind in (_CONTROL, _USER_DEFINED) and token and written.startswith(token)
     ]
-    return max(special, key=len) if special else written.rstrip()
+    return max(special, key=len) if special else written.partition("\n")[0].rstrip()
+
+
+def _can_stand_quoted(text: str) -> bool:
+    """Whether a text from the file says nothing but itself between quotation marks."""
+    plain = all(sign.isprintable() or sign in "\n\t" for sign in text)
+    return bool(text) and plain and '"""' not in text
 
 
 def _named_ends(file: GgufFile, generation_config: Path | None) -> Iterator[str]:
