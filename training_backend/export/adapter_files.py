@@ -35,13 +35,13 @@ def write_adapter(adapter: Adapter, out: Path, reporter: Reporter) -> None:
     write_json_atomic(out / CONFIG, {**adapter.config, **named})
     for name in TOKENIZER_FILES:
         copy_file(adapter.folder / name, out)
-    reason = vllm.problem(adapter.config)
-    if reason:
+    beyond = vllm.beyond(adapter.config)
+    if beyond:
         reporter.warn(
             "adapter_not_for_vllm",
-            "vLLM cannot serve this adapter beside its base model: {reason}. Export the whole "
-            "model for it.",
-            reason=reason,
+            "vLLM cannot serve this adapter beside its base model, since it has {what}. Export the "
+            "whole model for it.",
+            what=beyond,
         )
 
 

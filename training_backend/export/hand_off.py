@@ -15,6 +15,7 @@ from typing import Any, Literal
 from training_backend.errors import UserError, as_document
 from training_backend.export import gguf_file, lm_studio, ollama, ollama_modelfile, shell_words
 from training_backend.hub import hub_cache
+from training_backend.models import vllm
 from training_backend.models.adapters import CONFIG
 from training_backend.paths import not_reserved
 
@@ -33,7 +34,6 @@ UNFINISHED = ".lorasmith-partial"
 _BASE_FILE = "BASE.gguf"  # stands for what only the person knows
 _BASE = "BASE"
 # https://docs.vllm.ai/en/latest/features/lora.html: the ranks that it makes room for.
-_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _TGI_IMAGE = "ghcr.io/huggingface/text-generation-inference"
 
 
@@ -285,7 +285,7 @@ def _adapter_ways(folder: Path, name: str) -> list[Way]:
         _instead("lm_studio", "a GGUF file"),
         _instead("llama_cpp", "a GGUF file, or the adapter as one"),
     ]
-    beyond = _beyond_servers(config)
+    beyond = vllm.beyond(config)
     if beyond:
         problem = UserError(
             "hand_off_adapter_beyond",
@@ -295,12 +295,11 @@ def _adapter_ways(folder: Path, name: str) -> list[Way]:
             instead=whole,
         )
         return [*rest, Way("vllm", notes=(problem,)), Way("tgi", notes=(problem,))]
-    rank = _rank(config)
-    room = next(size for size in _VLLM_RANKS if size >= rank)
-    vllm = ["vllm", "serve", named or _BASE, "--enable-lora", "--max-lora-rank", str(room)]
-    vllm += ["--lora-modules", f"{name}={folder}"]
+    rank = str(vllm.max_lora_rank(config))
+    words = ["vllm", "serve", named or _BASE, "--enable-lora", "--max-lora-rank", rank]
+    words += ["--lora-modules", f"{name}={folder}"]
     if (folder / "chat_template.jinja").is_file():
-        vllm += ["--chat-template", str(folder / "chat_template.jinja")]
+        words += ["--chat-template", str(folder / "chat_template.jinja")]
     tgi = _tgi(folder, "/adapter", "--model-id", named or _BASE, "--lora-adapters")
     served = UserError(
         "hand_off_adapter_name",
@@ -309,7 +308,7 @@ def _adapter_ways(folder: Path, name: str) -> list[Way]:
     )
     return [
         *rest,
-        Way("vllm", (Command("serve", tuple(vllm)),), (*notes, served)),
+        Way("vllm", (Command("serve", tuple(words)),), (*notes, served)),
         Way("tgi", (Command("serve", (*tgi, f"{name}=/adapter")),), (*notes, served)),
     ]
 
@@ -324,24 +323,6 @@ def _model_ways(folder: Path, name: str, *, four_bit: bool) -> list[Way]:
         if four_bit
         else Way("tgi", (Command("serve", tgi),)),
     ]  # fmt: skip
-
-
-def _beyond_servers(config: dict[str, Any]) -> str:
-    """What of an adapter the servers refuse, or read as something else without a word."""
-    found = {
-        "DoRA": config.get("use_dora"),
-        "layers that were trained whole": config.get("modules_to_save"),
-        "trained tokens": config.get("trainable_token_indices"),
-        "layers of other ranks": config.get("rank_pattern") or config.get("alpha_pattern"),
-        "biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
-        "a rank above 512": _rank(config) > _VLLM_RANKS[-1],
-    }
-    return ", ".join(what for what, there in found.items() if there)
-
-
-def _rank(config: dict[str, Any]) -> int:
-    rank = config.get("r")
-    return rank if isinstance(rank, int) else 8  # PEFT's own
 
 
 def _llama_cpp(*words: str) -> tuple[Command, ...]:

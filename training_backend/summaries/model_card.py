@@ -200,9 +200,9 @@ def _use(folder: Path, form: Form, repo: str, base: Base) -> str:
 
 def _with_vllm(folder: Path, repo: str, base: Base) -> str:
     config = read_object(folder / "adapter_config.json")
-    problem = vllm.problem(config)
-    if problem:
-        return f"\n\nvLLM cannot serve it beside the base model: {problem}. Merge it first."
+    beyond = vllm.beyond(config)
+    if beyond:
+        return f"\n\nvLLM cannot serve it beside the base model: it has {beyond}. Merge it first."
     if not base.id:
         return ""
     return (
