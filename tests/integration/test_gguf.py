@@ -221,6 +221,47 @@ def test_every_kind_of_file_is_loaded_by_llama_cpp_and_holds_the_weights(
         assert least < max(off) < most, kind
 
 
+def make_large(folder: str) -> None:
+    """One weight that is a number in bfloat16 and none in float16."""
+    from pathlib import Path
+
+    from safetensors.torch import load_file, save_file
+
+    file = Path(folder, "model.safetensors")
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = 1e5
+    save_file(tensors, file, {"format": "pt"})
+
+
+def test_a_weight_that_is_too_large_for_the_file_is_named(
+    backend: Any, tiny_model: Path, export: Callable[..., Any], tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    backend(make_large, base)
+    backend(make_adapter, base, tmp_path / "adapter", {**LORA, "r": 4})
+    done = export(tmp_path / "adapter", "out", quantization="f16")
+    assert done.exit_code == 1 and done.terminal.code == "gguf_refused"
+    assert "blk.1.ffn_up.weight holds numbers that are too large" in done.terminal.message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_was_trained_in_full_becomes_a_file_of_its_own(
+    backend: Any, do: Any, job_document: Any, export: Callable[..., Any], tmp_path: Path
+) -> None:
+    full = {"method": "full", "max_steps": 2, "learning_rate": 1e-3}
+    job = job_document(training=full, quantization={"load_in_4bit": False})
+    trained = do(job)
+    assert trained.exit_code == 0, trained.terminal
+    done = export(trained.run.folder, "out", quantization="bf16")
+    assert done.exit_code == 0, done.terminal
+    model = trained.run.model
+    known = backend(answers_of, model, QUESTIONS[:1], tmp_path / "exact.npy")
+    told, logits = ask_engine(tmp_path / "out" / "out-BF16.gguf", known, tmp_path)
+    assert told["prompts"] == known["prompt_ids"]
+    assert mean_kl(np.load(tmp_path / "exact.npy"), logits) < 1e-4
+
+
 def _unknown_family(base: Path) -> None:
     config = base / "config.json"
     known = json.loads(config.read_text())

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -91,6 +92,8 @@ def convert(model: str, target: str, kind: str, name: str) -> None:
     """
     with converter(Path(model), target, kind, name) as work:
         work.write()
+    if kind != "auto":
+        _try(target)
 
 
 def quantize(source: str, target: str, quantization: str) -> None:
@@ -119,9 +122,29 @@ def quantize(source: str, target: str, quantization: str) -> None:
     work.restype = ctypes.c_uint32
     api.llama_backend_init()
     if work(source.encode(), target.encode(), ctypes.byref(settings)) != 0:
-        if shutil.disk_usage(Path(target).parent).free < FULL_BYTES:
+        if _is_full(target):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
         raise Refused("llama.cpp's quantiser failed; what it said is in the log")
+    _try(target)
+
+
+def _try(file: str) -> None:
+    """Have llama.cpp load a finished file and look at every weight. Raises `Refused`."""
+    try:
+        Engine(Path(file), context=0).close()
+    except CannotUse:
+        return  # a family that it does not know; said before
+    try:
+        Engine(Path(file), context=1, check=True).close()
+    except CannotUse as error:
+        spoilt = re.search(r"tensor '(.+)' has invalid data", str(error))
+        if spoilt is None:
+            raise Refused(error.params["reason"]) from error
+        raise Refused(f"{spoilt[1]} holds numbers that are too large for it") from error
+
+
+def _is_full(target: str) -> bool:
+    return shutil.disk_usage(Path(target).parent).free < FULL_BYTES
 
 
 @contextlib.contextmanager
@@ -159,9 +182,14 @@ def converter(model: Path, target: str, kind: str, name: str) -> Iterator[Any]:
         raise Refused(str(error)) from error
     except FileNotFoundError as error:
         raise Refused(f"it has no {Path(error.filename or str(error)).name}") from error
-    except OSError:
+    except OSError as error:
+        if error.errno is None and _is_full(target):  # numpy says only how much was written
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target) from error
         raise
     except Exception as error:  # whatever a library makes of what it does not expect
+        missing = re.search(r"Missing .*?([\w.]+)$", str(error))
+        if missing:
+            raise Refused(f"it has no {missing[1]}") from error
         traceback.print_exc()
         raise Refused(f"its files are not as the converter expects them ({error})") from error
 
