@@ -26,6 +26,7 @@ from training_backend.commands import (
     hand_off_command,
     live_commands,
     memory_commands,
+    push_command,
     queue_commands,
     recipe_commands,
     sweep_commands,
@@ -242,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     data_commands.register(add)
     memory_commands.register(add)
     fit_command.register(add)
+    push_command.register(add)
     add("runs", list_runs, "list the runs")
     export_commands.register(add)
     hand_off_command.register(add)

@@ -10,7 +10,8 @@ one pipe and answers go back over another, each with the number of its request:
 Of the Hub: `search_models` with "query" (and "licence", "gated", "max_parameters", "limit");
 `model_info`, `download_model` and `discard_download` with "model" (and "revision"); `check_token`.
 Of an export: `hand_off` with "folder", `to_ollama` with "folder" and "name", `to_lm_studio` with
-"file" and "name".
+"file" and "name"; `push_account`, `push_draft` with "folder" (and "repo"), and `push` with all that
+`push.push` takes.
 
 Each kind has a thread of its own, so that a row is shown while all rows are gone through. The
 helper ends when its pipe closes, so it never outlives the window.
@@ -314,6 +315,51 @@ def _check_token(request: Request, tokenizers: Tokenizers) -> Answer:
     return {"name": hub_models.token_owner()}
 
 
+def _push_account(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Under which names the kept token may write."""
+    from training_backend.hub import push_repo
+
+    return asdict(push_repo.account())
+
+
+def _push_draft(request: Request, tokenizers: Tokenizers) -> Answer:
+    """What would be sent of the folder, and its card for `repo`."""
+    from training_backend.summaries import push_draft
+
+    asked = request.document
+    folder = Path(asked["folder"])
+    repo = asked.get("repo") or push_draft.name_for(folder)
+    found = push_draft.draft(folder, repo)
+    return {
+        "repo": repo,
+        "form": found.found.form,
+        "files": [{"name": file.name, "bytes": file.bytes} for file in found.found.files],
+        "left_out": list(found.found.left_out),
+        "card": found.card.text,
+        "picture": found.card.picture,
+        "is_own": found.is_own,
+        "verdict": found.verdict,
+    }
+
+
+def _push(request: Request, tokenizers: Tokenizers) -> Answer:
+    """Cancelling is a pause: what has arrived stays there."""
+    from training_backend.hub import push
+
+    asked = request.document
+    done = push.push(
+        Path(asked["folder"]),
+        asked["repo"],
+        asked["card"],
+        asked["picture"],
+        private=asked["private"],
+        renew=asked["renew"],
+        on_progress=lambda progress: request.progress(asdict(progress)),
+        should_stop=request.cancelled.is_set,
+    )
+    return asdict(done)
+
+
 def _trace(request: Request, tokenizers: Tokenizers) -> Answer:
     """Find out what a step of the job's model allocates here, and keep it; needs torch."""
     from training_backend.computer.devices import this_device
@@ -400,6 +446,9 @@ HANDLERS: dict[str, Callable[[Request, Tokenizers], Answer]] = {
     "download_model": _download_model,
     "discard_download": _discard_download,
     "check_token": _check_token,
+    "push_account": _push_account,
+    "push_draft": _push_draft,
+    "push": _push,
     "trace": _trace,
     "layers": _layers,
     "script": _script,

@@ -165,10 +165,20 @@ def as_text(progress: TransferProgress) -> str:
         return f"checking {progress.file}"
     if progress.total_bytes is None or progress.phase == "done":
         return "the model"
-    unit, size = ("GB", 1e9) if progress.total_bytes >= 1e9 else ("MB", 1e6)
+    unit, size = _unit(progress.total_bytes)
     done, total = (f"{count / size:.1f}" for count in (progress.done_bytes, progress.total_bytes))
     text = f"downloading the model: {done} of {total} {unit}"
     if progress.seconds_left is None:
         return text
     minutes = round(progress.seconds_left / 60)
     return f"{text}, {f'{minutes} min' if minutes else 'less than a minute'} left"
+
+
+def amount(count: int) -> str:
+    """Such as 0.3 MB or 1.2 GB."""
+    unit, size = _unit(count)
+    return f"{count / size:.1f} {unit}"
+
+
+def _unit(count: int) -> tuple[str, float]:
+    return ("GB", 1e9) if count >= 1e9 else ("MB", 1e6)
