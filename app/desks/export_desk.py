@@ -1,4 +1,4 @@
-"""What happens with exports on behalf of their page: made, followed, checked again."""
+"""What happens with exports on behalf of their page: made, followed, checked again, pushed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Qt
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QDialog, QWidget
 
 from app.background import run_in_background
 from training_backend.errors import UserError
@@ -38,6 +38,7 @@ class ExportDesk(QObject):
         page.cancel_requested.connect(self._exports.stop)
         page.check_requested.connect(self.check)
         page.hand_off_requested.connect(self.hand_off)
+        page.push_requested.connect(self.push)
         self._exports.event_arrived.connect(page.apply)
         run_in_background(live_export, self._attach, lambda _: None, self)
 
@@ -62,8 +63,18 @@ class ExportDesk(QObject):
         """An export's way to other programs; before the wizard, where that asked for it."""
         from app.dialogs.hand_off_dialog import HandOffDialog
 
-        above = QApplication.activeModalWidget() or self._window
-        dialog = HandOffDialog(self._window.helper, folder, above)
+        self._open(HandOffDialog(self._window.helper, folder, self._above()))
+
+    def push(self, folder: Path) -> None:
+        """An export's way to the Hub, likewise."""
+        from app.dialogs.push_dialog import PushDialog
+
+        self._open(PushDialog(self._window.helper, folder, self._above()))
+
+    def _above(self) -> QWidget:
+        return QApplication.activeModalWidget() or self._window
+
+    def _open(self, dialog: QDialog) -> None:
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 

@@ -26,11 +26,17 @@ from training_backend.hub.hub_token import Place
 
 
 class TokenDialog(QDialog):
-    """The token goes from its field to `hub_token.store`, in a thread, and nowhere else."""
+    """The token goes from its field to `hub_token.store`, in a thread, and nowhere else.
+
+    Args:
+        to_write: whether it is for sending models rather than for fetching them.
+    """
 
     stored = Signal()
 
-    def __init__(self, helper: HelperClient, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, helper: HelperClient, parent: QWidget | None = None, *, to_write: bool = False
+    ) -> None:
         super().__init__(parent)
         self.setObjectName("tokenDialog")
         self.setWindowTitle(self.tr("Access to the Hugging Face Hub"))
@@ -44,6 +50,11 @@ class TokenDialog(QDialog):
             "Make one on huggingface.co, under Settings, Access tokens; the right to read is "
             "enough."
         )
+        if to_write:
+            explanation = self.tr(
+                "A token tells the Hub who you are, so that it takes your models. Make one on "
+                "huggingface.co, under Settings, Access tokens, with the right to write."
+            )
         column.addWidget(plain_label(explanation, wrap=True))
         column.addLayout(self._entry_row())
         self._error = ErrorLabel("error_token")
