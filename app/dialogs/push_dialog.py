@@ -1,4 +1,4 @@
-"""An export goes to the Hugging Face Hub: where, who sees it, with which card; then how far it is."""
+"""An export goes to the Hugging Face Hub: where to, who sees it, with which card; how far it is."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from app.widgets.dialog_parts import dialog_layout
 from app.widgets.inputs import SteadyComboBox
 from app.widgets.runs import export_words
 from app.widgets.runs.card_edit import CardEdit
+from app.widgets.runs.file_list import FileList
 from training_backend.errors import UserError
 
 LEFT_WIDTH = 280
@@ -58,6 +59,7 @@ class PushDialog(QDialog):
         self._folder = folder
         self._account = ""
         self._drafted = ""  # the name that the card was written for
+        self._drafting = False
         self._sending = False
         self._url = ""
         column = dialog_layout(self)
@@ -128,8 +130,8 @@ class PushDialog(QDialog):
         self._seen_by = secondary_label("", wrap=True)
         self._checked = plain_label(wrap=True)
         self._checked.setObjectName("pushChecked")
-        self._files = secondary_label("", wrap=True)
-        self._files.setObjectName("pushFiles")
+        self._files = FileList()
+        self._files.setFixedWidth(LEFT_WIDTH)
         self._errors = {
             "push.repo": ErrorLabel("error_push_repo"),
             "push.token": ErrorLabel("error_push_token"),
@@ -143,20 +145,17 @@ class PushDialog(QDialog):
         column = QVBoxLayout()
         column.setSpacing(4)
         column.addWidget(self._label(self.tr("Name on the Hub"), self.repo))
-        for part in (self.repo, self._errors["push.repo"], self.renew):
-            column.addWidget(part)
+        _add(column, self.repo, self._errors["push.repo"], self.renew)
         column.addLayout(account)
         column.addWidget(self._errors["push.token"])
         column.addSpacing(12)
         column.addWidget(self._label(self.tr("Who can see it"), self.visibility))
-        for part in (self.visibility, self._seen_by, self._errors["push.visibility"]):
-            column.addWidget(part)
+        _add(column, self.visibility, self._seen_by, self._errors["push.visibility"])
         column.addSpacing(12)
-        for part in (self._checked, self._files, self._errors["push.folder"]):
-            column.addWidget(part)
+        _add(column, self._checked, self._files, self._errors["push.folder"])
         column.addStretch(1)
-        for part in (self.repo, self.visibility):
-            part.setFixedWidth(LEFT_WIDTH)
+        self.repo.setFixedWidth(LEFT_WIDTH)
+        self.visibility.setFixedWidth(LEFT_WIDTH)
         self._on_visibility()
         return column
 
@@ -172,8 +171,7 @@ class PushDialog(QDialog):
         self._error = ErrorLabel("error_push")
         column = QVBoxLayout()
         column.setSpacing(6)
-        for part in (self._bar, self._status, self._error):
-            column.addWidget(part)
+        _add(column, self._bar, self._status, self._error)
         return column
 
     def _foot(self) -> QHBoxLayout:
@@ -215,10 +213,13 @@ class PushDialog(QDialog):
         if self._sending or self.card.is_changed() or (name and name == self._drafted):
             return
         self._drafted = name
+        self._drafting = True
+        self._show_state()
         document = {"folder": str(self._folder), "repo": name}
         self._helper.ask("push_draft", document, self._show_draft, self._on_error, self)
 
     def _show_draft(self, draft: dict[str, Any]) -> None:
+        self._drafting = False
         if not self.repo.text():
             self._drafted = draft["repo"]
             self._name_it(draft["repo"])
@@ -228,22 +229,9 @@ class PushDialog(QDialog):
         self._checked.setText(f"{sign} {words}")
         self._checked.setProperty("role", colour)
         self._checked.style().polish(self._checked)
-        self._show_files(draft)
+        self._files.show_files(draft["files"], draft["left_out"])
         self._show_state()
-
-    def _show_files(self, draft: dict[str, Any]) -> None:
-        files = draft["files"]
-        whole = i18n.size(sum(file["bytes"] for file in files))
-        lines = [
-            self.tr("{count} files, {size}, and the card").format(
-                count=i18n.integer(len(files)), size=whole
-            )
-        ]
-        lines += [f"{file['name']}  {i18n.size(file['bytes'])}" for file in files]
-        if draft["left_out"]:
-            names = ", ".join(draft["left_out"])
-            lines.append(self.tr("Stays here: {names}").format(names=names))
-        self._files.setText("\n".join(lines))
+        self._ask_for_draft()  # the account may have become known meanwhile, and with it the name
 
     def _ask_for_account(self) -> None:
         self._helper.ask("push_account", {}, self._show_account, self._on_error, self)
@@ -349,6 +337,7 @@ class PushDialog(QDialog):
         self._on_error(error)
 
     def _on_error(self, error: Exception) -> None:
+        self._drafting = False
         field = error.field if isinstance(error, UserError) else None
         if isinstance(error, UserError) and error.code == "hub_repo_not_empty":
             self.renew.setVisible(True)
@@ -377,8 +366,9 @@ class PushDialog(QDialog):
 
     def _show_state(self, *, paused: bool = False) -> None:
         done = bool(self._url)
-        for part in (self.repo, self.visibility, self.renew, self.token, self.card):
+        for part in (self.repo, self.visibility, self.renew, self.token):
             part.setEnabled(not self._sending and not done)
+        self.card.set_locked(self._sending or done)
         self._bar.setVisible(self._sending or done or paused)
         self._status.setVisible(self._sending or done or paused)
         self.page.setVisible(done)
@@ -387,4 +377,10 @@ class PushDialog(QDialog):
         self.start.setVisible(not self._sending and not done)
         self.start.setText(self.tr("Go on") if paused else self.tr("Push"))
         self.start.setAccessibleName(self.start.text())
-        self.start.setEnabled(bool(self.repo.text().strip()) and self.card.is_ready())
+        is_named = bool(self.repo.text().strip())
+        self.start.setEnabled(is_named and self.card.is_ready() and not self._drafting)
+
+
+def _add(column: QVBoxLayout, *parts: QWidget) -> None:
+    for part in parts:
+        column.addWidget(part)

@@ -13,6 +13,7 @@ from training_backend.commands.command_line import give, report_for
 from training_backend.commands.console import ConsoleReport, Report
 from training_backend.errors import UserError
 from training_backend.hub import push as hub_push
+from training_backend.hub import push_repo
 from training_backend.hub.push_files import PICTURE
 from training_backend.hub.transfer import TransferProgress, amount
 from training_backend.summaries import push_draft
@@ -31,14 +32,17 @@ def push(options: argparse.Namespace) -> int:
     """Send an export; with --preview show what would be sent, and send nothing."""
     folder = options.folder.expanduser().absolute()
     run = runs.find(options.run) if options.run else None
-    found = push_draft.draft(folder, options.repo, run)
+    repo = options.repo
+    if "/" not in repo and not options.preview:  # the card names it in full
+        repo = push_repo.full_name(repo, push_repo.account())
+    found = push_draft.draft(folder, repo, run)
     card = found.card.text if options.card is None else _read(options.card)
     if options.preview:
         return give(options, _document(found, card), _as_text(found, card))
     with report_for(options) as report:
         pushed = hub_push.push(
             folder,
-            options.repo,
+            repo,
             card,
             found.card.picture if PICTURE in card else None,
             private=not options.public,

@@ -69,7 +69,7 @@ def not_yours(owner: str, mine: list[str]) -> UserError:
 def taken(repo: str, count: int) -> UserError:
     return _error(
         "hub_repo_not_empty",
-        "{repo} is on the Hub already, with {count} files.",
+        "{repo} is on the Hub already, and not empty (files: {count}).",
         "Choose another name, or say that this one is to be renewed.",
         field="push.repo",
         repo=repo,

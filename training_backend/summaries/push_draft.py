@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from training_backend.hub import push_files
 from training_backend.hub.push_files import PICTURE, PushFolder
+from training_backend.protocol import Verdict
 from training_backend.runs import Run
 from training_backend.summaries import card_facts, model_card
 from training_backend.summaries.model_card import OURS, ModelCard
@@ -46,7 +48,9 @@ def draft(folder: Path, repo: str, run: Run | None = None) -> PushDraft:
     else:
         card = model_card.write(found.folder, repo, run or card_facts.run_of(found.folder))
     proof = push_files.read_object(found.folder / "proof.json")
-    return PushDraft(found, card, own is not None, str(proof.get("verdict") or ""))
+    verdict = str(proof.get("verdict") or "")
+    known = verdict if verdict in get_args(Verdict) else ""
+    return PushDraft(found, card, own is not None, known)
 
 
 def name_for(folder: Path) -> str:

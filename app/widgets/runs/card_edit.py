@@ -78,6 +78,10 @@ class CardEdit(QWidget):
         text = edited(self.text.toPlainText(), self._before)
         return text, self._picture if PICTURE in text else None
 
+    def set_locked(self, locked: bool) -> None:
+        """While it is sent the card can be read, and not changed."""
+        self.text.setReadOnly(locked)
+
     def is_ready(self) -> bool:
         return bool(self._before)
 

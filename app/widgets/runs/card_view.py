@@ -52,6 +52,7 @@ class CardView(QWidget):
         while (item := self._column.takeAt(0)) is not None:
             widget = item.widget()
             if widget is not None:
+                widget.hide()
                 widget.deleteLater()
         for kind, part in _blocks(text):
             widget = self._widget(kind, part)

@@ -73,7 +73,6 @@ class ExportList(Card):
             self.tr("Push to the Hub"),
             lambda made: self.push_requested.emit(made.folder),
         )
-        self.push.setVisible(False)  # until there is a dialog for it
         self.body.addWidget(self.table, 1)
         self.body.addWidget(self._buttons)
         self.show_exports([])

@@ -48,7 +48,6 @@ class ExportResult(QWidget):
         self.hand_off.clicked.connect(lambda: self.hand_off_requested.emit(self._folder))
         self.push = self._button("pushButton", self.tr("Push to the Hub"))
         self.push.clicked.connect(lambda: self.push_requested.emit(self._folder))
-        self.push.setVisible(False)  # until there is a dialog for it
         show = self._button("openExportButton", self.tr("Open the folder"))
         show.clicked.connect(lambda: open_folder(self._folder))
         self._copy = SecondaryButton("")
