@@ -12,7 +12,7 @@ from typing import Literal
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QFont, QPixmap
-from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QGridLayout, QVBoxLayout, QWidget
 
 from app import theme
 from app.widgets.card import plain_label, scroll_area
@@ -87,7 +87,7 @@ class CardView(QWidget):
     def _shown_picture(self) -> QWidget | None:
         if self._picture.isNull():
             return None
-        label = QLabel()
+        label = plain_label()
         label.setAccessibleName(self.tr("Loss over the steps"))
         ratio = self.devicePixelRatioF()
         scaled = self._picture.scaledToWidth(
