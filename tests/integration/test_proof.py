@@ -23,30 +23,40 @@ LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_pr
 SURE = {"initializer_range": 0.3}
 
 
-def prove(job: dict[str, Any]) -> dict[str, Any]:
-    """As a worker does it, less the processes; the answers are short."""
+def prove(job: dict[str, Any], trouble: str) -> dict[str, Any]:
+    """As a worker does it, less the processes; the answers are short.
+
+    `trouble`: what happens when a model is to be loaded; "" for nothing.
+    """
+    import queue
+    import signal
+
     from training_backend import runs
     from training_backend.export import proof, proof_reading
+    from training_backend.export.child import ChildDied
     from training_backend.job import parse_job
     from training_backend.worker import Reporter
 
     def in_this_process(work, *arguments, name, meanwhile, tell=None):
+        if trouble == "stop":
+            run.request("stop")
         meanwhile()
+        if trouble == "killed":
+            raise ChildDied(-signal.SIGKILL, out_of_memory=True)
+        if trouble == "no room":
+            raise OSError(28, "No space left on device", arguments[0].folder)
         return work(*([tell] if tell else []), *arguments)
 
-    def no_metrics(run):
-        import queue
-
-        return Reporter(run, queue.Queue())
-
-    before = proof.in_child, proof_reading.ANSWER_TOKENS
+    before = proof.in_child, proof_reading.ANSWER_TOKENS, proof.proof_bytes
     proof.in_child, proof_reading.ANSWER_TOKENS = in_this_process, 8
+    if trouble == "memory":
+        proof.proof_bytes = lambda parameters, bits: bits * 10**12
     run = runs.create(parse_job(job))
-    reporter = no_metrics(run)
+    reporter = Reporter(run, queue.Queue())
     try:
         proof.run(run.job(), reporter)
     finally:
-        proof.in_child, proof_reading.ANSWER_TOKENS = before
+        proof.in_child, proof_reading.ANSWER_TOKENS, proof.proof_bytes = before
         reporter.close()
     events = run.events()
     return {
@@ -90,9 +100,9 @@ Verify = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def verify(backend: Any, trained: Any) -> Verify:
-    def verified(folder: Path, **options: Any) -> dict[str, Any]:
+    def verified(folder: Path, trouble: str = "", **options: Any) -> dict[str, Any]:
         job = {"kind": "verify", "folder": str(folder), "run": str(trained.folder), **options}
-        found: dict[str, Any] = backend(prove, job)
+        found: dict[str, Any] = backend(prove, job, trouble)
         assert not found["left"]
         return found
 
@@ -230,6 +240,48 @@ def test_what_was_mended_loses_its_mark(merged: Path, verify: Verify, sure_model
     (merged / "DIFFERENT.txt").write_text("The export differs.", encoding="utf-8")
     assert verify(merged)["proved"]["verdict"] == "alike"
     assert not (merged / "DIFFERENT.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "words"),
+    [
+        ("memory", "proof_no_memory", "GB of memory for the model in 16 bits"),
+        ("killed", "proof_memory_ran_out", "Close other programs"),
+        ("stop", "proof_stopped", "stopped before its end"),
+        ("no room", "proof_failed", "No space left on device"),
+    ],
+)
+def test_what_could_not_be_asked_is_not_proven_and_never_alike(
+    merged: Path, verify: Verify, trouble: str, code: str, words: str, tmp_path: Path
+) -> None:
+    proved = verify(merged, trouble)["proved"]
+    assert (proved["verdict"], proved["code"]) == ("not_proven", code), proved
+    assert words in proved["message"] and str(tmp_path) not in proved["message"]
+    assert json.loads((merged / "proof.json").read_text("utf-8"))["verdict"] == "not_proven"
+    assert not (merged / "DIFFERENT.txt").exists()
+
+
+def test_without_its_base_an_export_is_not_proven(
+    merged: Path, verify: Verify, trained: Any
+) -> None:
+    missing = "/nowhere/models/base"
+    change(trained.adapter / "adapter_config.json", base_model_name_or_path=missing)
+    proved = verify(merged)["proved"]
+    assert (proved["verdict"], proved["code"]) == ("not_proven", "base_missing")
+    assert "/nowhere" not in (merged / "proof.json").read_text("utf-8")
+
+
+def test_an_adapter_is_asked_on_its_base_and_tells_when_its_data_is_gone(
+    verify: Verify, trained: Any, do: Any, data_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "adapter-out"
+    job = {"kind": "export", "format": "adapter", "run": str(trained.folder), "out": str(out)}
+    assert do(job).exit_code == 0
+    data_file.unlink()
+    found = verify(out)
+    assert found["proved"]["verdict"] == "alike", found
+    assert checks(found)["prompts"]["params"]["prompts"] == 6
+    assert "perplexity" not in checks(found), "general questions have no answers of the data"
 
 
 def begin_the_template_twice(file: Path) -> None:
