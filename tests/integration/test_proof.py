@@ -236,6 +236,21 @@ def test_a_merge_into_another_base_is_found(
     assert found["proved"]["code"] == "proof_other_weights", found
 
 
+def test_an_export_names_the_end_that_its_base_did_not_know(
+    verify: Verify, sure_model: Path, do: Any, trained: Any, tmp_path: Path
+) -> None:
+    """As of a base model that only knows where a text ends, trained to chat."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(sure_model, base)
+    change(base / "config.json", eos_token_id=0)
+    change(base / "generation_config.json", eos_token_id=0)
+    change(trained.adapter / "adapter_config.json", base_model_name_or_path=str(base))
+    done = do({"kind": "export", "run": str(trained.folder), "out": str(out)})
+    assert done.exit_code == 0, done.terminal
+    assert json.loads((out / "generation_config.json").read_text("utf-8"))["eos_token_id"] == [0, 2]
+    assert verify(out)["proved"]["verdict"] == "alike"
+
+
 def test_what_was_mended_loses_its_mark(merged: Path, verify: Verify, sure_model: Path) -> None:
     (merged / "DIFFERENT.txt").write_text("The export differs.", encoding="utf-8")
     assert verify(merged)["proved"]["verdict"] == "alike"

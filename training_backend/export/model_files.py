@@ -10,6 +10,7 @@ from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.export import merge
+from training_backend.export.ends import name_end
 from training_backend.export.partial import Partial
 from training_backend.export.seen_base import seen_weights
 from training_backend.export.shards import converted
@@ -75,6 +76,7 @@ def write_merged(
         if not (out / "tokenizer.model").exists():
             copy_file(base / "tokenizer.model", out)  # transformers saves none; llama.cpp asks
         write_json_atomic(out / "config.json", {**config, **merged.config})
+        name_end(out)
         prepared(weights)
         weights.write("merging")
         reporter.phase("verifying", detail="a sample of the merged weights, in double precision")
@@ -111,6 +113,7 @@ def write_model(
         for name in ("generation_config.json", *TOKENIZER_FILES):
             copy_file(model / name, out)
         write_json_atomic(out / "config.json", {**config, "dtype": dtype})
+        name_end(out)
         prepared(weights)
         weights.write("saving", "the model")
 
