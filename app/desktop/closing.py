@@ -42,9 +42,11 @@ class Closing(QObject):
         self._training.run_ended.connect(self._on_ended)
 
     def may_close(self) -> bool:
-        """Whether the window may close now; asks what is to become of a run under way."""
-        if self._without_asking or self._training.active() is None:
+        """Whether the window may close now; asks what is to become of what is under way."""
+        if self._without_asking:
             return True
+        if self._training.active() is None:
+            return not self._asks_about_export()
         if self._window.findChild(QMessageBox, close_dialog.NAME) is None:
             bring_to_front(self._window)  # the question of a minimised window is seen by nobody
             waiting = len(self._window.queue.state.entries)
@@ -52,6 +54,20 @@ class Closing(QObject):
                 self._window, waiting, Tray.is_available(), self.quit, self.keep
             )
         return False
+
+    def _asks_about_export(self) -> bool:
+        exports = self._window.exports
+        if exports.active() is None:
+            return False
+        if self._window.findChild(QMessageBox, close_dialog.EXPORT_NAME) is None:
+
+            def cancel() -> None:
+                exports.stop()  # its worker obeys without the window
+                self.close_now()
+
+            bring_to_front(self._window)
+            close_dialog.ask_about_export(self._window, self.close_now, cancel)
+        return True
 
     def is_quitting(self) -> bool:
         """Whether the window closes as soon as its run has ended."""

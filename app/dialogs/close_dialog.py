@@ -1,4 +1,4 @@
-"""What to do with a run that is under way when the window is closed."""
+"""What to do with a run or an export that is under way when the window is closed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QWidget
 from app.dialogs.question import Role, ask
 
 NAME = "closeDialog"
+EXPORT_NAME = "closeExportDialog"
 
 
 def ask_about_training(
@@ -49,6 +50,30 @@ def ask_about_training(
         [
             (keep, Role.AcceptRole, on_keep),
             (tr("Stop and save"), Role.DestructiveRole, on_stop),
+        ],
+        tr("Stay open"),
+    )
+
+
+def ask_about_export(
+    parent: QWidget, on_close: Callable[[], None], on_cancel: Callable[[], None]
+) -> None:
+    """As `ask_about_training`. An export needs no window; the next one follows it again."""
+
+    def tr(text: str) -> str:
+        return QCoreApplication.translate("CloseDialog", text)
+
+    ask(
+        parent,
+        EXPORT_NAME,
+        tr("An export is under way"),
+        tr(
+            "It goes on without the window, and the Export page shows it at the next start. "
+            "Cancelled, it leaves nothing behind; only what is being checked already is kept."
+        ),
+        [
+            (tr("Close, the export goes on"), Role.AcceptRole, on_close),
+            (tr("Cancel the export and close"), Role.DestructiveRole, on_cancel),
         ],
         tr("Stay open"),
     )

@@ -92,7 +92,7 @@ class ExportWizard(QWizard):
         """An event of the export that this wizard asked for."""
         if not self._running:
             return
-        self.progress.progress.apply(event)
+        self.progress.apply(event)
         match event:
             case ExportProved():
                 self._proof = event
@@ -188,10 +188,9 @@ class ExportWizard(QWizard):
 
     def _begin(self) -> None:
         self._running, self._cancelled, self._proof = True, False, None
-        self.progress.show_problem("")
         job = self.job()
         known = self._needs(verify=job.verify)
-        self.progress.progress.begin(known.stages if known else None)
+        self.progress.begin(known.stages if known else None)
         self.export_requested.emit(job)
 
     def _mend(self, message: str, step: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from training_backend.export.needs import Stage
 from training_backend.protocol import Phase
 
-LEAST_SECONDS = 2.0  # before a guess by what is done means anything
+# Before a guess by what is done means anything.
+LEAST_SECONDS = 2.0
+LEAST_SHARE = 0.05
 
 # The same phase may belong to several stages; work only ever goes forward.
 _PHASES: dict[Stage, tuple[Phase, ...]] = {
@@ -51,7 +53,7 @@ class ExportCourse:
     def phase_seconds_left(self, now: float) -> float | None:
         """Of the phase under way, by how much of it is done; None while that says nothing."""
         spent = now - self._began
-        if not self._share or self._share >= 1 or spent < LEAST_SECONDS:
+        if self._share is None or spent < LEAST_SECONDS or not LEAST_SHARE <= self._share < 1:
             return None
         return spent / self._share * (1 - self._share)
 

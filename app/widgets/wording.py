@@ -33,7 +33,7 @@ _PHASES: dict[Phase, str] = {
     "saving": str(QT_TRANSLATE_NOOP("wording", "Saving the result")),
     "merging": str(QT_TRANSLATE_NOOP("wording", "Merging the adapter into the model")),
     "converting": str(QT_TRANSLATE_NOOP("wording", "Writing the GGUF file")),
-    "verifying": str(QT_TRANSLATE_NOOP("wording", "Checking the files")),
+    "verifying": str(QT_TRANSLATE_NOOP("wording", "Checking the result")),
     "scoring": str(QT_TRANSLATE_NOOP("wording", "Comparing answers with the data's own")),
 }
 LONGEST_MESSAGE = 1_500  # signs; a library may put a whole file into what it says

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
 from app.main_window import MainWindow
@@ -44,6 +45,10 @@ def test_an_export_that_an_earlier_window_began_is_followed_and_can_be_cancelled
     window = _window(qtbot)
     page = cast(ExportPage, window.page("navExport"))
     qtbot.waitUntil(lambda: page._progress.bar.value() == 250, timeout=10_000)
+    window.close()
+    question = window.findChild(QMessageBox, "closeExportDialog")
+    question.reject()
+    assert window.isVisible() and not run.requested("stop")
     page._cancel.click()
     assert run.requested("stop")
     with qtbot.waitSignal(window.exports.run_ended, timeout=10_000):

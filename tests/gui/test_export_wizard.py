@@ -494,6 +494,7 @@ def test_of_an_export_that_is_only_being_checked_the_files_stay(
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
     for phase in ("merging", "saving", "verifying"):
         page.apply(PhaseChanged(phase=phase))
+    assert "The files are whole" in wizard.progress.subTitle()
     wizard.reject()
     question = wizard.findChild(QMessageBox, "leaveExportDialog")
     assert "Its files are whole and stay." in question.informativeText()

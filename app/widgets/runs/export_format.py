@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
@@ -68,6 +68,7 @@ class FormatStep(QWizardPage):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(11, 11, 0, 0)
         self._area = scroll_area(content)
+        self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # it follows the focus of what is in it
         layout.addWidget(self._area)
         self.merged, self.gguf = self._radios["safetensors"], self._radios["gguf"]
         self.adapter = self._radios["adapter"]
@@ -94,6 +95,9 @@ class FormatStep(QWizardPage):
         """What the sizes are told from; None while that is looked up, or where nothing tells."""
         self._material = material
         self._show()
+
+    def initializePage(self) -> None:
+        self._radios[self.format()].setFocus()
 
     def format(self) -> ExportFormat:
         return next(form for form, radio in self._radios.items() if radio.isChecked())

@@ -9,8 +9,9 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget, QWizardPage
 from app.widgets.card import ErrorLabel
 from app.widgets.runs.export_progress import ExportProgress
 from app.widgets.runs.export_result import ExportResult
+from training_backend.export.needs import Stage
 from training_backend.job import ExportFormat
-from training_backend.protocol import ExportProved
+from training_backend.protocol import Event, ExportProved
 
 
 class ProgressStep(QWizardPage):
@@ -19,13 +20,23 @@ class ProgressStep(QWizardPage):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setTitle(self.tr("Exporting"))
-        self.setSubTitle(self.tr("You can cancel at any time; then nothing is left behind."))
         self.progress = ExportProgress()
         self._error = ErrorLabel("exportProblem")
         layout = QVBoxLayout(self)
         layout.addWidget(self.progress)
         layout.addWidget(self._error)
         layout.addStretch(1)
+
+    def begin(self, stages: dict[Stage, float] | None) -> None:
+        """A new export, with its stages where they are known."""
+        self.setSubTitle(self.tr("You can cancel at any time; then nothing is left behind."))
+        self.show_problem("")
+        self.progress.begin(stages)
+
+    def apply(self, event: Event) -> None:
+        self.progress.apply(event)
+        if self.progress.is_checking():
+            self.setSubTitle(self.tr("The files are whole by now; they stay without a check, too."))
 
     def show_problem(self, message: str) -> None:
         self._error.show_error(message)

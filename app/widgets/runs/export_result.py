@@ -65,7 +65,9 @@ class ExportResult(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(12)
-        layout.addWidget(scroll_area(content), 1)
+        area = scroll_area(content)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        layout.addWidget(area, 1)
         row = FlowRow()
         for button in (self.hand_off, self.push, show, self._copy):
             row.add(button)
