@@ -110,7 +110,8 @@ def merged(backend: Any, do: Any, tmp_path: Path) -> Merged:
         options = {"target_modules": targets, **options}
         found = backend(make, FAMILIES[family], options, tmp_path)
         assert found["changed"] > 0.02, "the adapter does nothing"
-        job = {"kind": "export", "run": str(tmp_path / "adapter"), "out": str(tmp_path / "out")}
+        job = {"kind": "export", "run": str(tmp_path / "adapter"), "out": str(tmp_path / "out"),
+               "verify": False}  # fmt: skip
         return do({**job, **export})
 
     return made
@@ -226,3 +227,45 @@ def test_an_adapter_for_another_number_of_experts_is_refused(
     job = {"kind": "export", "run": str(tmp_path / "adapter"), "out": str(tmp_path / "second")}
     done = do(job)
     assert done.terminal.code == "adapter_does_not_fit" and "rank 6, and 3" in done.sentence
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"r": None}, {"r": "many"}, {"r": 4}, {"rank_pattern": ["q_proj"]},
+        {"rank_pattern": {"q_proj": 9}}, {"modules_to_save": ["score"]}, {"lora_bias": True},
+        {"trainable_token_indices": {"embed_tokens": [1]}}, {"use_dora": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_the_weights_contradict_are_refused_in_a_sentence(
+    do: Any, merged: Merged, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    assert merged("llama", {}).exit_code == 0
+    config = tmp_path / "adapter" / "adapter_config.json"
+    kept = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**kept, **settings}), encoding="utf-8")
+    job = {"kind": "export", "run": str(tmp_path / "adapter"), "out": str(tmp_path / "second")}
+    done = do(job)
+    assert done.exit_code == 1
+    assert done.terminal.code == "adapter_does_not_fit", done.terminal
+    assert "\n" not in done.sentence
+    assert not list(tmp_path.glob("second*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [({"trainable_token_indices": [5, 500]}, "too few rows"),
+     ({"trainable_token_indices": [5]}, "which tokens"),
+     ({"trainable_token_indices": [5, -1]}, "which tokens")],
+)  # fmt: skip
+def test_trained_tokens_that_do_not_fit_are_refused(
+    do: Any, merged: Merged, tmp_path: Path, options: dict[str, Any], rows: str
+) -> None:
+    assert merged("llama", TOKENS).exit_code == 0
+    config = tmp_path / "adapter" / "adapter_config.json"
+    kept = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**kept, **options}), encoding="utf-8")
+    done = do({"kind": "export", "run": str(tmp_path / "adapter"), "out": str(tmp_path / "second")})
+    assert done.terminal.code == "adapter_does_not_fit" and rows in done.sentence
+    assert not list(tmp_path.glob("second*"))

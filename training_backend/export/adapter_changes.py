@@ -64,17 +64,18 @@ def find(
     if beyond:
         raise misfit(f"an adapter that uses {beyond} cannot be merged")
     for tensor in adapter.values():
-        if tensor.dtype not in FLOATS or not tensor.name.startswith(PREFIX):
+        if tensor.dtype not in FLOATS:
+            raise misfit(f"{tensor.name} of the adapter is {tensor.dtype}, not a plain float")
+        if not tensor.name.startswith(PREFIX):
             raise misfit(f"it is not known what {tensor.name} is for")
     found = _Found(base, settings)
     layers: dict[str, dict[int, dict[str, TensorInfo]]] = {}
     for tensor in adapter.values():
         name = tensor.name.removeprefix(PREFIX)
         part = _PART.fullmatch(name)
-        if part is None and not _is_second_copy(name, adapter):
-            found.whole[_unwrapped(name)] = tensor
-        elif part is None:
-            continue
+        if part is None:
+            if not _is_second_copy(name, adapter):
+                found.whole[_unwrapped(name)] = tensor
         else:
             depth = part["depth"].count(".")
             layers.setdefault(part["module"], {}).setdefault(depth, {})[part["part"]] = tensor
@@ -193,7 +194,8 @@ class _Found:
             isinstance(change, Shift) for change in changes
         ):
             raise misfit("the biases that it speaks of are missing")
-        for wanted in self.settings.get("modules_to_save") or ():
+        parts = self.settings.get("modules_to_save")
+        for wanted in parts if isinstance(parts, list) else ():
             if not any(self._is_saved_whole(parameter, [wanted]) for parameter in self.whole):
                 raise misfit(f"the part {wanted} that it speaks of is missing")
 
