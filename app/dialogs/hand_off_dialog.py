@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QDialog,
     QHBoxLayout,
     QListWidget,
+    QPushButton,
     QStackedWidget,
     QWidget,
 )
@@ -100,6 +101,7 @@ class HandOffDialog(QDialog):
         self._for.setBuddy(self.shells)
         close = SecondaryButton(self.tr("Close"))
         close.clicked.connect(self.reject)
+        close.setAutoDefault(False)  # Enter is for the name of a model
         row = QHBoxLayout()
         row.setSpacing(8)
         for part in (self._for, self.shells):
@@ -123,6 +125,8 @@ class HandOffDialog(QDialog):
             view.cancel_requested.connect(partial(self._cancel, view))
             self.ways.addWidget(view)
             self.programs.addItem(way["title"])
+        for button in self.findChildren(QPushButton):
+            button.setAutoDefault(False)
         for part in (self._content, self._for, self.shells):
             part.setVisible(True)
         self.programs.setCurrentRow(0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QGuiApplication, QResizeEvent, QTextOption
-from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QVBoxLayout, QWidget
+from PySide6.QtCore import QSize, Qt, QTimer
+from PySide6.QtGui import QGuiApplication, QResizeEvent, QTextLayout, QTextOption
+from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from app import theme
 from app.widgets.card import SecondaryButton, plain_label
 
 COPIED_FOR_MS = 2000
 MOST_LINES = 8
-PADDING = 22  # above and below the text, with the border
+ABOVE_AND_BELOW = 22  # the text: margin, padding and border
+BESIDE = 2 * (7 + 4) + 2  # padding with the border, margin, and a little
+MINIMUM_WIDTH = 160
+WRAP = QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere
 
 
 class CommandBox(QWidget):
@@ -36,7 +39,7 @@ class CommandBox(QWidget):
 
     def set_command(self, command: str) -> None:
         self.text.setPlainText(command)
-        self.text.fit()
+        self.text.updateGeometry()
 
     def _copy_text(self) -> None:
         QGuiApplication.clipboard().setText(self.text.toPlainText())
@@ -53,19 +56,39 @@ class _CommandText(QPlainTextEdit):
         self.setTabChangesFocus(True)
         self.setFont(theme.mono_font(12))
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setWordWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
-        self.fit()
+        self.setWordWrapMode(WRAP)
+        policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
 
-    def fit(self) -> None:
-        lines = round(self.document().size().height())  # of a plain text it is counted in lines
-        shown = Qt.ScrollBarPolicy
-        self.setVerticalScrollBarPolicy(
-            shown.ScrollBarAsNeeded if lines > MOST_LINES else shown.ScrollBarAlwaysOff
-        )
-        height = self.fontMetrics().lineSpacing() * max(1, min(lines, MOST_LINES)) + PADDING
-        if height != self.height():
-            self.setFixedHeight(height)
+    def hasHeightForWidth(self) -> bool:
+        return True
+
+    def heightForWidth(self, width: int) -> int:
+        lines = min(self._lines(width - BESIDE), MOST_LINES)
+        return self.fontMetrics().lineSpacing() * lines + ABOVE_AND_BELOW
+
+    def sizeHint(self) -> QSize:
+        return QSize(super().sizeHint().width(), self.heightForWidth(self.width()))
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(MINIMUM_WIDTH, self.fontMetrics().lineSpacing() + ABOVE_AND_BELOW)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self.fit()
+        shown = Qt.ScrollBarPolicy
+        longer = self._lines(self.width() - BESIDE) > MOST_LINES
+        self.setVerticalScrollBarPolicy(
+            shown.ScrollBarAsNeeded if longer else shown.ScrollBarAlwaysOff
+        )
+
+    def _lines(self, width: int) -> int:
+        layout = QTextLayout(self.toPlainText().replace("\n", "\u2028"), self.font())
+        option = QTextOption()
+        option.setWrapMode(WRAP)
+        layout.setTextOption(option)
+        layout.beginLayout()
+        while (line := layout.createLine()).isValid():
+            line.setLineWidth(max(width, 1))
+        layout.endLayout()
+        return max(1, layout.lineCount())

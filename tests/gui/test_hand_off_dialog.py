@@ -119,7 +119,8 @@ def test_it_is_given_to_ollama_under_the_name_that_stands_there(
     name = dialog.findChild(QLineEdit, "name_ollama")
     assert name.text() == "my-export"
     name.setText("mine")
-    press(qtbot, dialog, "give_ollama")
+    qtbot.keyClick(name, Qt.Key.Key_Return)
+    assert dialog.isVisible()
     ((kind, document),) = helper.asked
     assert (kind, document["name"]) == ("to_ollama", "mine")
     assert not name.isEnabled() and not dialog.findChild(QPushButton, "give_ollama").isVisible()
@@ -207,7 +208,7 @@ def test_the_export_page_opens_it_and_the_helper_does_it(
     window.page("navExport").hand_off_requested.emit(Path(said["folder"]))  # type: ignore[attr-defined]
     (dialog,) = window.findChildren(HandOffDialog)
     qtbot.waitUntil(lambda: dialog.programs.count() == 5, timeout=SOON)
-    press(qtbot, dialog, "give_ollama")
+    qtbot.keyClick(dialog.findChild(QLineEdit, "name_ollama"), Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: "ollama run" in text(dialog, "status_ollama"), timeout=SOON)
     assert "TEMPLATE" in (tmp_path / "fake" / "given").read_text("utf-8")
     press(qtbot, dialog, "give_ollama")
