@@ -125,6 +125,7 @@ def test_an_adapter_and_a_gguf_file_arrive_too(hub: HubServer, tmp_path: Path) -
         folder.mkdir()
         for name in names:
             (folder / name).write_bytes(b"{}" if name.endswith(".json") else name.encode() * 40)
+    (adapter / "adapter_model.safetensors").write_bytes(model_files()[WEIGHTS])
     assert (push_files.look(adapter).form, push_files.look(gguf).form) == ("adapter", "gguf")
     send(adapter, "tester/adapter")
     send(gguf, "tester/gguf")
@@ -412,6 +413,13 @@ def test_a_folder_that_is_no_finished_export_is_refused(
         assert refused(folder).code == "not_an_export"
     (export / ".lorasmith-partial").touch()
     assert refused(export).code == "not_an_export" and not hub.asked
+
+
+def test_a_model_with_a_damaged_file_stays_here(hub: HubServer, export: Path) -> None:
+    with (export / WEIGHTS).open("r+b") as file:
+        file.truncate(100_000)
+    error = refused(export)
+    assert (error.code, error.field) == ("export_file_cut", "push.folder") and not hub.asked
 
 
 @pytest.mark.parametrize("text", [str(Path.home() / "models" / "x"), "hf_" + "a1B2" * 8])

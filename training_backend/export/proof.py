@@ -30,7 +30,7 @@ from training_backend.export.proof_judge import Judgement
 from training_backend.export.proof_reading import Subject
 from training_backend.files import write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, VerifyJob
-from training_backend.models import adapters
+from training_backend.models import adapters, weight_damage
 from training_backend.models.adapters import Adapter
 from training_backend.models.model_folder import count_parameters, weight_files
 from training_backend.paths import gigabytes, require_free
@@ -104,7 +104,7 @@ def _judged(
 ) -> Judgement:
     folder = _folder(job)
     reporter.phase("verifying", 0.0, detail="whether the files are whole")
-    damage = proof_files.damage(folder)
+    damage = weight_damage.find(folder)
     if damage is not None:
         return _damaged(damage, job, source)
     subject = _subject(job, source, reporter, may_fetch)

@@ -1,4 +1,4 @@
-"""What kind of export a folder holds, and whether its files are whole. Light."""
+"""What kind of export a folder holds. Light."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import get_args
 from training_backend.errors import UserError
 from training_backend.export import gguf_file
 from training_backend.job import ExportFormat, GgufQuantization
-from training_backend.models import model_folder
 from training_backend.models.adapters import CONFIG
 
 # `enum llama_ftype` in llama.h.
@@ -49,30 +48,6 @@ def kind(folder: Path) -> tuple[ExportFormat, GgufQuantization]:
     )
 
 
-def damage(folder: Path) -> UserError | None:
-    """What is wrong with the weight files of a model's or adapter's folder; None for nothing.
-
-    A GGUF file is looked at by the engine that loads it.
-    """
-    wanted = {path.name for path in model_folder.weight_files(folder)}
-    for path in sorted({folder / name for name in wanted} | set(folder.glob("*.safetensors"))):
-        try:
-            head, size = model_folder.read_head(path), path.stat().st_size
-        except FileNotFoundError:
-            return _damage("export_file_missing", "{name} is missing.", path)
-        except (ValueError, OSError):
-            return _damage("export_file_damaged", "{name} is damaged: it has no head.", path)
-        if size != head.file_bytes:
-            return _damage(
-                "export_file_cut",
-                "{name} is damaged: it should have {expected} bytes and has {actual}.",
-                path,
-                expected=f"{head.file_bytes:,}",
-                actual=f"{size:,}",
-            )
-    return None
-
-
 def only_gguf(folder: Path) -> Path:
     """The model of a GGUF export. Raises `UserError` unless there is exactly one."""
     files = sorted(folder.glob("*.gguf"))
@@ -85,10 +60,6 @@ def only_gguf(folder: Path) -> Path:
             folder=folder.name,
         )
     return files[0]
-
-
-def _damage(code: str, template: str, path: Path, **params: str) -> UserError:
-    return UserError(code, template, "Export the run again.", name=path.name, **params)
 
 
 def _of_gguf(path: Path) -> tuple[ExportFormat, GgufQuantization]:

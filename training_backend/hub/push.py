@@ -30,6 +30,7 @@ from training_backend.hub.transfer import (
     ShouldStop,
     Transfer,
 )
+from training_backend.models import weight_damage
 
 COMMIT_SECONDS = 120.0  # the Hub may take its time with a commit
 _SAMPLE_BYTES = 512  # by which, and by its size, the Hub decides where a file is kept
@@ -78,6 +79,10 @@ def push(
     """
     push_errors.require_online()
     found = push_files.look(folder)
+    damage = weight_damage.find(found.folder)
+    if damage is not None:
+        damage.field = "push.folder"
+        raise damage
     check_card(card)
     files = [*found.files, *push_files.put_card(found.folder, card, picture)]
     transfer = Transfer(on_progress, should_stop, push_errors.require_online, pauses)
