@@ -18,7 +18,7 @@ class ExportDialog(QDialog):
         super().__init__(parent)
         self.setObjectName("exportDialog")
         self.setWindowTitle(self.tr("Export"))
-        self.resize(720, 560)
+        self.resize(720, min(680, self.screen().availableSize().height() - 40))
         column = dialog_layout(self)
         column.addWidget(page_title(export_words.form(made.job)))
         about = ElidedLabel(made.name)
