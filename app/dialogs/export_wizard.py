@@ -159,7 +159,7 @@ class ExportWizard(QWizard):
             self._look_up()
         elif number == PLACE:
             self.place.propose(self.source.source().summary.name)
-            self.place.show_needs(self._needs(verify=False), self._needs(verify=True))
+            self._show_needs()
         elif number == PROGRESS and not self._running:
             self._begin()
         self._lay_out_buttons(number)
@@ -179,7 +179,11 @@ class ExportWizard(QWizard):
         self._material = found
         self.target.show_material(found)
         if self.currentId() == PLACE:
-            self.place.show_needs(self._needs(verify=False), self._needs(verify=True))
+            self._show_needs()
+
+    def _show_needs(self) -> None:
+        alone, checked = self._needs(verify=False), self._needs(verify=True)
+        self.place.show_needs(alone, checked, in_parts=self.target.format() == "safetensors")
 
     def _needs(self, *, verify: bool) -> Needs | None:
         if self._material is None:

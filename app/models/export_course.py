@@ -12,7 +12,7 @@ LEAST_SHARE = 0.05
 # The same phase may belong to several stages; work only ever goes forward.
 _PHASES: dict[Stage, tuple[Phase, ...]] = {
     "download": ("loading",),
-    "look": ("converting",),
+    "look": ("converting", "quantising"),
     "merge": ("loading", "merging", "verifying"),
     "copy": ("saving",),
     "convert": ("converting",),

@@ -360,6 +360,29 @@ def test_a_drive_without_room_is_told_before_the_export_begins(
     wizard.reject()
 
 
+def test_a_file_too_long_for_the_drive_is_told_with_what_helps(
+    page: ExportPage, run: Run, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "FAT_FILE_BYTES", 100_000_000)
+    monkeypatch.setattr(drive, "_file_system", lambda _: ("vfat", []))
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() == "274.0 MB", timeout=5_000)
+    wizard.next()
+    message = wizard.findChild(QLabel, "error_export_out")
+    qtbot.waitUntil(lambda: "“More options”" in message.text(), timeout=5_000)
+    wizard.back()
+    wizard.target.options.shard.setValue(0.1)
+    wizard.next()
+    qtbot.waitUntil(lambda: "that are free" in wizard.place._room.text(), timeout=5_000)
+    assert not message.isVisible()
+    wizard.back()
+    wizard.target.gguf.click()  # one file, whatever its length
+    wizard.next()
+    qtbot.waitUntil(lambda: message.text().endswith("Choose another drive."), timeout=5_000)
+    wizard.reject()
+
+
 def test_options_own_questions_and_no_check_are_in_the_job(
     page: ExportPage, run: Run, qtbot: QtBot
 ) -> None:

@@ -71,7 +71,8 @@ def test_what_lies_on_the_disk_meanwhile_is_never_less_than_the_result() -> None
 def test_memory_does_not_grow_with_the_number_of_layers() -> None:
     more = {**WIDE, **{f"model.layers.{n}.x": ("BF16", (8_192, 2_048)) for n in range(99, 400)}}
     deeper = Material(more, file_bytes=0, adapter_bytes=0)
-    assert _needs(deeper).ram_bytes == _needs().ram_bytes
+    for form in ("safetensors", "gguf", "bnb_4bit"):
+        assert _needs(deeper, format=form).ram_bytes == _needs(format=form).ram_bytes
     assert _needs(deeper).proof_ram_bytes > _needs().proof_ram_bytes
     assert _needs(verify=False).proof_ram_bytes == 0
 

@@ -17,6 +17,7 @@ from training_backend.catalog import describe_model
 from training_backend.errors import UserError
 from training_backend.hub import hub_cache
 from training_backend.job import GGUF_BITS, ExportJob, GgufQuantization
+from training_backend.lifecycle.checkpoints import PREFIX
 from training_backend.models import adapters
 from training_backend.models.adapters import WEIGHTS, Adapter
 from training_backend.models.demo_wheel import WHEEL_BYTES
@@ -25,9 +26,12 @@ from training_backend.models.model_folder import read_head, weight_files
 Shape = tuple[int, ...]
 Stage = Literal["download", "look", "merge", "copy", "convert", "pack", "save", "prove"]
 
-SPARE_BYTES = 50_000_000  # tokenizer, settings, the folder itself
+SPARE_BYTES = 50_000_000  # free beside what is written
+PAPERS_BYTES = 5_000_000  # tokenizer and settings, in a folder or in a GGUF file
 
-# Memory. What a worker takes before any weight, with and without PyTorch.
+# Memory. A merge works block by block, whatever the model; the rest is what a worker takes before
+# any weight, with and without PyTorch.
+MERGE_BYTES = 250_000_000
 LIGHT_BYTES = 150_000_000
 TORCH_BYTES = 450_000_000
 PROOF_BYTES = 1_500_000_000  # PyTorch itself, and the distributions of one answer
@@ -100,7 +104,11 @@ def material(run: str, checkpoint: str | None = None) -> Material:
     """
     source = adapters.find_source(ExportJob(run=run, checkpoint=checkpoint, out="nowhere"))
     if isinstance(source, Path):
-        return Material(*_heads(source))
+        tensors, longest = _heads(source)
+        if source.name.startswith(PREFIX):  # a checkpoint's 32 bits become 16
+            tensors = {name: ("BF16", shape) for name, (_, shape) in tensors.items()}
+            longest //= 2
+        return Material(tensors, longest)
     size = (source.folder / WEIGHTS).stat().st_size
     folder = Path(source.base).expanduser()
     if source.run is not None and (folder / "config.json").is_file():
@@ -133,18 +141,19 @@ def needs(of: Material, job: ExportJob) -> Needs:
         case "safetensors":
             size = merged
             largest = _largest_file(of, merged, job.max_shard_gb)
-            disk, ram = size, _merge_ram(of)
+            disk, ram = size, MERGE_BYTES
             stages[merging] = 2 + merged / DISK_RATE
         case "bnb_4bit":
             size = largest = sum(_packed(name, *tensor) for name, tensor in of.tensors.items())
-            disk, ram = merged + size, max(_merge_ram(of), TORCH_BYTES + 3 * _largest(of))
+            disk, ram = merged + size, max(MERGE_BYTES, TORCH_BYTES + 3 * _largest(of))
+            stages["look"] = LOOK_SECONDS
             stages[merging] = 2 + merged / DISK_RATE
             stages["pack"] = LOOK_SECONDS + merged / PACK_RATE
         case "gguf":
             size = largest = gguf_bytes(of.tensors, job.quantization)
             direct = not _is_k_quant(job.quantization)
             disk = merged + (size if direct else merged)
-            ram = max(_merge_ram(of), TORCH_BYTES + 3 * _largest(of))
+            ram = max(MERGE_BYTES, TORCH_BYTES + 3 * _largest(of))
             seconds = merged / CONVERT_RATE + (0 if direct else merged / QUANTISE_RATE)
             stages["look"] = LOOK_SECONDS
             stages[merging] = 2 + merged / DISK_RATE
@@ -155,9 +164,9 @@ def needs(of: Material, job: ExportJob) -> Needs:
         weights = sum(_bytes(kind, shape, "auto") for kind, shape in of.tensors.values())
         proof = proof_bytes(of.parameters)
         stages["prove"] = PROOF_SECONDS + PROOF_TOKENS * weights / MEMORY_RATE
-    return Needs(
-        size + SPARE_BYTES // 10, largest, disk + SPARE_BYTES, ram, proof, of.download_bytes, stages
-    )
+    if job.format != "gguf_adapter":
+        size += PAPERS_BYTES
+    return Needs(size, largest, disk + SPARE_BYTES, ram, proof, of.download_bytes, stages)
 
 
 def proof_bytes(parameters: int, bits: int = 16) -> int:
@@ -235,11 +244,6 @@ def _packed(name: str, kind: str, shape: Shape) -> int:
 
 def _largest(of: Material) -> int:
     return max((_bytes(kind, shape, "auto") for kind, shape in of.tensors.values()), default=0)
-
-
-def _merge_ram(of: Material) -> int:
-    """One tensor as it is stored and as it will be, and a few blocks of it in double precision."""
-    return LIGHT_BYTES + 2 * _largest(of)
 
 
 def _largest_file(of: Material, merged: int, max_shard_gb: float | None) -> int:

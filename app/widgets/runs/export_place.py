@@ -40,6 +40,7 @@ class PlaceStep(QWizardPage):
         self.setSubTitle(self.tr("Export makes a new folder and leaves the run as it is."))
         self.setCommitPage(True)
         self._needs: Needs | None = None
+        self._in_parts = False
         self._drive: Drive | None = None
         self._looked_at = Path()
         self._name = ""
@@ -74,9 +75,15 @@ class PlaceStep(QWizardPage):
         if not self.folder.isModified():
             self.folder.setText(str(fresh_folder(name)))
 
-    def show_needs(self, needs: Needs | None, check_needs: Needs | None) -> None:
-        """What the export takes; the second with its check, whether or not it is asked for."""
-        self._needs = needs
+    def show_needs(
+        self, needs: Needs | None, check_needs: Needs | None, *, in_parts: bool = False
+    ) -> None:
+        """What the export takes; the second with its check, whether or not it is asked for.
+
+        Args:
+            in_parts: whether the result could be split into shorter files.
+        """
+        self._needs, self._in_parts = needs, in_parts
         self._show_room()
         self._show_check(check_needs)
         self._pause.start(0)
@@ -152,10 +159,15 @@ class PlaceStep(QWizardPage):
             )
         longest = there.largest_file_bytes
         if longest is not None and needs.largest_file_bytes > longest:
-            return self.tr(
-                "The drive {drive} (FAT32) holds no file longer than 4 GB. Choose another drive, "
-                "or under “More options” of the step before a shorter longest file."
-            ).format(drive=there.name)
+            words = self.tr(
+                "The drive {drive} (FAT32) holds no file longer than 4 GB. Choose another drive."
+            )
+            if self._in_parts:
+                words = self.tr(
+                    "The drive {drive} (FAT32) holds no file longer than 4 GB. Choose another "
+                    "drive, or go back and set the longest file to 4 under “More options”."
+                )
+            return words.format(drive=there.name)
         return ""
 
     def _show_room(self) -> None:

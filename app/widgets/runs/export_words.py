@@ -77,7 +77,7 @@ QUANTIZATIONS: tuple[tuple[GgufQuantization, str], ...] = (
 )
 _STAGES: dict[Stage, str] = {
     "download": str(QT_TRANSLATE_NOOP("export_words", "Download the base model")),
-    "look": str(QT_TRANSLATE_NOOP("export_words", "See whether it can be a GGUF file")),
+    "look": str(QT_TRANSLATE_NOOP("export_words", "See whether the model can be written so")),
     "merge": str(QT_TRANSLATE_NOOP("export_words", "Merge the adapter into the model")),
     "copy": str(QT_TRANSLATE_NOOP("export_words", "Copy the model")),
     "convert": str(QT_TRANSLATE_NOOP("export_words", "Write the GGUF file")),
