@@ -27,11 +27,12 @@ QWEN3_MOE = {"model_type": "qwen3_moe", "num_experts": 3, "num_experts_per_tok":
 GPT_OSS = {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2,
            "head_dim": 8, "intermediate_size": 32}  # fmt: skip
 GPT_NEOX = {"model_type": "gpt_neox", "tie_word_embeddings": False}
+GEMMA2 = {"model_type": "gemma2", "head_dim": 8, "tie_word_embeddings": True}
 GRANITE_MOE = {"model_type": "granitemoe", "num_local_experts": 4, "num_experts_per_tok": 2}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 FAMILIES = {"llama": LLAMA, "untied": UNTIED, "gpt2": GPT2, "mixtral": MIXTRAL,
             "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "gpt_oss": GPT_OSS,
-            "gpt_neox": GPT_NEOX, "granitemoe": GRANITE_MOE}  # fmt: skip
+            "gpt_neox": GPT_NEOX, "granitemoe": GRANITE_MOE, "gemma2": GEMMA2}  # fmt: skip
 
 
 def make(config: dict[str, Any], options: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -269,3 +270,19 @@ def test_trained_tokens_that_do_not_fit_are_refused(
     done = do({"kind": "export", "run": str(tmp_path / "adapter"), "out": str(tmp_path / "second")})
     assert done.terminal.code == "adapter_does_not_fit" and rows in done.sentence
     assert not list(tmp_path.glob("second*"))
+
+
+def look_whether_gguf(model: str) -> str:
+    from training_backend.export import gguf_tools
+
+    try:
+        return gguf_tools.check(model, f"{model}/vocabulary.gguf", False)
+    except gguf_tools.Refused as error:
+        return str(error)
+
+
+def test_a_head_that_llama_cpp_would_leave_out_is_no_gguf_file(
+    backend: Any, merged: Merged, tmp_path: Path
+) -> None:
+    assert merged("gemma2", {"modules_to_save": ["lm_head"]}).exit_code == 0
+    assert "input and output tables" in backend(look_whether_gguf, tmp_path / "out")

