@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fake_ollama import FakeOllama
 from tests.gguf_files import write_gguf
 from training_backend.__main__ import main
 from training_backend.errors import UserError
@@ -121,6 +122,15 @@ def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
     assert "a GGUF file" in notes(found, "ollama")
 
 
+def test_the_version_of_the_base_is_named(tmp_path: Path) -> None:
+    found = hand_off.look(adapter(tmp_path / "a", revision="0a1b"))
+    for program in ("vllm", "tgi"):
+        said = words(found, program, "serve")
+        assert said[said.index("--revision") + 1] == "0a1b"
+    bad = hand_off.look(adapter(tmp_path / "b", revision="../x --y"))
+    assert "--revision" not in words(bad, "vllm", "serve")
+
+
 def test_a_base_that_is_a_folder_elsewhere_is_left_to_the_person(tmp_path: Path) -> None:
     found = hand_off.look(adapter(tmp_path / "a", base_model_name_or_path="SmolLM2"))
     assert words(found, "vllm", "serve")[2] == "BASE"
@@ -170,11 +180,13 @@ def test_what_is_no_export_is_a_sentence(tmp_path: Path, gguf: Path) -> None:
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / partial.MARKER).touch()
     write_gguf(gguf.with_name("second.gguf"))
+    (tmp_path / "odd" / "x.gguf").mkdir(parents=True)
     for place, sentence in (
         (tmp_path / "gone", "There is no folder"),
         (tmp_path, "There is no export in"),
         (tmp_path / "half", "did not come to its end"),
         (gguf.parent, "There are 2 GGUF files"),
+        (tmp_path / "odd", "cannot be read: Is a directory"),
     ):
         with pytest.raises(UserError, match=sentence):
             hand_off.look(place)
@@ -204,3 +216,24 @@ def test_the_command_prints_what_can_be_copied(
     assert document["programs"][0]["commands"][1]["powershell"] == "ollama run grosse-test"
     assert main(["hand-off", str(gguf.parent / "gone")]) == 1
     assert "There is no folder" in capsys.readouterr().err
+
+
+def test_the_command_gives_a_file_to_ollama_and_lm_studio(
+    gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, lorasmith_home: Path,
+) -> None:  # fmt: skip
+    fake = FakeOllama(tmp_path / "fake", monkeypatch)
+    monkeypatch.setattr(ollama, "find", lambda: fake.program)
+    assert main(["hand-off", str(gguf.parent), "--ollama", "mine"]) == 0
+    assert capsys.readouterr().out == "ollama run mine\n"
+    assert fake.given() == gguf.with_name("Modelfile").read_text("utf-8")
+    assert main(["hand-off", str(gguf.parent), "--ollama", "mine"]) == 1
+    assert "has a model called mine already" in capsys.readouterr().err
+    assert main(["hand-off", str(gguf.parent), "--lm-studio"]) == 1
+    assert "LM Studio was not found" in capsys.readouterr().err
+    (tmp_path / "person" / ".lmstudio").mkdir(parents=True)
+    assert main(["hand-off", str(gguf), "--lm-studio", "--json"]) == 0
+    target = Path(json.loads(capsys.readouterr().out)["file"])
+    assert os.path.samefile(target, gguf)
+    assert main(["hand-off", str(model(tmp_path / "whole")), "--ollama"]) == 1
+    assert "Export the run with --format gguf" in capsys.readouterr().err

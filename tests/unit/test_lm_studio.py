@@ -100,6 +100,13 @@ def test_a_cancelled_copy_leaves_nothing(
     assert not list((person / ".lmstudio").rglob("a*"))
 
 
+def test_a_folder_that_takes_nothing_is_a_sentence(person: Path, gguf: Path) -> None:
+    (person / ".lmstudio").mkdir()
+    (person / ".lmstudio" / "models").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"could not be put into .*lorasmith"):
+        add(gguf)
+
+
 def test_without_it_the_sentence_says_so(gguf: Path) -> None:
     with pytest.raises(UserError, match="LM Studio was not found"):
         add(gguf)

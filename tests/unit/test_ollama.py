@@ -74,7 +74,9 @@ def test_cancelling_ends_it(fake: FakeOllama, folder: Path) -> None:
     assert not psutil.pid_exists(int(pid.read_text()))
 
 
-@pytest.mark.parametrize("name", ["", "a b", "-x", "ü", "../x", "a/b/c", "x" * 90, "a:", "--help"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "-x", "ü", "../x", "a/b/c", "x" * 90, "a:", "--help", "-a/b"]
+)
 def test_a_name_that_it_would_not_take_is_refused(name: str, fake: FakeOllama) -> None:
     with pytest.raises(UserError, match="cannot be the name") as raised:
         ollama.create(Path(), name, lambda *_: None, lambda: None)

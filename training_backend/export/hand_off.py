@@ -6,6 +6,7 @@ Light: reads the heads of files and small JSON.
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -33,7 +34,6 @@ TITLES: dict[Program, str] = {
 UNFINISHED = ".lorasmith-partial"
 _BASE_FILE = "BASE.gguf"  # stands for what only the person knows
 _BASE = "BASE"
-# https://docs.vllm.ai/en/latest/features/lora.html: the ranks that it makes room for.
 _TGI_IMAGE = "ghcr.io/huggingface/text-generation-inference"
 
 
@@ -118,8 +118,17 @@ def look(folder: Path) -> HandOff:
 
     Raises `UserError` where there is no export.
     """
-    folder = folder.expanduser().absolute()
-    kind, file = _kind(folder)
+    folder = Path(os.path.expanduser(folder)).absolute()  # Path's own raises for an unknown user
+    try:
+        kind, file = _kind(folder)
+    except OSError as error:
+        raise UserError(
+            "hand_off_unreadable",
+            "The export in {folder} cannot be read: {reason}.",
+            "Look whether the drive is connected, and whether you may read the folder.",
+            folder=folder,
+            reason=error.strerror or error,
+        ) from None
     folder = file.parent if file else folder
     name = plain_name(folder.name)
     if kind == "gguf":
@@ -295,12 +304,16 @@ def _adapter_ways(folder: Path, name: str) -> list[Way]:
             instead=whole,
         )
         return [*rest, Way("vllm", notes=(problem,)), Way("tgi", notes=(problem,))]
+    revision = str(config.get("revision") or "")
+    base = [named or _BASE]
+    if named and hub_cache.is_revision(revision):  # the version that it was trained on
+        base += ["--revision", revision]
     rank = str(vllm.max_lora_rank(config))
-    words = ["vllm", "serve", named or _BASE, "--enable-lora", "--max-lora-rank", rank]
+    words = ["vllm", "serve", *base, "--enable-lora", "--max-lora-rank", rank]
     words += ["--lora-modules", f"{name}={folder}"]
     if (folder / "chat_template.jinja").is_file():
         words += ["--chat-template", str(folder / "chat_template.jinja")]
-    tgi = _tgi(folder, "/adapter", "--model-id", named or _BASE, "--lora-adapters")
+    tgi = _tgi(folder, "/adapter", "--model-id", *base, "--lora-adapters")
     served = UserError(
         "hand_off_adapter_name",
         "Ask for the model “{name}”; the base model answers under its own name.",

@@ -50,7 +50,7 @@ def add(
         tell: how much is copied, from 0 to 1.
         check_stop: raises what ends it; then nothing is left.
 
-    Raises `UserError`; `OSError`.
+    Raises `UserError`.
     """
     models = models_folder()
     if models is None:
@@ -66,17 +66,25 @@ def add(
             return target
         if not folder.exists():
             break
-    make_folder(folder)
     try:
+        make_folder(folder)
         try:
             os.link(gguf, target)
         except OSError:  # another drive, or one without such links
             _copy(gguf, target, tell, check_stop)
-    except BaseException:
+        fsync_folder(folder)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             folder.rmdir()
-        raise
-    fsync_folder(folder)
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(
+            "lm_studio_refused",
+            "The file could not be put into {folder}: {reason}.",
+            "Make that folder one that you may write to, with room for the file.",
+            folder=folder,
+            reason=error.strerror or error,
+        ) from None
     return target
 
 

@@ -26,7 +26,7 @@ MOST_SAID = 20_000  # characters kept of what it says
 Tell = Callable[[float | None, str], None]
 
 _NAME = re.compile(
-    r"(?:[\w-][\w.-]*/)?[A-Za-z0-9_][\w.-]{0,79}(?::[A-Za-z0-9_][\w.-]{0,79})?", re.ASCII
+    r"(?:\w[\w.-]*/)?[A-Za-z0-9_][\w.-]{0,79}(?::[A-Za-z0-9_][\w.-]{0,79})?", re.ASCII
 )
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\u2800-\u28ff]")  # of its lines that turn
 _SHARE = re.compile(r"(\d{1,3})%")
