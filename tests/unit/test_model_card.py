@@ -14,7 +14,7 @@ import pytest
 from training_backend import runs
 from training_backend.hub import push
 from training_backend.hub.push_files import PICTURE, form_of
-from training_backend.job import ExportJob, TrainingJob, parse_job
+from training_backend.job import ExportJob, TrainingJob, VerifyJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     AnswersScored,
@@ -206,6 +206,11 @@ def test_the_run_of_an_export_is_found_by_its_folder(export: Path) -> None:
     assert card_facts.run_of(export) == run
     draft = push_draft.draft(export, REPO)
     assert "as it was after step 20" in draft.card.text and not draft.is_own
+    checked = runs.create(VerifyJob(folder=str(export), run=str(run.folder)))
+    writer = JournalWriter(checked.folder)
+    writer.append(RunCompleted(folder=str(export)))
+    writer.close()
+    assert card_facts.run_of(export) == run
 
 
 def test_a_persons_own_card_is_kept_and_ours_written_anew(export: Path) -> None:

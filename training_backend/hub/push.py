@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training_backend.computer.stay_awake import StayAwake
 from training_backend.hub import hub_errors, large_files, push_errors, push_files, push_repo
 from training_backend.hub.push_files import PushFile
 from training_backend.hub.push_repo import Hub
@@ -64,6 +65,8 @@ def push(
 ) -> Pushed:
     """Send an export, its card and the card's picture, which are put into its folder.
 
+    The computer stays awake meanwhile, where it can.
+
     Args:
         folder: a finished export (see `push_files.look`).
         repo: owner/name, or a name alone.
@@ -86,7 +89,12 @@ def push(
     check_card(card)
     files = [*found.files, *push_files.put_card(found.folder, card, picture)]
     transfer = Transfer(on_progress, should_stop, push_errors.require_online, pauses)
-    return _Push(files, card, transfer).run(repo, private, renew)
+    awake = StayAwake()
+    awake.begin()
+    try:
+        return _Push(files, card, transfer).run(repo, private, renew)
+    finally:
+        awake.end()
 
 
 def check_card(card: str) -> None:

@@ -18,7 +18,7 @@ Form = Literal["safetensors", "adapter", "gguf", "gguf_adapter", "bnb_4bit"]
 
 # A list of what goes, so that nothing goes along by chance. No pickles, no logs, nothing hidden.
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt", ".md", ".png")
-_BARE_NAMES = ("LICENSE", "LICENCE", "NOTICE", "Modelfile")
+_BARE_NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "USE_POLICY", "Modelfile")
 _VOCABULARY = ("tokenizer.json", "vocab.json")
 _MARKERS = (".lorasmith-partial",)
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)

@@ -14,8 +14,8 @@ from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.hub import hub_cache
 from training_backend.hub.push_files import CARD, front_matter, read_object
-from training_backend.job import ExportJob, TrainingJob
-from training_backend.lifecycle import inputs, journal
+from training_backend.job import ExportJob, TrainingJob, VerifyJob
+from training_backend.lifecycle import inputs, journal, run_folders
 from training_backend.models import origin
 from training_backend.models.licence import Licence
 from training_backend.models.origin import Origin
@@ -59,15 +59,16 @@ class Course:
     end: RunCompleted | None = None
 
 
-def export_job(folder: Path) -> ExportJob | None:
-    """What was asked for when this folder was exported here; None where that is not known."""
+def export_job(folder: Path) -> ExportJob | VerifyJob | None:
+    """What was asked for when this folder was exported, or checked again, here; None if neither."""
     wanted = folder.expanduser().absolute()
-    for kept in sorted(export_runs_dir().iterdir(), reverse=True):
+    for kept in sorted(run_folders.listed(export_runs_dir()), reverse=True):
         end = journal.last_event(kept)
         if isinstance(end, RunCompleted) and Path(end.folder) == wanted:
             with contextlib.suppress(UserError):
                 job = Run(kept).job()
-                return job if isinstance(job, ExportJob) else None
+                if isinstance(job, ExportJob | VerifyJob):
+                    return job
     return None
 
 

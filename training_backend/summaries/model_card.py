@@ -18,7 +18,7 @@ from typing import Any
 from training_backend import __version__
 from training_backend.hub.push_files import CARD, PICTURE, Form, form_of, read_object
 from training_backend.job import DEMO_MODEL_IDS, TrainingJob
-from training_backend.models import adapters, vllm
+from training_backend.models import adapters, curated, vllm
 from training_backend.models.licence import Licence
 from training_backend.models.origin import DEMO_MODEL_HUB_ID
 from training_backend.runs import Run
@@ -299,7 +299,8 @@ def _versions(course: Course) -> str:
 def _licence(base: Base) -> str:
     if base.licence.id:
         name = base.licence.name if base.licence.id == "other" else base.licence.id
-        said = f"That of the base model: {_plain(name or 'other')}."
+        note = curated.licence_note(name)
+        said = f"That of the base model: {note or _plain(name or 'other')}."
     elif base.id:
         said = "That of the base model; see its page."
     else:
