@@ -226,7 +226,10 @@ class PushDialog(QDialog):
         if not self.card.is_changed():
             self.card.show_card(draft["card"], draft["picture"])
         sign, words, colour = export_words.verdict(draft["verdict"] or None)
-        self._checked.setText(f"{sign} {words}")
+        text = f"{sign} {words}"
+        if draft["verdict"] == "different":
+            text = self.tr("{verdict}. Find out why before you share it.").format(verdict=text)
+        self._checked.setText(text)
         self._checked.setProperty("role", colour)
         self._checked.style().polish(self._checked)
         self._files.show_files(draft["files"], draft["left_out"])

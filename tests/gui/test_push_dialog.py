@@ -149,6 +149,16 @@ def test_it_shows_what_would_be_sent_before_anything_is(
     assert sum(not label.pixmap().isNull() for label in labels) == 1
 
 
+def test_an_export_that_answers_differently_is_told_before_it_is_shared(
+    dialog: PushDialog, helper: RecordingHelper
+) -> None:
+    draft(helper, verdict="different")
+    assert shown(dialog, "pushChecked") == (
+        "✕ Answers differently. Find out why before you share it."
+    )
+    assert dialog._checked.property("role") == "bad"
+
+
 def test_a_push_is_private_unless_chosen_otherwise(
     qtbot: QtBot, dialog: PushDialog, helper: RecordingHelper
 ) -> None:

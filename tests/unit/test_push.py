@@ -430,7 +430,9 @@ def test_a_file_or_card_that_tells_of_this_person_stays_here(
     (export / "config.json").write_text(f'{{"_name_or_path": "{text}"}}')
     error = refused(export)
     assert (error.code, error.params["name"]) == ("file_names_path", "config.json")
-    assert not hub.asked
+    (export / "config.json").write_text("{}")
+    (export / "Modelfile").write_text(f"FROM {text}\n")
+    assert refused(export).params["name"] == "Modelfile" and not hub.asked
 
 
 @pytest.mark.parametrize(

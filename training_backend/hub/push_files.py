@@ -133,7 +133,7 @@ def _goes(path: Path) -> bool:
 
 def _check_text(path: Path) -> None:
     """Refuses a file that names a folder of this person; an export has none such."""
-    if path.suffix not in (".json", ".txt", ".md") or path.name in _VOCABULARY:
+    if path.suffix in (".safetensors", ".gguf", ".model", ".png") or path.name in _VOCABULARY:
         return
     text = path.read_text(encoding="utf-8", errors="replace")
     if names_home(text) or holds_token(text):
