@@ -25,7 +25,7 @@ class ExportDialog(QDialog):
         about.setProperty("role", "secondary")
         column.addWidget(about)
         self.result_view = ExportResult()
-        self.result_view.show_result(made.folder, made.job.format, made.proof)
+        self.result_view.show_result(made.folder, made.job.format, made.proof, made.notes)
         column.addWidget(self.result_view, 1)
         close = PrimaryButton(self.tr("Close"))
         close.setDefault(True)

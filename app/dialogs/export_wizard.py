@@ -28,6 +28,7 @@ from training_backend.protocol import (
     RunFailed,
     RunInterrupted,
     RunStopped,
+    WarningRaised,
 )
 from training_backend.runs import Run
 
@@ -70,6 +71,7 @@ class ExportWizard(QWizard):
         self._name_buttons()
         self._material: Material | None = None
         self._proof: ExportProved | None = None
+        self._notes: list[str] = []
         self._running = False
         self._cancelled = False
         self.currentIdChanged.connect(self._on_step)
@@ -96,9 +98,13 @@ class ExportWizard(QWizard):
         match event:
             case ExportProved():
                 self._proof = event
+            case WarningRaised(message=note):
+                self._notes.append(note)
             case RunCompleted(folder=folder):
                 self._running = False
-                self.done_step.show_result(Path(folder), self.target.format(), self._proof)
+                self.done_step.show_result(
+                    Path(folder), self.target.format(), self._proof, self._notes
+                )
                 self.setCurrentId(DONE)
             case RunStopped():
                 self._running = False
@@ -191,7 +197,7 @@ class ExportWizard(QWizard):
         return needs(self._material, self.job().model_copy(update={"verify": verify}))
 
     def _begin(self) -> None:
-        self._running, self._cancelled, self._proof = True, False, None
+        self._running, self._cancelled, self._proof, self._notes = True, False, None, []
         job = self.job()
         known = self._needs(verify=job.verify)
         self.progress.begin(known.stages if known else None)

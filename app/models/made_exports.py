@@ -25,7 +25,7 @@ from training_backend.job import ExportJob
 from training_backend.lifecycle import journal
 from training_backend.lifecycle.run_folders import listed
 from training_backend.paths import export_runs_dir
-from training_backend.protocol import ExportProved, RunCompleted
+from training_backend.protocol import ExportProved, RunCompleted, WarningRaised
 from training_backend.runs import Run
 
 NAME, FORM, MADE, SIZE, ANSWERS, FOLDER = range(6)
@@ -35,6 +35,7 @@ _Index = QModelIndex | QPersistentModelIndex
 @dataclass(frozen=True)
 class MadeExport:
     """An export that came to its end; `proof` is None where it was not checked.
+    `notes` are what was told beside its making.
 
     `made` is in Unix seconds, `size_bytes` what its folder holds.
     """
@@ -45,6 +46,7 @@ class MadeExport:
     made: float
     size_bytes: int
     proof: ExportProved | None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,7 +85,8 @@ def _made(run: Run) -> MadeExport | None:
     if proof is None:
         proof = next((e for e in reversed(events) if isinstance(e, ExportProved)), None)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return MadeExport(run, job, folder, end.time, size, proof)
+    notes = tuple(event.message for event in events if isinstance(event, WarningRaised))
+    return MadeExport(run, job, folder, end.time, size, proof, notes)
 
 
 def _newest_proof(folder: Path) -> ExportProved | None:

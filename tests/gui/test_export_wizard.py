@@ -27,6 +27,7 @@ from training_backend.protocol import (
     RunFailed,
     RunStarted,
     RunStopped,
+    WarningRaised,
 )
 from training_backend.runs import Run
 
@@ -478,6 +479,7 @@ def test_the_verdict_and_every_check_are_told_at_the_end(
     wizard = _wizard(page, run, qtbot)
     _commit(wizard)
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    page.apply(WarningRaised(code="base_changed", message="The base model changed since."))
     page.apply(PROVED)
     page.apply(RunCompleted(folder=str(wizard.place.out())))
     view = wizard.done_step.result.proof
@@ -486,6 +488,7 @@ def test_the_verdict_and_every_check_are_told_at_the_end(
     texts = _texts(view)
     assert {"It was not merged.", "Next word", "The <b>next word</b>"} <= set(texts)
     assert texts.count("✕") == 1
+    assert wizard.done_step.result.notes.text() == "The base model changed since."
     result = wizard.done_step.result
     with qtbot.waitSignal(page.hand_off_requested, timeout=2_000) as asked:
         result.hand_off.click()

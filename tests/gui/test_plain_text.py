@@ -25,6 +25,7 @@ from pytestqt.qtbot import QtBot
 from app import error_dialog
 from app.dialogs.start_dialog import ask_about_cut_off
 from app.main_window import MainWindow
+from app.models.made_exports import list_exports
 from app.pages.dataset import DatasetPage
 from app.pages.export_wizard import ExportPage
 from app.pages.runs import RunsPage
@@ -38,7 +39,7 @@ from tests.model_files import model_files
 from training_backend import runs
 from training_backend.computer.devices import Device
 from training_backend.errors import Problem, UserError
-from training_backend.job import parse_job
+from training_backend.job import ExportJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     TERMINAL_TYPES,
@@ -46,7 +47,9 @@ from training_backend.protocol import (
     ExportProved,
     RunCompleted,
     RunFailed,
+    RunStarted,
     SampleGenerated,
+    WarningRaised,
 )
 from training_backend.queueing import run_queue
 from training_backend.runs import Run
@@ -284,13 +287,24 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
         look("navExport")
     wizard._running = False
     wizard.reject()
+    made = runs.create(ExportJob(name=HOSTILE[:100], run="-", out=str(files.parent / "out")))
+    (files.parent / "out").mkdir()
+    writer = JournalWriter(made.folder)
+    for kind in (RunStarted, WarningRaised, ExportProved):
+        writer.append(hostile_model(kind))
+    writer.append(RunCompleted(folder=str(files.parent / "out")))
+    writer.close()
+    export.made.show_exports(list_exports())
+    look("exports", export)
+    in_dialog("exportDialog", export.made.look.click)
 
     assert not found.wrong, "\n".join(sorted(found.wrong))
     expected = {
         "QLabel", "tool tip", "table", "header", "QComboBox", "QLineEdit", "QPlainTextEdit",
         "QTextEdit", "menu", "accessible name",
         "navModel", "navDataset", "navSettings", "navTrain", "navChat", "navRuns", "navExport",
-        "comparison", "exportWizard", "problems", "answers", "input", "presets",
+        "comparison", "exportWizard", "exports", "exportDialog", "problems", "answers", "input",
+        "presets",
         "deleteRunDialog", "recipeDialog", "recipeProblem", "saveRecipeDialog", "errorDialog",
         "scriptDialog", "mappingDialog", *(f"run {kind.__name__}" for kind in TERMINAL_TYPES),
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PySide6.QtWidgets import QVBoxLayout, QWidget, QWizardPage
@@ -55,9 +56,15 @@ class DoneStep(QWizardPage):
         layout = QVBoxLayout(self)
         layout.addWidget(self.result)
 
-    def show_result(self, folder: Path, form: ExportFormat, proof: ExportProved | None) -> None:
+    def show_result(
+        self,
+        folder: Path,
+        form: ExportFormat,
+        proof: ExportProved | None,
+        notes: Sequence[str],
+    ) -> None:
         said = self.tr("The folder is whole; it can be moved and shared.")
         if proof is not None and proof.verdict == "different":
             said = self.tr("The folder is whole, but do not use it before you know why it differs.")
         self.setSubTitle(said)
-        self.result.show_result(folder, form, proof)
+        self.result.show_result(folder, form, proof, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
@@ -13,6 +14,7 @@ from app.widgets.actions import open_folder
 from app.widgets.card import SecondaryButton, plain_label, scroll_area, secondary_label
 from app.widgets.flow import FlowRow
 from app.widgets.runs.export_proof import ProofView
+from app.widgets.wording import sentence
 from training_backend.job import ExportFormat
 from training_backend.protocol import ExportProved
 
@@ -57,8 +59,12 @@ class ExportResult(QWidget):
         column = QVBoxLayout(content)
         column.setContentsMargins(0, 0, 8, 0)
         column.setSpacing(8)
+        self.notes = plain_label(wrap=True)
+        self.notes.setObjectName("exportNotes")
+        self.notes.setProperty("role", "careful")
         column.addWidget(self.proof)
         column.addSpacing(8)
+        column.addWidget(self.notes)
         for part in (self._where, self._how, self.snippet):
             column.addWidget(part)
         column.addStretch(1)
@@ -73,8 +79,21 @@ class ExportResult(QWidget):
             row.add(button)
         layout.addWidget(row)
 
-    def show_result(self, folder: Path, form: ExportFormat, proof: ExportProved | None) -> None:
+    def show_result(
+        self,
+        folder: Path,
+        form: ExportFormat,
+        proof: ExportProved | None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Show it.
+
+        Args:
+            notes: what the person should know beside the verdict.
+        """
         self._folder = folder
+        self.notes.setText("\n".join(sentence(note) for note in notes))
+        self.notes.setVisible(bool(notes))
         self.proof.show_proof(proof)
         self._where.setText(self.tr("The result is in {folder}").format(folder=folder))
         if form in ("gguf", "gguf_adapter"):
