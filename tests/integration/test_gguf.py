@@ -125,7 +125,7 @@ def test_a_q8_0_file_reads_and_answers_as_the_merged_model(
     assert done.exit_code == 0, done.terminal
     file = tmp_path / "small" / "small-Q8_0.gguf"
     assert sorted(path.name for path in file.parent.iterdir()) == [
-        "LICENSE", "Modelfile", file.name
+        "LICENSE", "Modelfile", "README.md", file.name
     ]  # fmt: skip
     assert export(adapter, "merged", format="safetensors").exit_code == 0
     known = backend(answers_of, tmp_path / "merged", QUESTIONS, tmp_path / "exact.npy")
@@ -219,6 +219,64 @@ def test_every_kind_of_file_is_loaded_by_llama_cpp_and_holds_the_weights(
         shutil.copyfile(wide.with_name(f"{kind}.gguf"), wide / f"{kind}.gguf")
         off = backend(read_by_transformers, wide, f"{kind}.gguf")
         assert least < max(off) < most, kind
+
+
+def check_sentencepiece(folder: str) -> None:
+    """What is said of a SentencePiece vocabulary made here, and how llama.cpp reads with it."""
+    import io
+    import json
+    from pathlib import Path
+
+    import sentencepiece
+    from transformers import AutoTokenizer
+
+    from training_backend.export import gguf_tools
+    from training_backend.export.gguf_engine import Engine
+
+    words = [word for text in gguf_tools.SAMPLES for word in text.split()]
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(words)] * 9), model_writer=written, model_type="bpe",
+        vocab_size=400, byte_fallback=True, control_symbols=["[INST]", "[/INST]"],
+        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 400,
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "rms_norm_eps": 1e-5,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+    }  # fmt: skip
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} "
+        "[/INST]{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    model = Path(folder)
+    (model / "tokenizer.model").write_bytes(written.getvalue())
+    settings = {
+        "tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>",
+        "unk_token": "<unk>", "legacy": False, "chat_template": template,
+    }  # fmt: skip
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    (model / "config.json").write_text(json.dumps(config))
+    AutoTokenizer.from_pretrained(model).save_pretrained(model)  # as training leaves it
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    chat = "<s>[INST] Hello [/INST]"
+    told = {"warning": gguf_tools.check(folder, f"{folder}/it.gguf", True)}
+    with Engine(model / "it.gguf", context=0) as engine:
+        told["begins"] = engine.file.metadata["tokenizer.ggml.add_space_prefix"]
+        told["chat"] = engine.read(chat, is_chat=True)
+    told["own"] = tokenizer(chat, add_special_tokens=False).input_ids
+    told["plain"] = tokenizer.tokenize("Hello")
+    (model / "told.json").write_text(json.dumps(told))
+
+
+def test_words_begin_with_a_space_in_chats_where_they_did_in_training(tmp_path: Path) -> None:
+    """Some SentencePiece tokenizers begin a text with a space and what follows a token not."""
+    in_new_process("check_sentencepiece", tmp_path)
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["plain"][0].startswith("▁")
+    assert told["begins"] is False and told["chat"] == told["own"]
+    code, sentence = told["warning"]
+    assert code == "gguf_reads_otherwise" and "Chats it reads alike" in sentence
 
 
 def make_large(folder: str) -> None:

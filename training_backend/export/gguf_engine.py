@@ -52,7 +52,8 @@ class Engine:
     Args:
         adapter: a GGUF adapter to put over the file.
         context: the most tokens that a chat and its answer may have; 0 for the tokenizer alone.
-        check: look at every weight whether it is a number; reads the whole file once.
+        check: look at every weight whether it is a number; reads the whole file once. Without a
+            context too.
 
     Raises `UserError` for a damaged file, and `CannotUse`.
     """
@@ -74,7 +75,7 @@ class Engine:
         self._said = _listen(api._lib)
         api.llama_backend_init()
         settings = api.llama_model_default_params()
-        settings.vocab_only = context == 0
+        settings.vocab_only = context == 0 and not check
         settings.check_tensors = check
         self._model = api.llama_model_load_from_file(str(file).encode(), settings)
         if not self._model:

@@ -33,12 +33,13 @@ def check(model: Path, scratch: Path, quantization: GgufQuantization, reporter: 
     """
     reporter.phase("converting", detail="looking whether the model can be a GGUF file")
     k_quant = quantization not in WRITTEN_BY_CONVERTER
-    note = in_tools_process(
+    warning = in_tools_process(
         gguf_tools.check, str(model), str(scratch), k_quant, meanwhile=reporter.check_stop
     )
     scratch.unlink()
-    if note:
-        reporter.warn("gguf_not_tried", "{note} The file was not tried here.", note=note)
+    if warning is not None:
+        code, sentence = warning
+        reporter.warn(code, "{sentence}", sentence=sentence)
 
 
 def write(

@@ -65,14 +65,14 @@ class Refused(UserError):
         )
 
 
-def check(model: str, scratch: str, needs_quantiser: bool) -> str:
+def check(model: str, scratch: str, needs_quantiser: bool) -> tuple[str, str] | None:
     """Whether a model can be written as GGUF and llama.cpp would read texts as it does.
 
     Args:
         model: a folder with everything of a model but its weights.
         scratch: a file to write the vocabulary to; it stays.
 
-    Returns what could not be tried, as a sentence, or "". Raises `Refused`.
+    Returns a warning, its code and a sentence, or None. Raises `Refused`.
     """
     config = read_model_config(Path(model), alone=True)
     if config["model_type"] in ONE_TABLE and config.get("tie_word_embeddings") is False:
@@ -87,10 +87,13 @@ def check(model: str, scratch: str, needs_quantiser: bool) -> str:
     except CannotUse as error:
         if needs_quantiser:
             raise Refused("llama.cpp cannot load it") from error
-        return "The llama.cpp in this program does not know this family of models yet."
+        return (
+            "gguf_not_tried",
+            "The llama.cpp in this program does not know this family of models yet, so the file "
+            "was not tried here.",
+        )
     with engine:
-        _compare(model, engine)
-    return ""
+        return _compare(model, engine)
 
 
 def convert(model: str, target: str, kind: str, name: str) -> None:
@@ -145,7 +148,7 @@ def _try(file: str) -> None:
     except CannotUse:
         return  # a family that it does not know; said before
     try:
-        Engine(Path(file), context=1, check=True).close()
+        Engine(Path(file), context=0, check=True).close()
     except CannotUse as error:
         spoilt = re.search(r"tensor '(.+)' has invalid data", str(error))
         if spoilt is None:
@@ -182,7 +185,9 @@ def converter(model: Path, target: str, kind: str, name: str) -> Iterator[Any]:
             known = conversion.ModelBase.load_hparams(model, False)
             family = conversion.get_model_architecture(known, conversion.ModelType.TEXT)
             writer = conversion.get_model_class(family)
-            yield writer(model, kinds[kind], Path(target), model_name=name)
+            work = writer(model, kinds[kind], Path(target), model_name=name)
+            _space_as_in_chats(work, model)
+            yield work
     except UserError:
         raise
     except NotImplementedError as error:
@@ -214,18 +219,54 @@ def _never_trust_code(auto_class: Any) -> None:
     auto_class.from_pretrained = from_pretrained
 
 
-def _compare(model: str, engine: Engine) -> None:
-    """Raises `Refused` where llama.cpp would read a text or a chat as other tokens."""
+def _compare(model: str, engine: Engine) -> tuple[str, str] | None:
+    """Raises `Refused` where llama.cpp would read a chat as other tokens, or a model's only texts.
+
+    Returns a warning where it is only plain texts of a model that chats.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    if tokenizer.chat_template:
+        said = "\n".join(SAMPLES)
+        chat = [{"role": role, "content": said} for role in ("user", "assistant", "user")]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(prompt, add_special_tokens=False).input_ids
+        if ids != engine.read(prompt, is_chat=True):
+            raise Refused("llama.cpp would read a chat as other tokens than the model did")
     for text in SAMPLES:
         if tokenizer(text).input_ids != engine.read(text, is_chat=False):
+            if tokenizer.chat_template:
+                return (
+                    "gguf_reads_otherwise",
+                    f"llama.cpp reads some plain texts, such as {text!r}, as other tokens than "
+                    "the model did. Chats it reads alike.",
+                )
             raise Refused(f"llama.cpp would read {text!r} as other tokens than the model did")
-    if not tokenizer.chat_template:
-        return
-    chat = [{"role": "user", "content": "\n".join(SAMPLES)}]
-    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    ids = tokenizer(prompt, add_special_tokens=False).input_ids
-    if ids != engine.read(prompt, is_chat=True):
-        raise Refused("llama.cpp would read the chat template as other tokens than the model did")
+    return None
+
+
+def _space_as_in_chats(work: Any, model: Path) -> None:
+    """Have llama.cpp put a space before words that follow a special token only if the model did.
+
+    It does so, or not, at the beginning of a text too, where a SentencePiece tokenizer of today
+    may differ. What is in chats counts.
+    """
+    from transformers import AutoTokenizer
+
+    write_vocabulary = work.set_vocab
+
+    def set_vocab() -> None:
+        write_vocabulary()
+        entries, key = work.gguf_writer.kv_data[0], "tokenizer.ggml.add_space_prefix"
+        kind = entries.get("tokenizer.ggml.model")
+        if kind is None or kind.value != "llama":  # as GGUF calls SentencePiece
+            return
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        special = tokenizer.bos_token or tokenizer.eos_token
+        if tokenizer.chat_template and special:
+            after = tokenizer.tokenize(f"{special}word")
+            entries.pop(key, None)
+            work.gguf_writer.add_add_space_prefix(after[1].startswith("▁"))
+
+    work.set_vocab = set_vocab
