@@ -10,15 +10,17 @@ each followed by `sync`, with the checkpoint in the system's cache:
     merge    `python -m training_backend export … --format safetensors --no-verify`
     peft     PEFT's merge_and_unload and save_pretrained, in bfloat16, in a process of its own
 
-Prints the median time and the largest memory of each: the resident memory of all processes that
-belong to it, read 50 times a second. Exits with 1 when the merge takes more than a tenth of
-PEFT's memory, more than its time, more memory for the larger model, or more than twice the time
-of the copy. Needs four times the largest checkpoint on the disk; everything is removed.
+Prints the median time of each, all in all and without the start of Python and its imports, and the
+largest memory: the sum of the peaks of resident memory of all processes that belong to it. Exits
+with 1 when the merge takes more than a tenth of PEFT's memory or more than its time, all in all;
+more memory for the larger model; or, once begun, more than twice the time of the copy. Needs five
+times the largest checkpoint on the disk; everything is removed. For Linux.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -45,7 +47,7 @@ from training_backend.export import shards, tensor_file  # noqa: E402
 RANK = 16
 SHARD_BYTES = 5_000_000_000  # as on the Hub
 GROWTH = 1.1  # of memory from the smaller to the larger model, at the most
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.1  # what is looked at are peaks since the process began
 
 SHAPES: dict[str, dict[str, int]] = {
     "0.5": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
@@ -73,8 +75,8 @@ print(time.perf_counter() - began)
 @dataclass(frozen=True)
 class Measured:
     seconds: float
+    own: float  # seconds of these after the imports
     peak: int  # bytes
-    words: str  # what it printed
 
 
 def main() -> int:
@@ -109,7 +111,7 @@ def compare(size: str, folder: Path, repeats: int) -> tuple[int, bool]:
         "copy": ["cp", *map(str, weights), str(out)],
         "merge": [*python, "-m", "training_backend", "export", str(adapter), "--format",
                   "safetensors", "--out", str(out), "--no-verify", "--json"],
-        "peft": ["nice", "-n", "10", *python, "-c", PEFT, str(base), str(adapter), str(out)],
+        "peft": [*python, "-c", PEFT, str(base), str(adapter), str(out)],
     }  # fmt: skip
     found: dict[str, list[Measured]] = {name: [] for name in commands}
     for _ in range(repeats):
@@ -122,20 +124,19 @@ def compare(size: str, folder: Path, repeats: int) -> tuple[int, bool]:
             shutil.rmtree(out)
     print(f"\n{size}B, {len(weights)} files, {total / 1e9:.2f} GB")
     for name, each in found.items():
-        seconds = [one.seconds for one in each]
+        own = statistics.median(one.own for one in each)
         print(
-            f"  {name:6}{statistics.median(seconds):7.2f} s ({min(seconds):.2f}-{max(seconds):.2f})"
-            f"{total / 1e9 / statistics.median(seconds):7.2f} GB/s"
-            f"{max(one.peak for one in each) / 1e6:8.0f} MB"
+            f"  {name:6}{statistics.median(one.seconds for one in each):7.2f} s, without imports"
+            f"{own:7.2f} s ({min(one.own for one in each):.2f}-{max(one.own for one in each):.2f}),"
+            f"{total / 1e9 / own:6.2f} GB/s, {max(one.peak for one in each) / 1e6:6.0f} MB"
         )
-    inside = statistics.median(float(one.words.split()[-1]) for one in found["peft"])
-    print(f"  peft takes {inside:.2f} s of it after its imports, without sync")
     seconds = {name: statistics.median(o.seconds for o in each) for name, each in found.items()}
+    own_time = {name: statistics.median(o.own for o in each) for name, each in found.items()}
     peak = {name: max(o.peak for o in each) for name, each in found.items()}
     ratios = (
         peak["merge"] / peak["peft"],
         seconds["merge"] / seconds["peft"],
-        seconds["copy"] / seconds["merge"],
+        own_time["copy"] / own_time["merge"],
     )
     print(
         f"  merge: {ratios[0]:.3f} of peft's memory (at most 0.1), {ratios[1]:.2f} of its time "
@@ -149,31 +150,48 @@ def measure(command: list[str], folder: Path) -> Measured:
     """Time until all is on the disk, and the most memory of the command and its children."""
     subprocess.run(["sync"], check=True)
     environment = {**os.environ, "LORASMITH_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
-    peak = 0
+    peaks: dict[int, int] = {}
     began = time.perf_counter()
     with (folder / "words").open("w+") as words:
         process = psutil.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=words, stderr=subprocess.STDOUT
         )
         while process.poll() is None:
-            peak = max(peak, resident(process))
+            peaks |= peaks_of(process)
             time.sleep(POLL_SECONDS)
+        done = time.perf_counter()
         words.seek(0)
         said = words.read()
     if process.returncode:
         raise SystemExit(f"{command[:4]} failed:\n{said}")
     subprocess.run(["sync"], check=True)
-    return Measured(time.perf_counter() - began, peak, said)
+    synced = time.perf_counter()
+    own = own_seconds(said)
+    seconds = synced - began
+    return Measured(seconds, seconds if own is None else own + synced - done, sum(peaks.values()))
 
 
-def resident(process: psutil.Process) -> int:
-    total = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            total += one.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
+def own_seconds(said: str) -> float | None:
+    """From the events of an export, or from what the process of PEFT prints; None: cp."""
+    lines = said.splitlines()
+    if not lines:
+        return None
+    if not lines[-1].startswith("{"):
+        return float(lines[-1])
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    return float(events[-1]["time"] - events[0]["time"])
+
+
+def peaks_of(process: psutil.Process) -> dict[int, int]:
+    """The highest resident memory so far of a process and its children, by process id."""
+    found = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for pid in [process.pid, *(child.pid for child in process.children(recursive=True))]:
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        found[pid] = int(line.split()[1]) * 1024
+    return found
 
 
 def read_once(paths: list[Path]) -> None:
