@@ -18,12 +18,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from training_backend.errors import UserError
 from training_backend.export import adapter_changes, changes
+from training_backend.export.bfloat16_sums import rows_of_sum
 from training_backend.export.changes import (
     Base,
     Change,
@@ -175,7 +176,16 @@ class Merge:
             refusal = _too_large(name, dtype)
         elif change is None:
             refusal = _not_finite(name, file.path)
+        if tensor.dtype == dtype == "BF16" and self._is_plain(change, tensor):
+            factors = self._factors(change, tensor.shape[0])
+            return rows_of_sum(file, tensor, *factors, refusal)
         return partial(_stored, self._values(tensor.name, change), dtype, refusal)
+
+    def _is_plain(self, change: Change | None, tensor: TensorInfo) -> TypeGuard[Update]:
+        """Whether the stored weight is to become itself + B A and nothing else."""
+        if not isinstance(change, Update) or tensor.name in self._seen:
+            return False
+        return change.lengths is None and change.start is None and len(tensor.shape) == 2
 
     def _all_changes(self) -> list[tuple[str, str, Change | None]]:
         return [
