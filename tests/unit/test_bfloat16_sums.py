@@ -36,9 +36,10 @@ def _steps_off(got: Array, exact: Array) -> Array:
 
 def _cancelling(base: Array, left: Array, right: Array) -> None:
     """The update takes away what is there, but for little: a sum of zero among others."""
-    base[:] = -(left @ right) * (1 + np.random.default_rng(5).choice([0, 1e-2, 1e-4, 1e-6], ROWS))[
-        :, None
-    ]
+    base[:] = (
+        -(left @ right)
+        * (1 + np.random.default_rng(5).choice([0, 1e-2, 1e-4, 1e-6], ROWS))[:, None]
+    )
 
 
 def _cancelling_inside(base: Array, left: Array, right: Array) -> None:
@@ -66,7 +67,7 @@ def test_a_sum_is_the_nearest_number_or_all_but(what: Any, size: float, tmp_path
     exact = base.astype(np.float64) + left @ right
     got = _sum(base, left, right, tmp_path)
     off = _steps_off(got, exact)
-    assert off.max() < 0.55
+    assert off.max() < 0.51
     nearest = to_float32(from_float32(exact, "BF16").tobytes(), "BF16").reshape(base.shape)
     assert (got != nearest).mean() < 1e-3
     assert (nearest != base).any() or size < 1e-30

@@ -4,7 +4,7 @@ bfloat16 keeps 8 bits of a number, float32 keeps 24: computed in float32 the sum
 exactly, but where L R and W, or the terms of L R, cancel. A sum of less than a thousandth of the
 largest product that there can be, which is at most |row of L| |column of R| (Cauchy-Schwarz), is
 computed again in float64. The result is the nearest bfloat16 of the exact sum or, where that lies
-within a few hundredths of a step of the middle between two, one of these.
+within some thousandths of a step of the middle between two, one of these.
 """
 
 from __future__ import annotations
