@@ -251,6 +251,27 @@ def test_an_export_names_the_end_that_its_base_did_not_know(
     assert verify(out)["proved"]["verdict"] == "alike"
 
 
+def test_a_merge_into_the_base_in_four_bits_is_asked_beside_that(
+    backend: Any, sure_model: Path, job_document: Any, do: Any, verify: Verify, tmp_path: Path
+) -> None:
+    job = job_document(model={"id": str(sure_model)}, evaluation={"held_out_fraction": 0.34})
+    run = runs.create(parse_job(job))
+    backend(make_adapter, sure_model, run.adapter, LORA)
+    out = tmp_path / "out"
+    export = {"kind": "export", "run": str(run.folder), "out": str(out)}
+    assert do({**export, "base": "4-bit"}).exit_code == 0
+    # As an earlier check left it; without, the job of the export tells (test_proof_files.py).
+    (out / "proof.json").write_text('{"base": "4-bit"}', encoding="utf-8")
+    proved = verify(out, run=str(run.folder))
+    assert proved["proved"]["verdict"] == "alike", json.dumps(proved["proved"])
+    assert json.loads((out / "proof.json").read_text("utf-8"))["base"] == "4-bit"
+    assert "four_bit" not in checks(proved)
+
+    shutil.rmtree(out)
+    assert do(export).exit_code == 0
+    assert checks(verify(out, run=str(run.folder)))["four_bit"]["value"] > 0.01
+
+
 def test_what_was_mended_loses_its_mark(merged: Path, verify: Verify, sure_model: Path) -> None:
     (merged / "DIFFERENT.txt").write_text("The export differs.", encoding="utf-8")
     assert verify(merged)["proved"]["verdict"] == "alike"
@@ -328,6 +349,11 @@ def test_a_gguf_export_is_proven_in_llama_cpp_and_its_faults_are_found(
     assert verify(out)["proved"]["code"] == "proof_begins_twice"
     file.write_bytes(sound.replace(b"<|im_start|>assistant", b"<|im_start|>Assistant"))
     assert verify(out)["proved"]["code"] == "proof_other_template"
+    llama = b"\x05\0\0\0\0\0\0\0llama"
+    assert llama in sound
+    file.write_bytes(sound.replace(llama, llama[:-5] + b"lamal", 1))
+    proved = verify(out)["proved"]
+    assert (proved["verdict"], proved["code"]) == ("not_proven", "proof_beyond_engine")
     file.write_bytes(sound[:-50_000])
 
     answer = command_line("verify", out, "--run", trained.folder, "--json")

@@ -7,12 +7,12 @@ export's folder; one that is different stays, marked.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -30,11 +30,13 @@ from training_backend.export.proof_judge import Judgement
 from training_backend.export.proof_reading import Subject
 from training_backend.files import write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, VerifyJob
+from training_backend.lifecycle import run_folders
 from training_backend.models import adapters, weight_damage
 from training_backend.models.adapters import Adapter
 from training_backend.models.model_folder import count_parameters, weight_files
-from training_backend.paths import gigabytes, require_free
+from training_backend.paths import export_runs_dir, gigabytes, require_free
 from training_backend.protocol import ExportProved, ProofCheck, RunCompleted, Verdict
+from training_backend.runs import Run
 from training_backend.worker import Reporter
 
 FILE = "proof.json"
@@ -47,17 +49,29 @@ def run(job: VerifyJob, reporter: Reporter) -> RunCompleted:
     """Prove an export of some time ago. Raises `UserError` for what is none."""
     folder = Path(job.folder).expanduser().absolute()
     format, quantization = proof_files.kind(folder)
+    made = _made_by(folder)
+    base = made.base if made else (read(folder) or {}).get("base")
     asked = ExportJob(
         run=job.run,
-        checkpoint=job.checkpoint,
+        checkpoint=job.checkpoint or (made.checkpoint if made else None),
         format=format,
         quantization=quantization,
-        base="4-bit" if (read(folder) or {}).get("base") == "4-bit" else "16-bit",
+        base="4-bit" if base == "4-bit" else "16-bit",
         prompts=job.prompts,
         out=str(folder),
     )
     prove(asked, adapters.find_source(asked), reporter, may_fetch=True)
     return RunCompleted(folder=str(folder))
+
+
+def _made_by(folder: Path) -> ExportJob | None:
+    """What the export was asked for, where that is still known here."""
+    for made in sorted(run_folders.listed(export_runs_dir()), reverse=True):
+        with contextlib.suppress(UserError, OSError):
+            job = Run(made).job()
+            if isinstance(job, ExportJob) and _folder(job) == folder:
+                return job
+    return None
 
 
 def prove(
@@ -123,6 +137,8 @@ def _judged(
         try:
             measured = work(proof_reading.read_candidate, *candidate, span=(0.7, 1.0))
         except UserError as error:
+            if error.code == proof_reading.BEYOND_ENGINE:
+                raise
             return _damaged(error, job, source)
     if reference.unread:
         reporter.log(f"General questions were asked, since the data cannot be: {reference.unread}")
@@ -170,7 +186,7 @@ def _in_child(work: Any, *arguments: Any, reporter: Reporter, span: tuple[float,
     return in_child(work, *arguments, name="proof", meanwhile=reporter.check_stop, tell=tell)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _scratch(reporter: Reporter) -> Iterator[Path]:
     """A folder that is gone afterwards."""
     folder = reporter.run.folder / "proof"

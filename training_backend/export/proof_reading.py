@@ -27,6 +27,10 @@ ANSWER_TOKENS = 48
 DATA_TOKENS = 128
 BASE_GGUF = "base.gguf"  # in the scratch folder, for an adapter that llama.cpp puts on it
 
+# What llama.cpp, here or in this memory, cannot load, and another one may.
+BEYOND_ENGINE = "proof_beyond_engine"
+_NO_FAULT_OF_THE_FILE = ("unknown model architecture", "no memory")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -268,13 +272,23 @@ def _candidate(subject: Subject, scratch: Path) -> Speaker:
     folder = Path(subject.folder)
     if subject.format in ("gguf", "gguf_adapter"):
         from training_backend.export import gguf_file
-        from training_backend.export.gguf_engine import Engine
+        from training_backend.export.gguf_engine import CannotUse, Engine
 
         file, context = proof_files.only_gguf(folder), MOST_PROMPT_TOKENS + DATA_TOKENS
-        if subject.format == "gguf":
-            engine = Engine(file, context=context)
-        else:
-            engine = Engine(scratch / BASE_GGUF, adapter=file, context=context)
+        try:
+            if subject.format == "gguf":
+                engine = Engine(file, context=context)
+            else:
+                engine = Engine(scratch / BASE_GGUF, adapter=file, context=context)
+        except CannotUse as error:
+            if not any(words in error.message for words in _NO_FAULT_OF_THE_FILE):
+                raise
+            raise UserError(
+                BEYOND_ENGINE,
+                "The llama.cpp in this program cannot ask it: {reason}.",
+                "Try it in a newer llama.cpp, or with more memory.",
+                reason=error.params["reason"],
+            ) from None
         gguf_file.try_template(engine.file)
         return engine
     import torch
