@@ -145,8 +145,10 @@ class _Handler(Uploads):
         pass
 
     def _upload(self) -> None:
-        path = self._note()
-        self.upload(path, urlsplit(self.path).query)
+        try:
+            self.upload(self._note(), urlsplit(self.path).query)
+        except OSError:  # the other side has had enough
+            self.close_connection = True
 
     def _note(self) -> str:
         path = unquote(urlsplit(self.path).path)

@@ -112,7 +112,7 @@ class PushDialog(QDialog):
         self.repo.setAccessibleName(self.tr("Name on the Hub"))
         self.repo.setPlaceholderText(self.tr("owner/name"))
         self.repo.textEdited.connect(lambda _: self._on_name())
-        self.repo.editingFinished.connect(self._ask_for_draft)
+        self.repo.editingFinished.connect(self._on_named)
         self.renew = QCheckBox(self.tr("Renew the files that are there"))
         self.renew.setObjectName("pushRenewBox")
         self.renew.setVisible(False)
@@ -248,6 +248,9 @@ class PushDialog(QDialog):
             self._errors["push.token"].show_error(
                 self.tr("It may read, but not write. Enter one with the right to write.")
             )
+        self._on_named()
+
+    def _on_named(self) -> None:
         self._name_it(self.repo.text().strip())
         self._ask_for_draft()
 

@@ -159,6 +159,19 @@ def test_an_export_that_answers_differently_is_told_before_it_is_shared(
     assert dialog._checked.property("role") == "bad"
 
 
+def test_a_name_alone_is_completed_before_the_card_names_it(
+    qtbot: QtBot, dialog: PushDialog, helper: RecordingHelper
+) -> None:
+    ready(helper)
+    dialog.repo.selectAll()
+    qtbot.keyClicks(dialog.repo, "other")
+    dialog.repo.editingFinished.emit()
+    assert dialog.repo.text() == "tester/other" == helper.last("push_draft")["repo"]
+    assert not dialog.start.isEnabled()  # until the card names it, too
+    draft(helper)
+    assert 'load("tester/other")' in texts(dialog.card.view) and dialog.start.isEnabled()
+
+
 def test_a_push_is_private_unless_chosen_otherwise(
     qtbot: QtBot, dialog: PushDialog, helper: RecordingHelper
 ) -> None:

@@ -103,6 +103,7 @@ def _ask(file: PushFile, checksum: str, repo: str, call: Call) -> _Sending | Non
         "operation": "upload",
         "transfers": ["basic", "multipart"],
         "hash_algo": "sha256",
+        "ref": {"name": "main"},
         "objects": [{"oid": checksum, "size": file.bytes}],
     }
     headers = {"Accept": _LFS, "Content-Type": _LFS}
