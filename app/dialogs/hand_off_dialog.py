@@ -159,6 +159,7 @@ class HandOffDialog(QDialog):
 
     def _given(self, view: WayView, name: str, answer: dict[str, Any]) -> None:
         if view.program == "ollama":
+            view.rename(name)
             said = self.tr("Ollama has it now. In a terminal: ollama run {name}").format(name=name)
         else:
             said = self.tr("It is in {file}. LM Studio lists it under My Models.").format(

@@ -128,6 +128,10 @@ def test_it_is_given_to_ollama_under_the_name_that_stands_there(
     assert text(dialog, "status_ollama") == "copying file"
     helper.on_done({})
     assert text(dialog, "status_ollama").endswith("ollama run mine")
+    for does, begins in (("create", "ollama create mine -f "), ("chat", "ollama run mine")):
+        box = dialog.findChild(CommandBox, f"command_ollama_{does}")
+        assert box.text.toPlainText().startswith(begins)
+    assert "my export" in dialog.findChild(CommandBox, "command_ollama_create").text.toPlainText()
     assert name.isEnabled()
 
 

@@ -50,6 +50,8 @@ class WayView(QWidget):
         super().__init__(parent)
         self.program: str = way["program"]
         self._way = way
+        self._named = name
+        self._shell = shell
         self._boxes: list[CommandBox] = []
         content = QWidget()
         content.setObjectName("scrolled")
@@ -79,8 +81,17 @@ class WayView(QWidget):
         layout.addWidget(scroll_area(content))
 
     def set_shell(self, shell: Shell) -> None:
+        self._shell = shell
         for box, one in zip(self._boxes, self._way["commands"], strict=True):
             box.set_command(one[shell])
+
+    def rename(self, name: str) -> None:
+        """The commands are for a model of this name from now on; one that Ollama takes."""
+        for one in self._way["commands"]:
+            for shell in ("posix", "powershell"):  # it comes before all paths, and unquoted
+                one[shell] = one[shell].replace(f" {self._named}", f" {name}", 1)
+        self._named = name
+        self.set_shell(self._shell)
 
     # --------------------------------------------------------------------- doing it from here
 
