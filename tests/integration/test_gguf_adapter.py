@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,17 +149,3 @@ def test_what_such_a_file_cannot_hold_is_refused_with_the_reason(
     assert done.exit_code == 1
     assert done.terminal.code == "gguf_adapter_refused" and words in done.terminal.message
     assert not (tmp_path / "out").exists()
-
-
-def test_a_family_that_the_converter_does_not_know_is_refused(
-    backend: Any, tiny_model: Path, export: Callable[..., Any], tmp_path: Path
-) -> None:
-    base = tmp_path / "base"
-    shutil.copytree(tiny_model, base)
-    options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
-    backend(make_adapter, base, tmp_path / "adapter", options)
-    config = json.loads((base / "config.json").read_text())
-    config["architectures"] = ["WhateverForCausalLM"]
-    (base / "config.json").write_text(json.dumps(config))
-    done = export(tmp_path / "adapter")
-    assert done.exit_code == 1 and "WhateverForCausalLM" in done.terminal.message
