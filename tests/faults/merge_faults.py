@@ -12,6 +12,7 @@ from tests.faults.power_faults import RECORD, power_goes, recorded
 from training_backend import runs
 from training_backend.export.partial import MARKER
 from training_backend.files import fsync_folder
+from training_backend.hub.push_files import CARD
 from training_backend.job import ExportJob
 from training_backend.protocol import (
     Event,
@@ -226,5 +227,9 @@ def _created(lab: Lab, run: Run, out: Path) -> Run:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """All that matters; the mark of an unfinished export is its last file to go."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MARKER}
+    """All that matters; the mark of an unfinished export is its last file to go.
+
+    The README has the folder's own name in it.
+    """
+    others = (MARKER, CARD)
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in others}

@@ -303,7 +303,8 @@ def test_nothing_in_an_exported_folder_names_this_machine(done: Acceptance) -> N
             if path.suffix == ".safetensors":  # its head is JSON too
                 data = data[8 : 8 + int.from_bytes(data[:8], "little")]
             # JSON may write a slash as \/ and a letter as \u0061.
-            texts = [data.decode("utf-8").replace("\\/", "/")]
+            errors = "replace" if path.suffix == ".png" else "strict"
+            texts = [data.decode("utf-8", errors).replace("\\/", "/")]
             if path.suffix == ".json":
                 texts.append("\n".join(_strings(json.loads(data))))
             for secret in secrets:
@@ -320,12 +321,12 @@ def _strings(value: Any) -> list[str]:
 
 def test_the_exported_folders_hold_what_others_need_and_nothing_more(done: Acceptance) -> None:
     tokenizer = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
-    assert {path.name for path in done.adapter.iterdir()} == tokenizer | {
+    papers = {"LICENSE", "README.md", "loss.png"}
+    assert {path.name for path in done.adapter.iterdir()} == tokenizer | papers | {
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    assert {path.name for path in done.merged.iterdir()} == tokenizer | {
-        "LICENSE",
+    assert {path.name for path in done.merged.iterdir()} == tokenizer | papers | {
         "config.json",
         "generation_config.json",
         "model.safetensors",
