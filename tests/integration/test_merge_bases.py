@@ -238,6 +238,10 @@ def test_the_merged_model_has_the_type_that_was_asked_for(
     backend: Any, make_model: Any, do: Any, tmp_path: Path, dtype: str
 ) -> None:
     base = make_model(dtype="float32")
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    part = {"dtype": "float32", "hidden_size": 8}
+    config.update(torch_dtype="float32", some_part=part)  # as older programs wrote it
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
     options = {**LORA, "target_modules": ["q_proj", "up_proj"]}
     backend(make_adapter, base, tmp_path / "adapter", options)
     for out, asked in (("wide", "auto"), ("out", dtype)):
@@ -248,7 +252,8 @@ def test_the_merged_model_has_the_type_that_was_asked_for(
     found = backend(types_of, tmp_path / "out", tmp_path / "wide")
     assert found == {"types": [f"torch.{dtype}"], "same": True, "loaded": f"torch.{dtype}"}
     config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
-    assert config["dtype"] == dtype and "torch_dtype" not in config
+    assert config["dtype"] == config["torch_dtype"] == dtype
+    assert config["some_part"] == {"dtype": dtype, "hidden_size": 8}
 
 
 def spoil(base: str, name: str, value: float) -> None:

@@ -104,8 +104,6 @@ class Merge:
             self._open.close()
             raise
         self.config = dict(self.changes.config)
-        if dtype:
-            self.config["dtype"] = dtype
         self.changed = len(self.changes.of) + len(self.changes.added)
 
     def __enter__(self) -> Merge:

@@ -75,7 +75,8 @@ def write_merged(
             copy_file(tokenizer / file, out)
         if not (out / "tokenizer.model").exists():
             copy_file(base / "tokenizer.model", out)  # transformers saves none; llama.cpp asks
-        write_json_atomic(out / "config.json", {**config, **merged.config})
+        changed = {**config, **merged.config}
+        write_json_atomic(out / "config.json", _of_type(changed, dtype) if dtype else changed)
         name_end(out)
         prepared(weights)
         weights.write("merging")
@@ -112,10 +113,21 @@ def write_model(
         weights = Weights(tensors, files, job, out, partial, reporter)
         for name in ("generation_config.json", *TOKENIZER_FILES):
             copy_file(model / name, out)
-        write_json_atomic(out / "config.json", {**config, "dtype": dtype})
+        write_json_atomic(out / "config.json", _of_type(config, dtype))
         name_end(out)
         prepared(weights)
         weights.write("saving", "the model")
+
+
+def _of_type(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A configuration that says so of the model and all its parts, by the old name as well."""
+
+    def named(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {inner: named(part, inner) for inner, part in value.items()}
+        return dtype if key in ("dtype", "torch_dtype") and value is not None else value
+
+    return {**named(config), "dtype": dtype}
 
 
 def find_base(adapter: Adapter, reporter: Reporter, *, may_fetch: bool = True) -> Path:
