@@ -8,7 +8,7 @@ result's type at the end: where base and update cancel, float32 would be off by 
 (`bfloat16_sums` takes float32 where that makes no difference.)
 `shards` lays the tensors out in files and writes them.
 
-Every adapter tensor must find its weight (see `changes`) and every result be finite, else the
+Every adapter tensor must find its weight (`adapter_changes`) and every result be finite, else the
 merge fails: a merge that silently does nothing is the worst outcome there is.
 """
 
@@ -238,7 +238,7 @@ class Merge:
         if not update.transposed:
             return partial(_with_row_lengths, summed, lengths)
         squares = np.zeros(right.shape[1])
-        for rows in row_blocks(shape):
+        for rows in row_blocks((left.shape[0], right.shape[1])):
             squares += np.square(summed(rows)).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):  # refused, as not finite
             return partial(_times, summed, lengths / np.sqrt(squares))
