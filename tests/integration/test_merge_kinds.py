@@ -154,6 +154,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "more tokens, only a layer": ("llama", {"more_tokens": 4}),
     "tokens beyond, tied": ("llama", {"more_tokens": 4, "trainable_token_indices": [101, 3, 104]}),
+    "more tokens, DoRA of both": (
+        "untied", {"more_tokens": 4, "target_modules": ["embed_tokens", "lm_head"],
+                   "use_dora": True},
+    ),
     # Layers that are stored the other way round, and biases.
     "transposed": ("gpt2", {"target_modules": CONV}),
     "transposed DoRA": ("gpt2", {"target_modules": CONV, "use_dora": True, "use_rslora": True}),

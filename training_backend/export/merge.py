@@ -252,7 +252,8 @@ class Merge:
         b = self._read_b(update.b).reshape(-1, rank, expert.count)[:, :, expert.index]
         if update.transposed:
             return a.T, b.T.astype(np.float64) * update.scale
-        b = b[expert.first_row : expert.first_row + rows]
+        if update.expert is not None:
+            b = b[expert.first_row : expert.first_row + rows]
         return b.astype(np.float64) * update.scale, a
 
 
