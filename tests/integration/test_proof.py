@@ -144,6 +144,46 @@ def test_a_merged_model_answers_alike_and_says_so_in_its_folder(
     assert not (merged / "DIFFERENT.txt").exists()
 
 
+def asked_of(job: dict[str, Any]) -> dict[str, Any]:
+    """What a run is asked about, beside what it kept back and what it learned from; in tokens."""
+    from training_backend.data.training_rows import training_rows
+    from training_backend.export.proof_questions import questions
+    from training_backend.job import parse_job
+    from training_backend.models.tokenizer import load_tokenizer
+
+    job = parse_job(job)
+    rows = training_rows(job, load_tokenizer(job.model.id))
+    tokenizer = load_tokenizer(job.model.id)
+    found, reason = questions(job, tokenizer, ["My own?"])
+    whole = [
+        tokenizer.apply_chat_template(
+            [*question.messages, {"role": "assistant", "content": question.answer}],
+            return_dict=False,
+        )
+        for question in found
+        if question.answer
+    ]
+    return {
+        "asked": whole,
+        "kinds": [question.kind for question in found],
+        "held_out": list(rows.held_out["input_ids"]) if rows.held_out is not None else [],
+        "train": list(rows.train["input_ids"]),
+        "reason": reason,
+    }
+
+
+def test_what_is_asked_was_held_out_by_the_training_itself(backend: Any, job_document: Any) -> None:
+    found = backend(asked_of, job_document(evaluation={"held_out_fraction": 0.34}))
+    assert found["kinds"] == ["held_out"] * 6 + ["own"] and found["reason"] == ""
+    assert len(found["held_out"]) == 8
+    for row in found["asked"]:
+        assert row in found["held_out"] and row not in found["train"]
+
+    found = backend(asked_of, job_document())
+    assert found["kinds"] == ["data"] * 6 + ["own"]
+    assert all(row in found["train"] for row in found["asked"])
+
+
 def other_template(out: Path, base: Path) -> None:
     file = out / "chat_template.jinja"
     file.write_text(file.read_text(encoding="utf-8").replace("<|im_start|>", "### "), "utf-8")

@@ -326,16 +326,16 @@ def measure(tell: Tell, speaker: Speaker, reference: Reference, scratch: Path) -
 def _one(
     speaker: Speaker, found: Asked, reference: Reference, scratch: Path, number: int
 ) -> Measured:
-    own = _own_prompt(speaker, found.question)
-    logits = speaker.logits(found.prompt + found.answer[:-1], len(found.answer))
-    if logits.shape[1] <= max(*found.prompt, *found.answer, *found.data):
+    if speaker.vocabulary <= max([*found.prompt, *found.answer, *found.data]):
         raise UserError(
             "proof_other_vocabulary",
             "The export knows {count} tokens, fewer than the trained model uses: it is of another "
             "base model.",
             "Export the run again.",
-            count=logits.shape[1],
+            count=f"{speaker.vocabulary:,}",
         )
+    own = _own_prompt(speaker, found.question)
+    logits = speaker.logits(found.prompt + found.answer[:-1], len(found.answer))
     theirs = np.load(scratch / f"{number}-reference.npy")
     base = np.load(scratch / f"{number}-base.npy") if reference.has_base else None
     distances = proof_measures.distances(theirs, logits, base)

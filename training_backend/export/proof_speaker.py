@@ -18,9 +18,13 @@ class Speaker(Protocol):
     """A model with its own tokenizer and chat template, used as its program uses them.
 
     Attributes:
+        vocabulary: how many tokens it has numbers for.
         ends: the tokens at which this program ends an answer, as the model's files tell it.
         begin: the token for the beginning of a text, where the model has one.
     """
+
+    @property
+    def vocabulary(self) -> int: ...
 
     @property
     def ends(self) -> frozenset[int]: ...

@@ -32,6 +32,10 @@ class TorchSpeaker:
         model.generation_config = GenerationConfig()
 
     @property
+    def vocabulary(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @property
     def ends(self) -> frozenset[int]:
         return self._ends
 
