@@ -22,7 +22,7 @@ from training_backend.protocol import (
 )
 from training_backend.runs import Run
 
-MOST_CALLS = 80
+MOST_CALLS = 120
 
 
 class NotHere(Exception):
