@@ -1,11 +1,10 @@
 """W + L R for a weight W in bfloat16: what most merges consist of, in half the time.
 
-bfloat16 keeps 8 bits of a number, float32 keeps 24: computed in float32 the sum nearly always
-rounds as it would exactly. How far off it can be is known: a product of r terms by r + 2 roundings
-of at most |row of L| |column of R| (Cauchy-Schwarz; Higham, Accuracy and Stability of Numerical
-Algorithms, section 3.1), and the sum by one of its own. A sum so near to the middle between two
-bfloat16 numbers that this might turn it, or so small that it might be off by more, is computed
-again in float64. The result is the nearest bfloat16 number of the float64 sum.
+bfloat16 keeps 8 bits of a number, float32 keeps 24: computed in float32 the sum rounds as it would
+exactly, but where L R and W, or the terms of L R, cancel. A sum of less than a thousandth of the
+largest product that there can be, which is at most |row of L| |column of R| (Cauchy-Schwarz), is
+computed again in float64. The result is the nearest bfloat16 of the exact sum or, where that lies
+within some thousandths of a step of the middle between two, one of these.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ from training_backend.export.tensor_file import (
     to_float32,
 )
 
-NEAR = 256  # how near to the middle, in steps of float32, of which a step of bfloat16 has 65,536
+CANCELLED = 2.0**-10
 _SIGNLESS = np.uint16(0x7FFF)
 _INFINITE = 0x7F80
-_NEAR_FROM, _NEAR_WIDTH = np.uint16(0x8000 - NEAR), np.uint16(2 * NEAR)
 
 
 def rows_of_sum(
@@ -43,10 +41,7 @@ def rows_of_sum(
     with np.errstate(all="ignore"):  # too large a number becomes infinite, and is refused
         halves = left.astype(np.float32), right.astype(np.float32)
         bound = np.linalg.norm(left, axis=1).max() * np.linalg.norm(right, axis=0).max()
-        # A step of float32 is more than 2^-24 of a number, a rounding at most 2^-24 of what is
-        # rounded: smaller sums than this may be off by more than NEAR less 2 for their own.
-        least = bound * (left.shape[1] + 2) / (NEAR - 2)
-        small = from_float32(np.array([least]), "BF16")[0]
+        small = from_float32(np.array([bound * CANCELLED]), "BF16")[0]
         if not all(np.isfinite(half).all() for half in halves) or small >= _INFINITE:
             raise refusal
     columns = np.ascontiguousarray(right.T)
@@ -70,14 +65,9 @@ def _rows(
         sums += to_float32(stored, "BF16").reshape(sums.shape)
         result = from_float32(sums, "BF16")
         sizes = result & _SIGNLESS
+        doubtful = np.flatnonzero(sizes < small)
         if sizes.max(initial=0) >= _INFINITE:
             raise refusal
-        rest = sums.view(np.uint32).astype(np.uint16)  # what the rounding takes away
-        doubtful = np.flatnonzero((sizes <= small) | (rest - _NEAR_FROM <= _NEAR_WIDTH))
-    if doubtful.size > sums.size // 8:
-        whole = left[rows] @ columns.T
-        whole += to_float32(stored, "BF16").reshape(sums.shape)
-        return from_float32(whole, "BF16")
     if doubtful.size:
         row, column = np.divmod(doubtful, sums.shape[1])
         exact = np.einsum("nr,nr->n", left[rows][row], columns[column])
