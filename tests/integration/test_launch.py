@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.model_files import safetensors
 from training_backend import runs
 from training_backend.job import ExportJob, parse_job
 from training_backend.lifecycle import launch
@@ -68,7 +70,8 @@ def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    pair = {"base_model.model.q.lora_A.weight": (2, 4), "base_model.model.q.lora_B.weight": (4, 2)}
+    (folder / "adapter_model.safetensors").write_bytes(safetensors(pair, random.Random(0)))
     return folder
 
 
@@ -109,7 +112,8 @@ def test_a_job_that_is_done_ends_with_run_completed(
     worker.start(run)
     events = follow(worker, run)
     assert_one_last_word(run, events, RunCompleted)
-    assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == b"weights"
+    written = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert written == (adapter / "adapter_model.safetensors").read_bytes()
     worker.process.join()
     assert worker.process.exitcode == 0
     assert not run.is_alive()
