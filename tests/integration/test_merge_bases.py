@@ -104,7 +104,7 @@ def test_the_demo_model_merges_to_rounding_and_as_peft_does(
     done = do(job)
     assert done.exit_code == 0, done.terminal
     found = backend(compare_exactly, demo_model_dir, tmp_path / "adapter", tmp_path / "out")
-    assert found["exact"] <= 0.5 + 2e-3  # float32, where nothing cancels, before the 16 bits
+    assert found["exact"] <= 0.5 + 1e-4  # float32, where nothing cancels, before the 16 bits
     assert found["peft"] <= 1.0
     assert found["changed"] == changed
 

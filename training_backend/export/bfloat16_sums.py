@@ -1,10 +1,11 @@
 """W + L R for a weight W in bfloat16: what most merges consist of, in half the time.
 
-bfloat16 keeps 8 bits of a number, float32 keeps 24: computed in float32 the sum rounds as it would
-exactly, but where L R and W, or the terms of L R, cancel. A sum of less than a thousandth of the
-largest product that there can be, which is at most |row of L| |column of R| (Cauchy-Schwarz), is
-computed again in float64. The result is the nearest bfloat16 of the exact sum or, where that lies
-within some thousandths of a step of the middle between two, one of these.
+bfloat16 keeps 8 bits of a number, float32 keeps 24: computed in float32 the sum nearly always
+rounds as it would exactly. How far off it can be is known: a product of r terms by r + 2 roundings
+of at most |row of L| |column of R| (Cauchy-Schwarz; Higham, Accuracy and Stability of Numerical
+Algorithms, section 3.1), and the sum by one of its own. A sum so near to the middle between two
+bfloat16 numbers that this might turn it is computed again in float64, whether it lies there by
+chance or since things cancelled. The result is the nearest bfloat16 number of the float64 sum.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from training_backend.export.tensor_file import (
     to_float32,
 )
 
-CANCELLED = 2.0**-10
+ROUNDING = 2.0**-24  # of float32, relative
 _SIGNLESS = np.uint16(0x7FFF)
 _INFINITE = 0x7F80
 
@@ -41,11 +42,11 @@ def rows_of_sum(
     with np.errstate(all="ignore"):  # too large a number becomes infinite, and is refused
         halves = left.astype(np.float32), right.astype(np.float32)
         bound = np.linalg.norm(left, axis=1).max() * np.linalg.norm(right, axis=0).max()
-        small = from_float32(np.array([bound * CANCELLED]), "BF16")[0]
-        if not all(np.isfinite(half).all() for half in halves) or small >= _INFINITE:
+        off = bound * (left.shape[1] + 2) * ROUNDING
+        if not all(np.isfinite(half).all() for half in (*halves, bound)):
             raise refusal
     columns = np.ascontiguousarray(right.T)
-    return partial(_rows, file, tensor, left, columns, *halves, small, refusal)
+    return partial(_rows, file, tensor, left, columns, *halves, off, refusal)
 
 
 def _rows(
@@ -55,7 +56,7 @@ def _rows(
     columns: Array,
     left_half: Array,
     right_half: Array,
-    small: np.uint16,
+    off: float,
     refusal: UserError,
     rows: slice,
 ) -> Array:
@@ -64,13 +65,27 @@ def _rows(
         sums = left_half[rows] @ right_half
         sums += to_float32(stored, "BF16").reshape(sums.shape)
         result = from_float32(sums, "BF16")
-        sizes = result & _SIGNLESS
-        doubtful = np.flatnonzero(sizes < small)
-        if sizes.max(initial=0) >= _INFINITE:
+        largest = (result & _SIGNLESS).max(initial=0)
+        if largest >= _INFINITE:
             raise refusal
+        own = 2 * ROUNDING * float(to_float32(largest.tobytes(), "BF16")[0])
+        doubtful = np.flatnonzero(_from_middle(sums) <= np.float32(off + own))
+    if doubtful.size > sums.size // 8:
+        whole = left[rows] @ columns.T
+        whole += to_float32(stored, "BF16").reshape(sums.shape)
+        return from_float32(whole, "BF16")
     if doubtful.size:
         row, column = np.divmod(doubtful, sums.shape[1])
         exact = np.einsum("nr,nr->n", left[rows][row], columns[column])
         exact += to_float32(stored, "BF16")[doubtful]
         result[row, column] = from_float32(exact, "BF16")
     return result
+
+
+def _from_middle(sums: Array) -> Array:
+    """How far each number is from the middle between the two bfloat16 numbers beside it."""
+    bits = sums.view(np.uint32) & np.uint32(0xFFFF0000)
+    bits |= np.uint32(0x8000)
+    middles: Array = bits.view(np.float32)
+    middles -= sums
+    return np.abs(middles, out=middles)
