@@ -7,13 +7,14 @@ The environment tells it how to behave: FAKE_OLLAMA is a folder for what it keep
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = """#!{python}
+SCRIPT = """
 import json, os, pathlib, sys, time
 folder = pathlib.Path(os.environ["FAKE_OLLAMA"])
 behaviour = (folder / "behaviour").read_text()
@@ -51,7 +52,11 @@ class FakeOllama:
         self.behave("")
         (folder / "models").write_text('["taken"]')
         self.program = folder / "ollama"
-        self.program.write_text(SCRIPT.format(python=sys.executable), encoding="utf-8")
+        script = folder / "ollama.py"
+        script.write_text(SCRIPT, encoding="utf-8")
+        # By way of sh: the first line of a script cannot name a program in a folder with a space.
+        words = " ".join(shlex.quote(str(word)) for word in (sys.executable, script))
+        self.program.write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
         self.program.chmod(self.program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("FAKE_OLLAMA", str(folder))
         monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
