@@ -10,7 +10,7 @@ from pytestqt.qtbot import QtBot
 from app.models.export_sources import list_sources
 from app.pages.train import TrainPage
 from app.widgets import wording
-from app.widgets.runs.export_steps import SourceStep
+from app.widgets.runs.export_source import SourceStep
 from training_backend import runs
 from training_backend.job import TrainingJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
