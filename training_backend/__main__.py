@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_backend import preferences, runs
+from training_backend import paths, preferences, runs
 from training_backend.commands import (
     benchmark,
     data_commands,
@@ -158,7 +158,7 @@ def script(options: argparse.Namespace) -> int:
         job = load_training_job(Path(options.job))
     else:
         job = adapters.job_of(runs.find(options.job))
-    preflight.check_empty(options.out)
+    paths.check_empty(options.out)
     from training_backend.script import folder
 
     tokenizer = tokenizer_of(job)

@@ -111,6 +111,20 @@ def require_free(path: Path, needed_bytes: int, what: str) -> None:
     )
 
 
+def check_empty(out: Path) -> None:
+    """Raises `UserError` unless the output folder is absent or empty."""
+    if out.is_file():
+        raise UserError("out_is_file", "{out} is a file.", "Choose a folder.", field="out", out=out)
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            "out_not_empty",
+            "The folder {out} is not empty.",
+            "Choose a new or an empty folder.",
+            field="out",
+            out=out,
+        )
+
+
 def drive_of(path: Path) -> str:
     """The drive that holds `path`, as people know it: `C:\\` or a mount point such as `/home`."""
     folder = _nearest_existing(path).resolve()  # it may lead to another drive

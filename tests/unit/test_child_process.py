@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,3 +62,23 @@ def test_segments_grow_where_pytorch_can_and_nobody_chose_otherwise(
     monkeypatch.setattr(os, "environ", {**kept, **before})
     child_process.set_environment()
     assert os.environ.get("PYTORCH_ALLOC_CONF") == after
+
+
+def test_numpy_takes_no_threads_of_its_own_and_children_are_told_nothing() -> None:
+    script = (
+        "import os\n"
+        "from training_backend.lifecycle.child_process import numpy_without_threads\n"
+        "os.environ['OPENBLAS_NUM_THREADS'] = '7'\n"
+        "before = dict(os.environ)\n"
+        "numpy_without_threads()\n"
+        "assert dict(os.environ) == before\n"
+        "import numpy, time\n"
+        "square = numpy.ones((1500, 1500))\n"
+        "wall, cpu = time.perf_counter(), time.process_time()\n"
+        "square @ square\n"
+        "print((time.process_time() - cpu) / (time.perf_counter() - wall))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1.2

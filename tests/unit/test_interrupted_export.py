@@ -17,7 +17,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from training_backend import runs, worker
+from training_backend.errors import StopRequested, UserError
 from training_backend.export import partial, shards, weights
+from training_backend.export.tensor_file import TensorFile
 from training_backend.job import ExportJob
 from training_backend.protocol import LogLine
 from training_backend.runs import Run
@@ -339,6 +341,25 @@ def test_a_bit_that_flips_while_writing_is_noticed(
     last: Any = export().events()[-1]
     assert last.code == "written_wrong" and "model-00001" in last.message
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_a_file_that_is_not_whole_has_no_head(tmp_path: Path) -> None:
+    """Its length and its last tensor may be there already."""
+    rows = [np.ones(1000, np.float32), np.ones(1000, np.float32)]
+
+    def stop(_: int) -> None:
+        raise StopRequested
+
+    tensors = tuple(
+        shards.OutTensor(name, "F32", (1000,), 4000, "w", lambda row=row: lambda _: row)
+        for name, row in zip("ab", rows, strict=True)
+    )
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(StopRequested):
+        shards.write(shards.Shard(path.name, tensors), path, stop)
+    with pytest.raises(UserError), TensorFile(path):
+        pass
+    assert path.read_bytes()[:8] == bytes(8)
 
 
 def test_notes_in_a_partial_folder_reach_no_file_outside_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -18,6 +19,7 @@ from training_backend.protocol import (
     Event,
     Heartbeat,
     LogLine,
+    PhaseChanged,
     RunCompleted,
     RunFailed,
     parse_event,
@@ -206,3 +208,16 @@ def test_a_full_disk_is_told_at_the_cost_of_the_reserve(
     assert writer.has_reserve()
     writer.close()
     assert not writer.has_reserve()
+
+
+def test_a_new_phase_outlives_a_power_cut_and_how_far_it_is_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    with contextlib.closing(JournalWriter(tmp_path)) as writer:
+        monkeypatch.setattr(os, "fsync", synced.append)
+        counts = []
+        for phase in ("merging", "merging", "merging", "saving", "merging"):
+            writer.append(PhaseChanged(phase=phase, fraction=0.5))
+            counts.append(len(synced))
+    assert counts == [1, 1, 1, 2, 3]

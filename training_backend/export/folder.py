@@ -2,6 +2,9 @@
 
 Nothing that identifies this machine leaves it: paths are taken out of every JSON file, and
 keys that could make another program run code are dropped.
+
+What writes a format is imported when it is asked for: importing all of it takes longer than the
+rest of a small export.
 """
 
 from __future__ import annotations
@@ -10,9 +13,7 @@ import shutil
 from pathlib import Path
 
 from training_backend.errors import StopRequested, UserError
-from training_backend.export import gguf_adapter, gguf_export, ollama_modelfile, papers, proof
-from training_backend.export.adapter_files import write_adapter
-from training_backend.export.four_bit import write_four_bit
+from training_backend.export import papers
 from training_backend.export.model_files import write_merged, write_model
 from training_backend.export.partial import Partial, claimed
 from training_backend.export.scrub import scrub
@@ -20,10 +21,9 @@ from training_backend.export.weights import BESIDE_BYTES, Weights
 from training_backend.files import is_disk_full
 from training_backend.job import ExportJob
 from training_backend.lifecycle import checkpoints
-from training_backend.lifecycle.preflight import check_empty
 from training_backend.models import adapters
 from training_backend.models.adapters import Adapter
-from training_backend.paths import drive_of, require_free
+from training_backend.paths import check_empty, drive_of, require_free
 from training_backend.protocol import RunCompleted
 from training_backend.worker import Reporter
 
@@ -53,18 +53,26 @@ def run(job: ExportJob, reporter: Reporter) -> RunCompleted:
                 raise _full(partial) from error
             raise
         if job.verify:
+            from training_backend.export import proof
+
             proof.prove(job, source, reporter)
     return RunCompleted(folder=str(out))
 
 
 def _write(job: ExportJob, source: Adapter | Path, partial: Partial, reporter: Reporter) -> None:
     if job.format == "adapter" and isinstance(source, Adapter):
+        from training_backend.export.adapter_files import write_adapter
+
         write_adapter(source, partial.folder, reporter)
     elif job.format == "gguf_adapter" and isinstance(source, Adapter):
+        from training_backend.export import gguf_adapter
+
         gguf_adapter.write(source, partial.folder, partial.out.name, reporter)
     elif job.format == "gguf":
         _write_gguf(job, source, partial, reporter)
     elif job.format == "bnb_4bit":
+        from training_backend.export.four_bit import write_four_bit
+
         write_four_bit(job, source, partial, reporter)
     elif isinstance(source, Path):
         write_model(source, job, partial.folder, partial, reporter)
@@ -111,6 +119,8 @@ def _write_gguf(
     job: ExportJob, source: Adapter | Path, partial: Partial, reporter: Reporter
 ) -> None:
     """The model in a folder of its own first, which is gone at the end."""
+    from training_backend.export import gguf_export, ollama_modelfile
+
     out, quantization = partial.folder, job.quantization
     model = out / "model"
     model.mkdir(exist_ok=True)

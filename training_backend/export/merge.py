@@ -5,7 +5,7 @@ arXiv:2106.09685; rsLoRA, arXiv:2312.03732). With DoRA every output of that is b
 trained length m: W' = m * (W + scale * B A) / |W + scale * B A| (arXiv:2402.09353, equation 5).
 A part that was trained in full takes the base's place. Computed in float64, and rounded into the
 result's type at the end: where base and update cancel, float32 would be off by many steps.
-(`bfloat16_sums` takes float32 where that makes no difference.)
+(`bfloat16_sums` takes float32 where it is not.)
 `shards` lays the tensors out in files and writes them.
 
 Every adapter tensor must find its weight (`adapter_changes`) and every result be finite, else the
@@ -49,6 +49,7 @@ from training_backend.export.tensor_file import (
     from_float32,
     is_finite,
     is_within,
+    row_count,
 )
 from training_backend.models.adapters import WEIGHTS, Adapter
 
@@ -131,7 +132,7 @@ class Merge:
                 if source in self._seen and of_seen > SAMPLED_SEEN:
                     continue
                 file, tensor = found[name]
-                rows = math.prod(tensor.shape[:-1]) if len(tensor.shape) > 1 else tensor.shape[0]
+                rows = row_count(tensor.shape)
                 exact = self._values(source, change)
                 for row in _sampled(rows, change):
                     got = file.read_rows(tensor, slice(row, row + 1)).astype(np.float64)
@@ -184,7 +185,9 @@ class Merge:
         """Whether the stored weight is to become itself + B A and nothing else."""
         if not isinstance(change, Update) or tensor.name in self._seen:
             return False
-        return change.lengths is None and change.start is None and len(tensor.shape) == 2
+        if change.lengths is not None or change.start is not None:
+            return False
+        return len(tensor.shape) == 2 and tensor.shape[1] % 2 == 0
 
     def _all_changes(self) -> list[tuple[str, str, Change | None]]:
         return [

@@ -12,7 +12,6 @@ from training_backend.errors import UserError
 from training_backend.export import merge
 from training_backend.export.ends import name_end
 from training_backend.export.partial import Partial
-from training_backend.export.seen_base import seen_weights
 from training_backend.export.shards import converted
 from training_backend.export.tensor_file import DTYPES, TensorFile
 from training_backend.export.weights import Weights
@@ -65,7 +64,11 @@ def write_merged(
         )
     config = base_config(base)
     dtype = None if job.dtype == "auto" else job.dtype
-    seen = None if job.base == "16-bit" else seen_weights(base, files, adapter, reporter)
+    seen: merge.Seen | None = None
+    if job.base != "16-bit":
+        from training_backend.export.seen_base import seen_weights
+
+        seen = seen_weights(base, files, adapter, reporter)
     with merge.Merge(files, adapter, config, dtype=dtype, seen=seen) as merged:
         sources = [*files, adapter.folder / WEIGHTS, adapter.folder / CONFIG]
         weights = Weights(merged.tensors, sources, job, out, partial, reporter)

@@ -103,11 +103,8 @@ class TensorFile:
         return self._read_at(tensor.start, tensor.size)
 
     def read_row_bytes(self, tensor: TensorInfo, rows: slice) -> bytes:
-        """Some rows of a tensor as they are stored.
-
-        A row is one run along the last axis; of a tensor with one axis or none, one value.
-        """
-        count = math.prod(tensor.shape[:-1]) if len(tensor.shape) > 1 else math.prod(tensor.shape)
+        """Some rows of a tensor, as `row_count` counts them, as they are stored."""
+        count = row_count(tensor.shape)
         first, end, _ = rows.indices(count)
         width = tensor.size // max(1, count)
         return self._read_at(tensor.start + first * width, (end - first) * width)
@@ -136,6 +133,11 @@ class TensorFile:
             place, size = place + len(piece), size - len(piece)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def row_count(shape: tuple[int, ...]) -> int:
+    """A row is one run along the last axis; of a tensor with one axis or none, one value."""
+    return math.prod(shape[:-1]) if len(shape) > 1 else math.prod(shape)
 
 
 def _damaged(path: Path, reason: object) -> UserError:

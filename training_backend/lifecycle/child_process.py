@@ -99,13 +99,31 @@ def numpy_without_threads() -> None:
     for one another: fifteen times the processor time in a merge on two cores. It reads the
     environment once, and the children of this process are not to see it.
     """
-    name = "OPENBLAS_NUM_THREADS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+    settings = {"OPENBLAS_NUM_THREADS": "1"}
+    if "OPENBLAS_CORETYPE" not in os.environ and _is_avx512_of_amd():
+        settings["OPENBLAS_CORETYPE"] = "SkylakeX"
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ |= settings
     importlib.import_module("numpy")
-    del os.environ[name]
-    if before is not None:
-        os.environ[name] = before
+    for name, value in before.items():
+        del os.environ[name]
+        if value is not None:
+            os.environ[name] = value
+
+
+def _is_avx512_of_amd() -> bool:
+    """Processors that OpenBLAS, as numpy brings it, takes for ones that have no AVX-512.
+
+    With it a product of float32 takes 0.6 of the time.
+    """
+    try:
+        known = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    first = known.partition("\n\n")[0]
+    flags = next((line for line in first.splitlines() if line.startswith("flags")), "").split()
+    wanted = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+    return "AuthenticAMD" in first and wanted <= set(flags)
 
 
 def redirect_output(path: Path, *, append: bool) -> None:

@@ -49,6 +49,7 @@ class JournalWriter:
         self._reserve = folder / RESERVE_NAME
         self._lock = threading.Lock()
         self._began = time.monotonic()
+        self._phase: str | None = None
         self._file = path.open("ab", buffering=0)
         if not self._file.tell():
             fsync_folder(folder)  # its name too is to survive a power cut
@@ -89,9 +90,15 @@ class JournalWriter:
                 self._reserve.unlink(missing_ok=True)
                 self._write(line.encode() + b"\n")
             self._next_seq += 1
-            if isinstance(event, _DURABLE):
+            if isinstance(event, _DURABLE) and not self._goes_on(event):
                 os.fsync(self._file.fileno())
         return line
+
+    def _goes_on(self, event: Event) -> bool:
+        """Whether it only tells how far a phase is; an fsync waits for all that is written."""
+        before = self._phase
+        self._phase = event.phase if isinstance(event, PhaseChanged) else None
+        return self._phase is not None and self._phase == before
 
     def close(self) -> None:
         self._file.close()

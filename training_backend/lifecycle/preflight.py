@@ -17,7 +17,7 @@ from training_backend.hub.hub_errors import require_online
 from training_backend.job import ExportJob, Job, ProbeJob, TrainingJob, VerifyJob
 from training_backend.models import adapters, start_adapter
 from training_backend.models.demo_model import demo_model_ready
-from training_backend.paths import require_free, runs_dir
+from training_backend.paths import check_empty, require_free, runs_dir
 
 MIN_FREE_BYTES = 500_000_000  # an adapter, a few checkpoints with optimizer state, logs
 DEMO_FREE_BYTES = 1_000_000_000  # the download, its unpacked weights and the result
@@ -120,17 +120,3 @@ def _room(job: TrainingJob, place: Path) -> None:
 
 def _source(job: ExportJob) -> None:
     adapters.find_source(job)
-
-
-def check_empty(out: Path) -> None:
-    """Raises `UserError` unless the output folder is absent or empty."""
-    if out.is_file():
-        raise UserError("out_is_file", "{out} is a file.", "Choose a folder.", field="out", out=out)
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(
-            "out_not_empty",
-            "The folder {out} is not empty.",
-            "Choose a new or an empty folder.",
-            field="out",
-            out=out,
-        )

@@ -13,8 +13,8 @@ from training_backend.errors import UserError
 from training_backend.files import fsync_tree, replace
 from training_backend.job import TrainingJob
 from training_backend.lifecycle import failures
-from training_backend.lifecycle.preflight import check_empty
 from training_backend.models.adapters import WEIGHTS
+from training_backend.paths import check_empty
 from training_backend.script.base import look_at_base
 from training_backend.script.notes import readme, requirements
 from training_backend.script.text import script_text
