@@ -491,7 +491,7 @@ def cancel_in_the_middle(folder: str) -> int:
         code = worker._work(run, queue.Queue())
     finally:
         merge.Merge._rows, weights.PROGRESS_SECONDS = rows, seconds
-    assert len(count) == 5, "it was not in the middle"
+    assert 5 <= len(count) < 15, "it was not in the middle"
     return code
 
 

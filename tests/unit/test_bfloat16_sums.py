@@ -1,4 +1,4 @@
-"""The quick way to add to weights in bfloat16: near enough, also where things cancel."""
+"""The quick way to add to weights in bfloat16: exact, also where things cancel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from training_backend.errors import UserError
 from training_backend.export import shards
-from training_backend.export.bfloat16_sums import MOST_OFF, rows_of_sum
+from training_backend.export.bfloat16_sums import rows_of_sum
 from training_backend.export.tensor_file import Array, TensorFile, from_float32, to_float32
 
 ROWS, COLUMNS, RANK = 96, 512, 8
@@ -57,7 +57,7 @@ def _ordinary(base: Array, left: Array, right: Array) -> None: ...
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 50.0, 1e-36])
 @pytest.mark.parametrize("what", [_ordinary, _cancelling, _cancelling_inside, _nothing_there])
-def test_a_sum_is_rounded_as_the_exact_one(what: Any, size: float, tmp_path: Path) -> None:
+def test_a_sum_is_the_nearest_number(what: Any, size: float, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     base = (random.standard_normal((ROWS, COLUMNS)) * 0.02).astype(np.float32)
     left = random.standard_normal((ROWS, RANK)) * size
@@ -67,9 +67,9 @@ def test_a_sum_is_rounded_as_the_exact_one(what: Any, size: float, tmp_path: Pat
     exact = base.astype(np.float64) + left @ right
     got = _sum(base, left, right, tmp_path)
     off = _steps_off(got, exact)
-    assert off.max() < 0.51 < MOST_OFF  # what is promised is for the worst of all roundings
+    assert off.max() < 0.5001  # by way of float32, which may turn a tie
     nearest = to_float32(from_float32(exact, "BF16").tobytes(), "BF16").reshape(base.shape)
-    assert (got != nearest).mean() < 1e-3
+    assert np.array_equal(got, nearest)
     assert (nearest != base).any() or size < 1e-30
 
 

@@ -5,7 +5,7 @@ arXiv:2106.09685; rsLoRA, arXiv:2312.03732). With DoRA every output of that is b
 trained length m: W' = m * (W + scale * B A) / |W + scale * B A| (arXiv:2402.09353, equation 5).
 A part that was trained in full takes the base's place. Computed in float64, and rounded into the
 result's type at the end: where base and update cancel, float32 would be off by many steps.
-(`bfloat16_sums` takes float32 where it is not.)
+(`bfloat16_sums` takes float32 where that makes no difference.)
 `shards` lays the tensors out in files and writes them.
 
 Every adapter tensor must find its weight (`adapter_changes`) and every result be finite, else the

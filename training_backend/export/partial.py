@@ -105,8 +105,13 @@ class Partial:
 
     def note(self, path: Path, digest: str) -> None:
         """The file is on the disk, and this is its `hash_file`."""
-        self._files[self._name(path)] = {"size": path.stat().st_size, "xxh3_128": digest}
-        self._write_marker()
+        name = self._name(path)
+        self._files[name] = {"size": path.stat().st_size, "xxh3_128": digest}
+        try:
+            self._write_marker()
+        except OSError:
+            del self._files[name]  # the next attempt could not know of it
+            raise
 
     def is_worth_keeping(self) -> bool:
         return bool(self._files)

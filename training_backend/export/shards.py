@@ -190,7 +190,7 @@ def write(shard: Shard, path: Path, on_piece: Callable[[int], None]) -> str:
     ):
         _take_room(file, shard.size)
         target = _Target(file)
-        for piece in _in_order(makers, _pieces(shard, target, len(head)), ahead=8 * threads):
+        for piece in _in_order(makers, _pieces(shard, target, len(head)), ahead=4 * threads):
             follower.add(piece)
             on_piece(piece.size)
         # The head comes last: until then no program takes the file for a whole one.
