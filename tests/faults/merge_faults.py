@@ -78,12 +78,12 @@ KILLED_AT_THE_THIRD_FILE = """
 import os, signal
 from training_backend.export import shards
 write, written = shards.write, []
-def writes(shard, path, on_block):
+def writes(shard, path, on_piece):
     written.append(path)
     if len(written) == 3:
         path.write_bytes(b"half a file")
         os.kill(os.getpid(), signal.SIGKILL)
-    return write(shard, path, on_block)
+    return write(shard, path, on_piece)
 shards.write = writes
 """
 

@@ -91,6 +91,13 @@ def test_what_is_no_number_is_refused(part: str, value: float, tmp_path: Path) -
         _sum(*parts.values(), tmp_path)
 
 
+def test_the_largest_number_stays(tmp_path: Path) -> None:
+    base = np.full((ROWS, COLUMNS), np.array(0x7F7F0000, np.uint32).view(np.float32))
+    base[::2] *= -1
+    left, right = np.ones((ROWS, RANK)), np.ones((RANK, COLUMNS))
+    assert np.array_equal(_sum(base, left, right, tmp_path), base)
+
+
 def test_a_not_a_number_of_any_bits_is_refused(tmp_path: Path) -> None:
     """Rounding one with all its bits set would make a zero of it."""
     left = np.ones((ROWS, RANK))

@@ -192,13 +192,13 @@ from training_backend import worker
 from training_backend.export import shards
 from training_backend.runs import Run
 write, count = shards.write, 0
-def writes(shard, path, on_block):
+def writes(shard, path, on_piece):
     global count
     count += 1
     if count == 3:
         path.write_bytes(b"half a file")
         os.kill(os.getpid(), signal.SIGKILL)
-    return write(shard, path, on_block)
+    return write(shard, path, on_piece)
 shards.write = writes
 worker._work(Run(Path(sys.argv[1])), queue.Queue())
 """
@@ -360,6 +360,26 @@ def test_a_file_that_is_not_whole_has_no_head(tmp_path: Path) -> None:
     with pytest.raises(UserError), TensorFile(path):
         pass
     assert path.read_bytes()[:8] == bytes(8)
+
+
+@pytest.mark.parametrize(("dtype", "shape", "size"), [("F4", (8,), 4), ("F6_E2M3", (4, 2), 6)])
+def test_a_tensor_of_less_than_a_byte_a_value_is_written_whole(
+    dtype: str, shape: tuple[int, ...], size: int, tmp_path: Path
+) -> None:
+    head = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    (tmp_path / "a").write_bytes(len(head).to_bytes(8, "little") + head + bytes(range(1, size + 1)))
+    with TensorFile(tmp_path / "a") as file:
+        made = shards.converted(file, file.tensors[0], "BF16")
+        digest = shards.write(shards.Shard("b", (made,)), tmp_path / "b", lambda _: None)
+    with TensorFile(tmp_path / "b") as file:
+        assert file.read_bytes(file.tensors[0]) == bytes(range(1, size + 1))
+    assert digest == shards.hash_file(tmp_path / "b")
+
+
+def test_a_tensor_that_comes_out_too_short_is_no_file(tmp_path: Path) -> None:
+    made = shards.OutTensor("w", "F32", (1000,), 4000, "w", lambda: lambda _: b"")
+    with pytest.raises(RuntimeError, match="bytes were made"):
+        shards.write(shards.Shard("w", (made,)), tmp_path / "w", lambda _: None)
 
 
 def test_notes_in_a_partial_folder_reach_no_file_outside_it(

@@ -6,7 +6,7 @@ its r + 3 roundings, each of at most |row of L| |column of R| (Higham and Mary, 
 probabilistic rounding error analysis, 2019, doi:10.1137/18M1226312), and the sum by one of its own.
 So a number above the exact sum and one below it are rounded: where both become the same, that is
 it, and the few others are computed again in float64. So the result is the nearest bfloat16 number
-of the float64 sum; were roundings ever to conspire, the other one of two between which it lies.
+of the float64 sum, unless roundings conspire beyond `_CAUTION`, near the middle of two.
 
 Two stored numbers are taken as one of 32 bits, whose halves are columns 2n and 2n + 1: half as
 much to shift and to mask.
@@ -34,7 +34,7 @@ from training_backend.export.tensor_file import (
 _ROUNDING = 2.0**-24  # of float32, relative
 _SMALLEST = 2.0**-149  # of float32
 # How many times what is to be expected of the roundings of a product is allowed for.
-_CAUTION = 2.0
+_CAUTION = 4.0
 _LOWER, _UPPER = np.uint32(16), np.uint32(0xFFFF0000)
 _HALF_STEP = np.uint32(0x8000)  # of bfloat16, in the bits of a float32
 _SIGNLESS = 0x7FFF
@@ -85,7 +85,7 @@ class _Sum:
         above, below = self._rounded(words, rows, off)
         apart = np.flatnonzero(above != below)
         result: Array = above.view(np.uint16)
-        if apart.size * self._left.shape[1] > above.size:
+        if apart.size * self._left.shape[1] > above.size:  # a whole product is quicker
             return self._in_float64(words, rows)
         if apart.size:
             differing = np.flatnonzero((above[apart] ^ below[apart]).view(np.uint16))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -190,9 +190,13 @@ def write(shard: Shard, path: Path, on_piece: Callable[[int], None]) -> str:
     ):
         _take_room(file, shard.size)
         target = _Target(file)
-        for piece in _in_order(makers, _pieces(shard, target, len(head)), ahead=4 * threads):
+        written = len(head)
+        for piece in _in_order(makers, _pieces(shard, target, len(head)), ahead=2 * threads):
             follower.add(piece)
+            written += piece.size
             on_piece(piece.size)
+        if written != shard.size:
+            raise RuntimeError(f"{written} bytes were made for {path.name}, not {shard.size}")
         # The head comes last: until then no program takes the file for a whole one.
         target.write(0, [head])
         os.fsync(file.fileno())
@@ -260,6 +264,7 @@ class _Follower:
         self._pool = ThreadPoolExecutor(1, "flush")
         self._under_way: Future[None] | None = None
         self._ahead: list[_Piece] = []  # not followed yet
+        self._bytes_ahead = 0
 
     def __enter__(self) -> _Follower:
         return self
@@ -271,8 +276,9 @@ class _Follower:
     def add(self, piece: _Piece) -> None:
         """The next bytes of the file are there. Raises what was wrong with earlier ones."""
         self._ahead.append(piece)
+        self._bytes_ahead += piece.size
         is_idle = self._under_way is None or self._under_way.done()
-        if is_idle and sum(one.size for one in self._ahead) >= FLUSH_BYTES:
+        if is_idle and self._bytes_ahead >= FLUSH_BYTES:
             self._follow()
 
     def whole(self) -> str:
@@ -287,7 +293,7 @@ class _Follower:
     def _follow(self) -> None:
         self._wait()
         self._under_way = self._pool.submit(self._catch_up, self._ahead)
-        self._ahead = []
+        self._ahead, self._bytes_ahead = [], 0
 
     def _wait(self) -> None:
         if self._under_way is not None:
@@ -326,29 +332,21 @@ def hash_file(path: Path) -> str:
     """XXH3 of a file, 128 bits in hex: against damage, not against malice."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
-        _read_into(digest, file)
+        while piece := file.read(2**20):
+            digest.update(piece)
     return digest.hexdigest()
-
-
-def _read_into(digest: xxhash.xxh3_128, file: BinaryIO) -> None:
-    while piece := file.read(2**20):
-        digest.update(piece)
 
 
 def _pieces(shard: Shard, target: _Target, start: int) -> Iterator[Callable[[], _Piece]]:
     """What makes and writes the file's bytes from `start` on, piece by piece."""
     for tensor in shard.tensors:
         rows = tensor.open()
-        width = tensor.size // max(1, row_count(tensor.shape))
         blocks = list(row_blocks(tensor.shape))
         for first in range(0, len(blocks), PIECE_BLOCKS):
             some = blocks[first : first + PIECE_BLOCKS]
-            yield partial(_written, target, start + some[0].start * width, rows, some)
+            place = start + some[0].start * tensor.size // row_count(tensor.shape)
+            yield partial(target.write, place, map(rows, some))
         start += tensor.size
-
-
-def _written(target: _Target, start: int, rows: Rows, blocks: list[slice]) -> _Piece:
-    return target.write(start, map(rows, blocks))
 
 
 def _in_order(

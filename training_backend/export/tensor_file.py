@@ -29,7 +29,7 @@ WIDTHS = {"BF16": 2, "F16": 2, "F32": 4}
 _EXPONENTS: dict[str, tuple[Any, int]] = {
     "BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np.uint32, 0x7F800000),
 }  # fmt: skip
-LARGEST = {"BF16": 3.3895e38, "F16": 65504.0, "F32": 3.4028e38}
+LARGEST = {"BF16": 3.3895313892515355e38, "F16": 65504.0, "F32": 3.4028234663852886e38}
 Array = npt.NDArray[Any]
 
 
@@ -106,8 +106,9 @@ class TensorFile:
         """Some rows of a tensor, as `row_count` counts them, as they are stored."""
         count = row_count(tensor.shape)
         first, end, _ = rows.indices(count)
-        width = tensor.size // max(1, count)
-        return self._read_at(tensor.start + first * width, (end - first) * width)
+        # By the share: some types take less than a byte for a value.
+        start, stop = (row * tensor.size // max(1, count) for row in (first, end))
+        return self._read_at(tensor.start + start, stop - start)
 
     def read(self, tensor: TensorInfo) -> Array:
         """The tensor as float32, shaped. Only for the dtypes in `FLOATS`."""

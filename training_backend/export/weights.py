@@ -69,7 +69,7 @@ class Weights:
         done = 0
         told = time.monotonic()
 
-        def on_block(size: int) -> None:
+        def on_piece(size: int) -> None:
             nonlocal done, told
             done += size
             if time.monotonic() - told > PROGRESS_SECONDS:
@@ -80,7 +80,7 @@ class Weights:
             if self._partial.has(path):
                 done += shard.size
                 continue
-            self._partial.note(path, shards.write(shard, path, on_block))
+            self._partial.note(path, shards.write(shard, path, on_piece))
         shards.write_index(self._shards, self._out)
 
     def _key(self, sources: list[Path], job: ExportJob) -> str:

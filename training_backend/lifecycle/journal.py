@@ -90,15 +90,17 @@ class JournalWriter:
                 self._reserve.unlink(missing_ok=True)
                 self._write(line.encode() + b"\n")
             self._next_seq += 1
-            if isinstance(event, _DURABLE) and not self._goes_on(event):
+            if isinstance(event, _DURABLE) and not self._only_tells_how_far(event):
                 os.fsync(self._file.fileno())
+            if isinstance(event, PhaseChanged):
+                self._phase = event.phase
         return line
 
-    def _goes_on(self, event: Event) -> bool:
-        """Whether it only tells how far a phase is; an fsync waits for all that is written."""
-        before = self._phase
-        self._phase = event.phase if isinstance(event, PhaseChanged) else None
-        return self._phase is not None and self._phase == before
+    def _only_tells_how_far(self, event: Event) -> bool:
+        """Of the phase that it is in; an fsync would wait for all that the phase writes."""
+        if not isinstance(event, PhaseChanged) or event.fraction is None:
+            return False
+        return event.phase == self._phase
 
     def close(self) -> None:
         self._file.close()
