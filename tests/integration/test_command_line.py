@@ -361,10 +361,14 @@ def test_ctrl_c_stops_the_run_and_is_exit_code_3(lorasmith_home: Path, tmp_path:
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stderr is not None
     first = process.stdout.readline()  # RunStarted; now the worker imports torch
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    # `communicate` would pass over what came together with the first line.
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
     events = [parse_event(line) for line in [first, *out.splitlines()]]
     assert [event.type for event in events if event.type.startswith("RunS")] == [
         "RunStarted",

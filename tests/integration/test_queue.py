@@ -101,7 +101,11 @@ def test_ctrl_c_stops_the_run_under_way_and_what_waits_behind_it_stays(
     assert process.stdout is not None
     first = process.stdout.readline()  # RunStarted; now the worker imports torch
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    # `communicate` would pass over what came together with the first line.
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
     assert process.returncode == 3, err
     types = [parse_event(line).type for line in [first, *out.splitlines()]]
     assert (types[0], types[-1]) == ("RunStarted", "RunStopped")

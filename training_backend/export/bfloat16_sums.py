@@ -6,7 +6,8 @@ its r + 3 roundings, each of at most |row of L| |column of R| (Higham and Mary, 
 probabilistic rounding error analysis, 2019, doi:10.1137/18M1226312), and the sum by one of its own.
 So a number above the exact sum and one below it are rounded: where both become the same, that is
 it, and the few others are computed again in float64. So the result is the nearest bfloat16 number
-of the float64 sum, unless roundings conspire beyond `_CAUTION`, near the middle of two.
+of the float64 sum. Were all roundings of one sum to conspire, and it to lie in the middle of two
+numbers, the other one could come out, which is as near as makes no difference.
 
 Two stored numbers are taken as one of 32 bits, whose halves are columns 2n and 2n + 1: half as
 much to shift and to mask.
@@ -33,8 +34,6 @@ from training_backend.export.tensor_file import (
 
 _ROUNDING = 2.0**-24  # of float32, relative
 _SMALLEST = 2.0**-149  # of float32
-# How many times what is to be expected of the roundings of a product is allowed for.
-_CAUTION = 4.0
 _LOWER, _UPPER = np.uint32(16), np.uint32(0xFFFF0000)
 _HALF_STEP = np.uint32(0x8000)  # of bfloat16, in the bits of a float32
 _SIGNLESS = 0x7FFF
@@ -69,7 +68,7 @@ class _Sum:
             self._right_halves[:, :rank] = right.reshape(rank, columns // 2, 2).transpose(2, 0, 1)
             lengths, longest = np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=0).max()
             self._most = lengths * longest  # by rows
-            self._off = self._most * _CAUTION * (rank + 3) ** 0.5 * _ROUNDING
+            self._off = self._most * (rank + 3) ** 0.5 * _ROUNDING
             self._off += (lengths + longest + 1) * rank * _SMALLEST
             finite = (self._left_half, self._right_halves, self._most.astype(np.float32))
             if not all(np.isfinite(part).all() for part in finite):

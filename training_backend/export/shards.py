@@ -45,6 +45,7 @@ INDEX = "model.safetensors.index.json"
 # what is made on the way leaves the processor's cache.
 BLOCK_VALUES = 512 * 1024
 PIECE_BLOCKS = 8  # written by one thread, one after the other
+PIECES_AHEAD = 8  # what waits may hold a tensor each
 FLUSH_BYTES = 128 * 2**20  # handed to the disk while more is made
 MOST_THREADS = 4
 
@@ -191,7 +192,7 @@ def write(shard: Shard, path: Path, on_piece: Callable[[int], None]) -> str:
         _take_room(file, shard.size)
         target = _Target(file)
         written = len(head)
-        for piece in _in_order(makers, _pieces(shard, target, len(head)), ahead=2 * threads):
+        for piece in _in_order(makers, _pieces(shard, target, len(head)), PIECES_AHEAD):
             follower.add(piece)
             written += piece.size
             on_piece(piece.size)
