@@ -313,8 +313,12 @@ def _tell_left_over(run: Run, reporter: Reporter) -> None:
 
 
 def _pulse(reporter: Reporter, ended: threading.Event) -> None:
-    """Once a second what memory is used; a heartbeat where that cannot be told."""
+    """Once a second, and at the end, what memory is used; a heartbeat where none can tell.
+
+    The end counts, since a training of a few steps may fall between two samples.
+    """
     sampler = MemorySampler()
+    last = False
     while True:
         with contextlib.suppress(OSError):  # a full disk: the training itself will say so
             sample = sampler.read()
@@ -322,8 +326,9 @@ def _pulse(reporter: Reporter, ended: threading.Event) -> None:
                 reporter.emit(sample)
             elif reporter.quiet_seconds() > HEARTBEAT_SECONDS:
                 reporter.emit(Heartbeat())
-        if ended.wait(SAMPLE_SECONDS):
+        if last:
             return
+        last = ended.wait(SAMPLE_SECONDS)
 
 
 def _import_ahead() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QPushButton, QRadioButton
 from pytestqt.qtbot import QtBot
 
+from app import background
 from app.desks.memory_estimator import MemoryEstimator
 from app.desks.probe_controller import ProbeController
 from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.pages.settings import SettingsPage
 from app.run_controller import RunController
-from app.widgets.settings.advisor_dialog import AdvisorDialog
+from app.widgets.settings.advisor_dialog import AdvisorDialog, Situation
+from training_backend.starting_points.advisor import Advice, Goal
 
 
 @pytest.fixture
@@ -104,6 +107,34 @@ def test_suggested_settings_are_applied_as_ticked_and_taken_back_in_one_step(
     assert draft.value("training.learning_rate") == before["training"]["learning_rate"]
     draft.undo()
     assert draft.document() == before
+
+
+def test_advice_for_a_goal_left_again_does_not_replace_that_for_the_goal_chosen(
+    qtbot: QtBot, page: SettingsPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer, answered = threading.Event(), threading.Event()
+    advise = Situation.advise
+
+    def slow_for_a_style(self: Situation, goal: Goal) -> tuple[list[Advice], list[str]]:
+        if goal != "style":
+            return advise(self, goal)
+        may_answer.wait(60)
+        answered.set()
+        return advise(self, goal)
+
+    monkeypatch.setattr(Situation, "advise", slow_for_a_style)
+    page._suggest()  # asks for a style first
+    dialog = page.findChild(AdvisorDialog)
+    dialog.findChild(QRadioButton, "goal_reasoning").click()
+    qtbot.waitUntil(lambda: bool(dialog._boxes), timeout=30_000)
+    chosen = dict(dialog._boxes)
+    may_answer.set()
+    assert answered.wait(30)
+    background.shutdown()  # waits for the late answer
+    QCoreApplication.processEvents()
+    assert dialog._boxes == chosen
+    assert any(advice.field == "lora.r" for advice in chosen.values())
+    dialog.reject()
 
 
 def test_what_is_so_already_is_not_ticked(

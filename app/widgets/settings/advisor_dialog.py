@@ -141,20 +141,25 @@ class AdvisorDialog(QDialog):
 
     def _ask(self, goal: Goal) -> None:
         self._apply.setEnabled(False)
+        self._goal = goal
         run_in_background(
             lambda: self._situation.advise(goal),
-            lambda found: self._show(*found),
-            self._on_error,
+            lambda found: self._show(goal, *found),
+            lambda error: self._on_error(goal, error),
             self,
         )
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_error(self, goal: Goal, error: Exception) -> None:
+        if goal != self._goal:
+            return
         known = not isinstance(error, TraceNeeded)
         self._problem.show_error(
             explain(error) if known else self.tr("The model is still being looked at; try again.")
         )
 
-    def _show(self, found: list[Advice], remarks: list[str]) -> None:
+    def _show(self, goal: Goal, found: list[Advice], remarks: list[str]) -> None:
+        if goal != self._goal:  # it was asked first and is answered last
+            return
         self._problem.show_error("")
         while (item := self._rows.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
