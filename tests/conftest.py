@@ -1,4 +1,4 @@
-"""What tests of every kind share: a home of their own, and the demo model, made once."""
+"""What tests of every kind share: a home of their own, patience, and the demo model, made once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
 
 from tests.hub_server import HubServer, hub_server
 from training_backend import preferences
 
 REPOSITORY = Path(__file__).parent.parent
+PATIENCE_MS = 90_000  # a helper process needs some seconds to start, on a busy computer many more
 
 # Who starts the tests in the background, or by nohup, has these ignored, and every program that a
 # test starts would inherit that. The tests are about programs that somebody started to use.
@@ -23,6 +27,38 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if os.name != "nt" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test that has no home of its own never writes into that of the person who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORASMITH_HOME", str(tmp_path_factory.mktemp("home-of-nobody")))
+        yield
+
+
+class PatientBot(QtBot):
+    """Waits for long unless told otherwise: a wait ends with what it is for, so this costs nothing.
+
+    A test names a shorter time only where the time itself is its point.
+    """
+
+    def waitUntil(self, callback: Any, *, timeout: int = PATIENCE_MS) -> None:
+        super().waitUntil(callback, timeout=timeout)
+
+    def waitSignal(self, signal: Any, *, timeout: int = PATIENCE_MS, **rest: Any) -> Any:
+        return super().waitSignal(signal, timeout=timeout, **rest)
+
+    def waitActive(self, widget: Any, *, timeout: int = PATIENCE_MS) -> Any:
+        return super().waitActive(widget, timeout=timeout)
+
+    def waitExposed(self, widget: Any, *, timeout: int = PATIENCE_MS) -> Any:
+        return super().waitExposed(widget, timeout=timeout)
+
+
+@pytest.fixture
+def qtbot(qapp: QApplication, request: pytest.FixtureRequest) -> QtBot:
+    return PatientBot(request)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def window(
     for field, value in SETTINGS.items():
         made.draft.set_value(field, value)
     made.show()
-    qtbot.waitUntil(lambda: made.findChild(Plot, "vramChart") is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: made.findChild(Plot, "vramChart") is not None)
     yield made
     made.closing.close_now()
     background.shutdown()
@@ -82,7 +82,6 @@ def _press(qtbot: QtBot, window: MainWindow, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> None:
     _press(qtbot, window, "navTrain")
     _press(qtbot, window, "startButton")
@@ -90,26 +89,26 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
     qtbot.waitUntil(lambda: _points(window, "lossChart") >= 2, timeout=180_000)
     memory_early = _points(window, "vramChart")
     assert memory_early >= 2
-    qtbot.waitUntil(lambda: _points(window, "lossChart") >= 4, timeout=60_000)
-    qtbot.waitUntil(lambda: _points(window, "vramChart") > memory_early, timeout=10_000)
+    qtbot.waitUntil(lambda: _points(window, "lossChart") >= 4)
+    qtbot.waitUntil(lambda: _points(window, "vramChart") > memory_early)
 
     page = window.findChild(TrainPage)
     _press(qtbot, window, "pauseButton")
     pause = page.buttons.steer.pause
-    qtbot.waitUntil(lambda: pause.isEnabled() and pause.text() == "Go on", timeout=60_000)
+    qtbot.waitUntil(lambda: pause.isEnabled() and pause.text() == "Go on")
     points = _points(window, "lossChart")
     _press(qtbot, window, "pauseButton")
-    qtbot.waitUntil(lambda: _points(window, "lossChart") > points, timeout=60_000)
+    qtbot.waitUntil(lambda: _points(window, "lossChart") > points)
 
     with qtbot.waitSignal(window.training.run_ended, timeout=120_000) as ended:
         _press(qtbot, window, "stopButton")
     run, terminal = ended.args
     assert isinstance(terminal, RunStopped)
     assert terminal.checkpoint is not None
-    qtbot.waitUntil(lambda: page.buttons.resume.isVisible(), timeout=5_000)
+    qtbot.waitUntil(lambda: page.buttons.resume.isVisible())
 
     window.desk.export(run)
-    qtbot.waitUntil(lambda: window.findChild(QWizard, "exportWizard") is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: window.findChild(QWizard, "exportWizard") is not None)
     wizard = window.findChild(QWizard, "exportWizard")
     export = wizard.button(QWizard.WizardButton.CommitButton)
     while not export.isVisible():
@@ -128,7 +127,6 @@ def test_start_watch_stop_export_reload(window: MainWindow, qtbot: QtBot) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_three_queued_runs_of_which_one_fails_end_unattended(
     window: MainWindow, qtbot: QtBot, tmp_path: Path
 ) -> None:
@@ -139,14 +137,14 @@ def test_three_queued_runs_of_which_one_fails_end_unattended(
     window.draft.set_value("name", "first")
     _press(qtbot, window, "navTrain")
     _press(qtbot, window, "startButton")
-    qtbot.waitUntil(lambda: window.training.active() is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: window.training.active() is not None)
     window.draft.set_value("name", "without its data")
     doomed = tmp_path / "rows.jsonl"
     doomed.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
     before = window.draft.document()["dataset"]
     window.draft.choose_data(str(doomed))
     _press(qtbot, window, "queueButton")
-    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 1)
     doomed.unlink()  # as a drive that was pulled out
     window.draft.choose_data(before["path"])
     window.draft.set_value("name", "last")

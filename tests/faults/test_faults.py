@@ -25,10 +25,7 @@ from tests.faults.lab import Lab, Lost, lab, promised
 from tests.faults.soak import leaks, soak
 from training_backend.protocol import CheckpointSaved
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="forks, signals and mounts"),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, signals and mounts")
 
 QUICK: tuple[Fault, ...] = (
     worker_faults.segmentation_fault,

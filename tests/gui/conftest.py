@@ -69,7 +69,6 @@ def helper_client(qtbot: QtBot) -> Iterator[HelperClient]:
     made.shutdown()
     qtbot.waitUntil(  # one that is importing takes a moment to see it
         lambda: not any(thread.name.startswith("helper") for thread in threading.enumerate()),
-        timeout=30_000,
     )
 
 

@@ -68,8 +68,8 @@ def window(qtbot: QtBot, resumed: list[Run]) -> Iterator[MainWindow]:
 
 def _shown(qtbot: QtBot, window: MainWindow, name: str) -> QMessageBox:
     window.show()
-    qtbot.waitUntil(lambda: window.findChild(QMessageBox, name) is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: window.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: window.findChild(QMessageBox, name) is not None)
+    qtbot.waitUntil(lambda: window.is_built("navRuns"))
     box = window.findChild(QMessageBox, name)
     assert isinstance(box, QMessageBox)
     return box
@@ -97,7 +97,7 @@ def test_a_run_that_the_end_of_the_session_stopped_is_offered_with_the_queue_beh
     assert window.findChild(QMessageBox, "queueDialog") is None
     assert not resumed and not begun
     _press(box, "Go on")
-    qtbot.waitUntil(lambda: resumed == [run], timeout=5_000)
+    qtbot.waitUntil(lambda: resumed == [run])
     assert not begun  # nothing overtakes it
     window.training.run_opened.emit(run)
     assert begun == [True]
@@ -153,10 +153,10 @@ def test_only_what_was_cut_off_since_the_last_window_is_offered(home: Path) -> N
 def test_the_sidebar_says_what_the_train_page_says(qtbot: QtBot, window: MainWindow) -> None:
     done = _run(RunCompleted(folder="x"))
     window.show()
-    qtbot.waitUntil(lambda: window.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: window.is_built("navRuns"))
     assert "not started" in _details(window)
     window.desk.open_run(done)
-    qtbot.waitUntil(lambda: "completed" in _details(window), timeout=5_000)
+    qtbot.waitUntil(lambda: "completed" in _details(window))
     assert "not started" not in _details(window)
     window.training.refused.emit(UserError("bad", "The data is missing."))
     assert "could not start" in _details(window)

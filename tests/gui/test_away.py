@@ -55,7 +55,7 @@ def window(qtbot: QtBot, told: list[tuple[str, str]]) -> Iterator[MainWindow]:
 
 def _shown(qtbot: QtBot, window: MainWindow) -> None:
     window.show()
-    qtbot.waitUntil(lambda: window.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: window.is_built("navRuns"))
 
 
 def _card(window: MainWindow) -> SummaryCard:
@@ -75,7 +75,7 @@ def test_what_ended_while_the_window_was_closed_is_told_at_its_start_and_once(
     _end(saved, RunFailed(code="x", message="Out of memory."))
     (saved.checkpoints / "checkpoint-5").mkdir(parents=True)
     _shown(qtbot, window)
-    qtbot.waitUntil(lambda: _card(window).isVisible(), timeout=5_000)
+    qtbot.waitUntil(lambda: _card(window).isVisible())
     assert window.page("navRuns").isVisible()
     texts = _texts(window)
     assert {"good", "bad <b>", "The disk is full. Make room.", "Out of memory."} <= set(texts)
@@ -87,7 +87,7 @@ def test_what_ended_while_the_window_was_closed_is_told_at_its_start_and_once(
     _queued(*(f"waits {number}" for number in range(8)))
     window.queue.refresh()
     queue = cast(QueueCard, window.findChild(QueueCard))
-    qtbot.waitUntil(lambda: queue.rows.rowCount() == 8, timeout=5_000)
+    qtbot.waitUntil(lambda: queue.rows.rowCount() == 8)
     window.resize(1040, 640)
     qtbot.waitUntil(lambda: window.height() == 640)
     qtbot.wait(50)
@@ -111,7 +111,7 @@ def test_its_buttons_lead_on_and_dismiss_takes_it_away(
     (run,) = _queued("good")
     _end(run, RunCompleted(folder="x"))
     _shown(qtbot, window)
-    qtbot.waitUntil(lambda: _card(window).isVisible(), timeout=5_000)
+    qtbot.waitUntil(lambda: _card(window).isVisible())
     open_button = next(b for b in _card(window).findChildren(QPushButton) if b.text() == "Open")
     open_button.click()
     assert opened == [run]
@@ -133,7 +133,7 @@ def test_a_queue_that_ends_in_the_background_is_notified_and_shown(
     here = QApplication.activeWindow
     monkeypatch.setattr(QApplication, "activeWindow", lambda: None)
     window.queue.drained.emit()
-    qtbot.waitUntil(lambda: _card(window).isVisible(), timeout=5_000)
+    qtbot.waitUntil(lambda: _card(window).isVisible())
     monkeypatch.setattr(QApplication, "activeWindow", here)
     assert told == [("The queue has ended", "1 run came to the end.")]
     assert cast(RunsPage, window.page("navRuns")).isVisible()

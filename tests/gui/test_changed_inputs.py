@@ -30,7 +30,7 @@ def window(qtbot: QtBot) -> MainWindow:
     window = MainWindow()
     qtbot.addWidget(window)
     window.show()
-    qtbot.waitUntil(lambda: len(window._pages) == len(window._builders), timeout=20_000)
+    qtbot.waitUntil(lambda: len(window._pages) == len(window._builders))
     return window
 
 

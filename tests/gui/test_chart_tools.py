@@ -247,7 +247,7 @@ def test_every_number_of_a_step_has_a_chart(qtbot: QtBot) -> None:
 class TestSaving:
     def _save(self, chart: LossChart, qtbot: QtBot, path: Path) -> Path:
         chart.save(path)
-        qtbot.waitUntil(path.exists, timeout=5_000)
+        qtbot.waitUntil(path.exists)
         qtbot.wait(50)
         return path
 
@@ -301,7 +301,7 @@ class TestSaving:
         def box() -> QMessageBox | None:
             return chart.window().findChild(QMessageBox, "errorDialog")
 
-        qtbot.waitUntil(lambda: box() is not None, timeout=5_000)
+        qtbot.waitUntil(lambda: box() is not None)
         found = box()
         assert found is not None
         assert "no such folder" in found.informativeText()

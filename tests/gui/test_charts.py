@@ -98,7 +98,7 @@ class TestLossChart:
         chart.plot.redrawn.connect(lambda: drawn.append(None))
         for step in range(1, 1_001):
             chart.add_metrics(_metrics(step, 1.0))
-        qtbot.waitUntil(lambda: bool(drawn), timeout=2_000)
+        qtbot.waitUntil(lambda: bool(drawn))
         assert len(drawn) == 1
 
     def test_log_scale_reads_and_draws_in_logarithms(self, qtbot: QtBot) -> None:

@@ -27,7 +27,7 @@ def window(qtbot: QtBot) -> Iterator[MainWindow]:
     made = MainWindow()
     qtbot.addWidget(made)
     made.show()
-    qtbot.waitUntil(lambda: made.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: made.is_built("navRuns"))
     yield made
     made.closing.close_now()
 

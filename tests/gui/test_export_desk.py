@@ -44,14 +44,14 @@ def test_an_export_that_an_earlier_window_began_is_followed_and_can_be_cancelled
     lock.acquire()  # as its worker does
     window = _window(qtbot)
     page = cast(ExportPage, window.page("navExport"))
-    qtbot.waitUntil(lambda: page._progress.bar.value() == 250, timeout=10_000)
+    qtbot.waitUntil(lambda: page._progress.bar.value() == 250)
     window.close()
     question = window.findChild(QMessageBox, "closeExportDialog")
     question.reject()
     assert window.isVisible() and not run.requested("stop")
     page._cancel.click()
     assert run.requested("stop")
-    with qtbot.waitSignal(window.exports.run_ended, timeout=10_000):
+    with qtbot.waitSignal(window.exports.run_ended):
         writer.append(RunCompleted(folder=str(tmp_path / "out")))
         writer.close()
         lock.release()

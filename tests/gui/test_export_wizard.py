@@ -65,7 +65,7 @@ def page(qtbot: QtBot, home: Path) -> ExportPage:
 def _wizard(page: ExportPage, run: Run, qtbot: QtBot) -> ExportWizard:
     page.show()
     page.set_run(run)
-    qtbot.waitUntil(lambda: page.findChild(QWizard, "exportWizard") is not None, timeout=5_000)
+    qtbot.waitUntil(lambda: page.findChild(QWizard, "exportWizard") is not None)
     wizard = page.findChild(QWizard, "exportWizard")
     assert isinstance(wizard, ExportWizard)
     return wizard
@@ -163,7 +163,7 @@ def test_from_a_run_to_a_folder(page: ExportPage, run: Run, qtbot: QtBot, home: 
     wizard = _wizard(page, run, qtbot)
     assert wizard.currentId() == SOURCE
     assert _states(wizard) == ["the end of the training", "step 10", "step 2"]
-    with qtbot.waitSignal(page.export_requested, timeout=2_000) as asked:
+    with qtbot.waitSignal(page.export_requested) as asked:
         _commit(wizard)
     job = asked.args[0]
     assert isinstance(job, ExportJob)
@@ -198,7 +198,7 @@ def test_a_gguf_file_with_its_size(page: ExportPage, run: Run, qtbot: QtBot, hom
     assert not bits.isEnabled() and wizard.job().format == "safetensors"
     wizard.target.gguf.click()
     assert bits.isEnabled()
-    qtbot.waitUntil(lambda: bits.currentText().endswith("MB"), timeout=5_000)
+    qtbot.waitUntil(lambda: bits.currentText().endswith("MB"))
     assert bits.currentText().startswith("8 bits (Q8_0)")
     bits.setCurrentIndex(bits.findData("q4_k_m"))
     wizard.back()
@@ -206,7 +206,7 @@ def test_a_gguf_file_with_its_size(page: ExportPage, run: Run, qtbot: QtBot, hom
     assert (wizard.job().format, wizard.job().quantization) == ("gguf", "q4_k_m")
     wizard.next()
     out = wizard.place.out()
-    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+    with qtbot.waitSignal(page.export_requested):
         wizard.button(QWizard.WizardButton.CommitButton).click()
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
     page.apply(PhaseChanged(phase="converting", fraction=0.25))
@@ -241,7 +241,7 @@ def test_a_refusal_leads_back_to_the_folder(page: ExportPage, run: Run, qtbot: Q
     assert wizard.currentId() == PLACE
     message = wizard.findChild(QLabel, "error_export_out")
     assert message.text() == "There is not enough room. Free 2 GB."
-    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+    with qtbot.waitSignal(page.export_requested):
         wizard.button(QWizard.WizardButton.CommitButton).click()
     page.apply(RunStopped())
 
@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_written_leads_back_to_its_field(
     assert wizard.currentId() == PLACE
     message = wizard.findChild(QLabel, "error_export_out")
     assert message.text() == "It cannot be made. Choose another."
-    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+    with qtbot.waitSignal(page.export_requested):
         wizard.button(QWizard.WizardButton.CommitButton).click()
     page.apply(RunStopped())
 
@@ -274,10 +274,10 @@ def test_cancel_asks_first_then_stops_the_export_and_closes(
         wizard.findChild(QMessageBox, "leaveExportDialog").reject()  # Escape: nothing happens
     assert wizard.isVisible()
     QApplication.processEvents()
-    with qtbot.waitSignal(page.cancel_requested, timeout=2_000):
+    with qtbot.waitSignal(page.cancel_requested):
         _leave(wizard, "Cancel the export")
     assert wizard.isVisible()
-    with qtbot.waitSignal(wizard.finished, timeout=2_000):
+    with qtbot.waitSignal(wizard.finished):
         page.apply(RunStopped())
 
 
@@ -288,7 +288,7 @@ def test_a_closed_wizard_leaves_the_export_to_the_page(
     _commit(wizard)
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
     with (
-        qtbot.waitSignal(wizard.finished, timeout=2_000),
+        qtbot.waitSignal(wizard.finished),
         qtbot.assertNotEmitted(page.cancel_requested),
     ):
         _leave(wizard, "Go on in the background")
@@ -307,7 +307,7 @@ def test_a_failure_is_said_where_it_happened(page: ExportPage, run: Run, qtbot: 
     assert message.text() == "The <b>disk</b> is full. Free some."
     wizard.button(QWizard.WizardButton.CustomButton1).click()
     assert wizard.currentId() == PLACE
-    with qtbot.waitSignal(page.export_requested, timeout=2_000):
+    with qtbot.waitSignal(page.export_requested):
         wizard.button(QWizard.WizardButton.CommitButton).click()
     page.apply(RunFailed(code="x", message="It is full still."))
     assert message.text() == "It is full still."
@@ -331,7 +331,7 @@ def test_sizes_memory_and_time_stand_there_before_anything_is_written(
     wizard = _wizard(page, run, qtbot)
     wizard.next()
     step = wizard.target
-    qtbot.waitUntil(lambda: step._size.value.text() == "274.0 MB", timeout=5_000)
+    qtbot.waitUntil(lambda: step._size.value.text() == "274.0 MB")
     assert step._sizes["bnb_4bit"].text() != step._sizes["safetensors"].text() != ""
     assert "GB" in step._memory.value.text()
     assert step._time.value.text() == "25 s"  # most of it for the download
@@ -340,7 +340,7 @@ def test_sizes_memory_and_time_stand_there_before_anything_is_written(
     step.gguf.click()
     assert step._room.value.text() != before
     wizard.next()
-    qtbot.waitUntil(lambda: "that are free on" in wizard.place._room.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "that are free on" in wizard.place._room.text())
     assert "of memory" in wizard.place._about_check.text()
     wizard.reject()
 
@@ -351,10 +351,10 @@ def test_a_drive_without_room_is_told_before_the_export_begins(
     monkeypatch.setattr(drive, "free_bytes", lambda _: 1_000_000)
     wizard = _wizard(page, run, qtbot)
     wizard.next()
-    qtbot.waitUntil(lambda: wizard.target._size.value.text() == "274.0 MB", timeout=5_000)
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() == "274.0 MB")
     wizard.next()
     message = wizard.findChild(QLabel, "error_export_out")
-    qtbot.waitUntil(lambda: message.text().startswith("There is not enough room"), timeout=5_000)
+    qtbot.waitUntil(lambda: message.text().startswith("There is not enough room"))
     with qtbot.assertNotEmitted(page.export_requested):
         wizard.button(QWizard.WizardButton.CommitButton).click()
     assert wizard.currentId() == PLACE
@@ -368,19 +368,19 @@ def test_a_file_too_long_for_the_drive_is_told_with_what_helps(
     monkeypatch.setattr(drive, "_file_system", lambda _: ("vfat", []))
     wizard = _wizard(page, run, qtbot)
     wizard.next()
-    qtbot.waitUntil(lambda: wizard.target._size.value.text() == "274.0 MB", timeout=5_000)
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() == "274.0 MB")
     wizard.next()
     message = wizard.findChild(QLabel, "error_export_out")
-    qtbot.waitUntil(lambda: "“More options”" in message.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "“More options”" in message.text())
     wizard.back()
     wizard.target.options.shard.setValue(0.1)
     wizard.next()
-    qtbot.waitUntil(lambda: "that are free" in wizard.place._room.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "that are free" in wizard.place._room.text())
     assert not message.isVisible()
     wizard.back()
     wizard.target.gguf.click()  # one file, whatever its length
     wizard.next()
-    qtbot.waitUntil(lambda: message.text().endswith("Choose another drive."), timeout=5_000)
+    qtbot.waitUntil(lambda: message.text().endswith("Choose another drive."))
     wizard.reject()
 
 
@@ -438,7 +438,7 @@ def test_the_stages_of_a_gguf_file_are_ticked_off_one_by_one(
     wizard = _wizard(page, run, qtbot)
     wizard.next()
     wizard.target.gguf.click()
-    qtbot.waitUntil(lambda: wizard.target._size.value.text() != "–", timeout=5_000)
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() != "–")
     _commit(wizard)
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
     rows = wizard.progress.progress._rows
@@ -490,10 +490,10 @@ def test_the_verdict_and_every_check_are_told_at_the_end(
     assert texts.count("✕") == 1
     assert wizard.done_step.result.notes.text() == "The base model changed since."
     result = wizard.done_step.result
-    with qtbot.waitSignal(page.hand_off_requested, timeout=2_000) as asked:
+    with qtbot.waitSignal(page.hand_off_requested) as asked:
         result.hand_off.click()
     assert asked.args == [wizard.place.out()]
-    with qtbot.waitSignal(page.push_requested, timeout=2_000):
+    with qtbot.waitSignal(page.push_requested):
         result.push.click()
     wizard.accept()
 
@@ -515,7 +515,7 @@ def test_of_an_export_that_is_only_being_checked_the_files_stay(
 ) -> None:
     wizard = _wizard(page, run, qtbot)
     wizard.next()
-    qtbot.waitUntil(lambda: wizard.target._size.value.text() != "–", timeout=5_000)
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() != "–")
     _commit(wizard)
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
     for phase in ("merging", "saving", "verifying"):
@@ -526,7 +526,7 @@ def test_of_an_export_that_is_only_being_checked_the_files_stay(
     assert "Its files are whole and stay." in question.informativeText()
     question.reject()
     QApplication.processEvents()
-    with qtbot.waitSignal(page.cancel_requested, timeout=2_000):
+    with qtbot.waitSignal(page.cancel_requested):
         _leave(wizard, "Leave out the check")
     page.apply(ExportProved(verdict="not_proven", code="proof_stopped", message="Stopped."))
     page.apply(RunCompleted(folder=str(wizard.place.out())))
@@ -556,12 +556,12 @@ def test_exports_that_are_still_there_are_found_again(
     _export(run, tmp_path / "failed", RunFailed(code="x", message="No."))
     assert [made.folder for made in made_exports.list_exports()] == [here]
     page.show()
-    qtbot.waitUntil(lambda: page.made.isVisible(), timeout=5_000)
+    qtbot.waitUntil(lambda: page.made.isVisible())
     shown = page.made.exports
     texts = [shown.data(shown.index(0, column)) for column in range(shown.columnCount())]
     assert texts[:2] == ["Support style", "Whole model"]
     assert texts[3:] == ["2.0 MB", "✕ Answers differently", str(here)]
-    with qtbot.waitSignal(page.check_requested, timeout=2_000) as asked:
+    with qtbot.waitSignal(page.check_requested) as asked:
         page.made.check.click()
     assert asked.args[0].folder == here
     page.apply(RunStarted(run_id="e", folder="f", pid=1))
@@ -571,7 +571,7 @@ def test_exports_that_are_still_there_are_found_again(
     page.apply(alike)
     page.apply(RunCompleted(folder=str(here)))
     assert page._progress.title.text() == "Checked  ✓ Answers alike"
-    qtbot.waitUntil(lambda: shown.data(shown.index(0, 4)) == "✓ Answers alike", timeout=5_000)
+    qtbot.waitUntil(lambda: shown.data(shown.index(0, 4)) == "✓ Answers alike")
     page.made.look.click()
     dialog = page.findChild(QDialog, "exportDialog")
     assert "It is alike now." in _texts(dialog.findChild(ProofView))

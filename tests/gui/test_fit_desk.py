@@ -57,7 +57,7 @@ def desk(qtbot: QtBot, training: Training, monkeypatch: pytest.MonkeyPatch) -> F
 def opened(qtbot: QtBot, desk: FitDesk, run: Run) -> FitDialog:
     desk.offer(run)
     window: QWidget = desk.keep  # type: ignore[attr-defined]
-    qtbot.waitUntil(lambda: window.findChild(FitDialog) is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: window.findChild(FitDialog) is not None)
     dialog = window.findChild(FitDialog)
     assert isinstance(dialog, FitDialog)
     return dialog
@@ -96,7 +96,7 @@ def test_where_the_run_cannot_go_on_the_button_says_so_and_a_new_one_begins(
     qtbot: QtBot, desk: FitDesk, training: Training
 ) -> None:
     dialog = opened(qtbot, desk, failed_run(lora={"r": 64, "lora_alpha": 128}))
-    with qtbot.waitSignal(desk.new_run, timeout=1_000) as begun:
+    with qtbot.waitSignal(desk.new_run) as begun:
         assert press(dialog, "fit_rank") == "Start a new run"
     assert training.resumed == []
     job = begun.args[0]
@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_looked_at_gets_the_same_offers_without_sizes(
 def test_a_damaged_run_is_a_sentence(qtbot: QtBot, desk: FitDesk) -> None:
     run = failed_run()
     (run.folder / "job.json").write_text("{", encoding="utf-8")
-    with qtbot.waitSignal(desk.refused, timeout=10_000) as refused:
+    with qtbot.waitSignal(desk.refused) as refused:
         desk.offer(run)
     assert "job.json is not valid JSON" in str(refused.args[0])
 

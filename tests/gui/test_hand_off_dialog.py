@@ -24,8 +24,6 @@ from tests.gui.plain_text import HOSTILE
 from training_backend.errors import UserError
 from training_backend.export import hand_off
 
-SOON = 30_000
-
 
 class RecordingHelper(HelperClient):
     """Answers the first question itself, keeps the others, and starts no process."""
@@ -211,11 +209,11 @@ def test_the_export_page_opens_it_and_the_helper_does_it(
     window.show()
     window.page("navExport").hand_off_requested.emit(Path(said["folder"]))  # type: ignore[attr-defined]
     (dialog,) = window.findChildren(HandOffDialog)
-    qtbot.waitUntil(lambda: dialog.programs.count() == 5, timeout=SOON)
+    qtbot.waitUntil(lambda: dialog.programs.count() == 5)
     qtbot.keyClick(dialog.findChild(QLineEdit, "name_ollama"), Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: "ollama run" in text(dialog, "status_ollama"), timeout=SOON)
+    qtbot.waitUntil(lambda: "ollama run" in text(dialog, "status_ollama"))
     assert "TEMPLATE" in (tmp_path / "fake" / "given").read_text("utf-8")
     press(qtbot, dialog, "give_ollama")
-    qtbot.waitUntil(lambda: "already" in text(dialog, "error_ollama"), timeout=SOON)
+    qtbot.waitUntil(lambda: "already" in text(dialog, "error_ollama"))
     dialog.reject()
     window.close()

@@ -52,7 +52,7 @@ def ask(client: HelperClient, owner: QObject, kind: str = "preview", **more: Any
 
 def test_an_error_is_the_error_of_the_backend(qtbot: QtBot, client: HelperClient) -> None:
     heard = ask(client, client)
-    qtbot.waitUntil(lambda: bool(heard), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(heard))
     (error,) = heard
     assert isinstance(error, UserError)
     assert (error.code, error.field) == ("demo_model_not_ready", "model.id")
@@ -63,7 +63,7 @@ def test_only_the_newest_of_a_kind_is_answered(qtbot: QtBot, client: HelperClien
     old = ask(client, client)
     new = ask(client, client)
     other = ask(client, client, "lint")
-    qtbot.waitUntil(lambda: bool(new and other), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(new and other))
     assert old == []
     assert not client.is_asked("preview")
 
@@ -73,32 +73,32 @@ def test_nothing_is_called_for_an_owner_that_is_gone(qtbot: QtBot, client: Helpe
     heard = ask(client, owner)
     owner.deleteLater()
     last = ask(client, client, "lint")
-    qtbot.waitUntil(lambda: bool(last) and not client.is_asked("preview"), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(last) and not client.is_asked("preview"))
     assert heard == []
 
 
 def test_a_helper_that_dies_is_replaced(qtbot: QtBot, client: HelperClient) -> None:
     heard = ask(client, client)
-    qtbot.waitUntil(lambda: bool(helpers()), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(helpers()))
     helpers()[0].kill()
-    qtbot.waitUntil(lambda: bool(heard), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(heard))
     assert heard[0].code == "demo_model_not_ready"  # asked again, of the next one
 
 
 def test_one_that_kills_every_helper_is_told(qtbot: QtBot, client: HelperClient) -> None:
     heard = ask(client, client)
     for _ in range(2):
-        qtbot.waitUntil(lambda: bool(helpers()), timeout=30_000)
+        qtbot.waitUntil(lambda: bool(helpers()))
         victim = helpers()[0]
         victim.kill()
-        qtbot.waitUntil(lambda victim=victim: victim not in helpers(), timeout=30_000)
-    qtbot.waitUntil(lambda: bool(heard), timeout=30_000)
+        qtbot.waitUntil(lambda victim=victim: victim not in helpers())
+    qtbot.waitUntil(lambda: bool(heard))
     assert heard[0].code == "helper_died"
 
 
 def test_it_ends_at_once(qtbot: QtBot, client: HelperClient) -> None:
     client.warm_up()
-    qtbot.waitUntil(lambda: bool(helpers()), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(helpers()))
     client.shutdown()
     assert helpers() == []
     assert ask(client, client) == []

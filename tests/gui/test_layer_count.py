@@ -85,6 +85,6 @@ def test_the_real_helper_names_the_layers_of_the_demo_model(
     shown.count.watch(True)
     # Seven layers in each of 30 blocks; as the worker counts them.
     expected = "210 of 210 layers, 4,884,480 trained numbers"
-    qtbot.waitUntil(lambda: shown.label.text() == expected, timeout=90_000)
+    qtbot.waitUntil(lambda: shown.label.text() == expected)
     shown.draft.set_value("lora.target_modules", "attention")
     assert shown.label.text().startswith("120 of 210 layers")

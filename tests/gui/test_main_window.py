@@ -71,7 +71,7 @@ def window(qtbot: QtBot) -> MainWindow:
     qtbot.addWidget(window)
     window.show()
     qtbot.waitExposed(window)
-    qtbot.waitUntil(lambda: len(window._pages) == len(PAGES), timeout=20_000)
+    qtbot.waitUntil(lambda: len(window._pages) == len(PAGES))
     return window
 
 
@@ -214,7 +214,7 @@ def test_a_run_that_another_window_trains_is_followed_when_it_is_opened(
             journal.close()
             window.desk.open_run(run)
             qtbot.wait(200)
-        qtbot.waitUntil(lambda: bool(attached), timeout=5_000)
+        qtbot.waitUntil(lambda: bool(attached))
     assert attached == [live]
 
 
@@ -368,7 +368,7 @@ def test_a_long_run_comes_with_the_hint_to_try_one_step_first(
     measure = window.findChild(QPushButton, "measureFirstButton")
     assert not measure.isVisible()  # the demo is short
     window.draft.set_values({"training.max_steps": 100_000, "training.max_length": 2048})
-    qtbot.waitUntil(measure.isVisible, timeout=20_000)
+    qtbot.waitUntil(measure.isVisible)
     assert any("may take long" in text for text in labels(window.page("navTrain")))
     assert window.findChild(QPushButton, "startButton").isEnabled()  # it blocks nothing
     asked: list[Any] = []
@@ -378,7 +378,7 @@ def test_a_long_run_comes_with_the_hint_to_try_one_step_first(
     assert window.findChild(QWidget, "memoryCard").isVisible()
     window.go_to("navTrain")
     window.draft.set_value("training.max_steps", 10)
-    qtbot.waitUntil(lambda: not measure.isVisible(), timeout=20_000)
+    qtbot.waitUntil(lambda: not measure.isVisible())
 
 
 def test_what_does_not_fit_is_made_to_fit_from_beside_start(
@@ -388,17 +388,17 @@ def test_what_does_not_fit_is_made_to_fit_from_beside_start(
     fit = window.findChild(QAbstractButton, "trainMakeItFit")
     words = window.findChild(QLabel, "etaLabel")
     window.estimator.refresh()
-    qtbot.waitUntil(lambda: words.text().startswith("Fits"), timeout=10_000)
+    qtbot.waitUntil(lambda: words.text().startswith("Fits"))
     assert not fit.isVisible()
     small = Device("cuda", "a small card", 2**30)
     monkeypatch.setattr(memory_estimator, "this_device", lambda: small)
     window.estimator.forget_device()
     window.estimator.refresh()
-    qtbot.waitUntil(fit.isVisible, timeout=10_000)
+    qtbot.waitUntil(fit.isVisible)
     assert words.text().startswith("Does not fit")
     assert words.property("role") == "error"
     fit.click()
-    qtbot.waitUntil(lambda: window.findChild(QDialog, "fitDialog") is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: window.findChild(QDialog, "fitDialog") is not None)
     assert window.page("navSettings").isVisible()
     window.findChild(QDialog, "fitDialog").reject()
 
@@ -413,13 +413,13 @@ def test_a_job_that_will_not_fit_is_asked_about_before_it_starts(
     window.estimator.forget_device()
     window.draft.set_value("training.max_length", 4096)
     page = cast(TrainPage, window.page("navTrain"))
-    qtbot.waitUntil(lambda: any("too much" in text for text in labels(page)), timeout=10_000)
+    qtbot.waitUntil(lambda: any("too much" in text for text in labels(page)))
     window.desk.start()
     box = window.findChild(QMessageBox, "startDialog")
     assert "too much" in box.informativeText()
     assert started == []
     next(button for button in box.buttons() if button.text() == "Make it fit").click()
-    qtbot.waitUntil(lambda: bool(window.findChildren(FitDialog)), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(window.findChildren(FitDialog)))
     assert started == []
     window.findChild(FitDialog).reject()
     window.desk.start()

@@ -34,7 +34,6 @@ from training_backend.hub import downloads
 
 ID = "acme/tiny-llama"
 WEIGHTS = "model.safetensors"
-SOON = 30_000
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +92,7 @@ def rows(page: QWidget) -> dict[str, str]:
 def choose(qtbot: QtBot, page: ModelPage, id: str = ID) -> None:
     """Type a model's name and wait until the Hub has told its size."""
     combo(page).setEditText(id)
-    qtbot.waitUntil(lambda: "kB to download" in text(page, "downloadText"), timeout=SOON)
+    qtbot.waitUntil(lambda: "kB to download" in text(page, "downloadText"))
 
 
 def begin_slowly(qtbot: QtBot, page: ModelPage, hub: HubServer) -> None:
@@ -101,7 +100,7 @@ def begin_slowly(qtbot: QtBot, page: ModelPage, hub: HubServer) -> None:
     hub.fault(WEIGHTS, pause=0.3)
     choose(qtbot, page)
     press(page, "downloadButton")
-    qtbot.waitUntil(lambda: "a second" in text(page, "downloadText"), timeout=SOON)
+    qtbot.waitUntil(lambda: "a second" in text(page, "downloadText"))
 
 
 def test_the_hub_is_searched_while_typing_and_what_it_has_can_be_chosen(
@@ -110,12 +109,12 @@ def test_the_hub_is_searched_while_typing_and_what_it_has_can_be_chosen(
     hub.add(ID, model_files())
     hub.add("acme/tiny-llama-GPTQ", model_files(quantization_config={"quant_method": "gptq"}))
     combo(page).setEditText("tiny-l")
-    qtbot.waitUntil(lambda: ID in rows(page), timeout=SOON)
+    qtbot.waitUntil(lambda: ID in rows(page))
     assert rows(page) == {ID: "to be downloaded"}
     assert "The Hub has 1 more that cannot be trained." in text(page, "modelStatus")
     table = page.findChild(ModelTable)
     table.setCurrentIndex(table.model().index(0, 0))
-    qtbot.waitUntil(lambda: "kB to download" in text(page, "downloadText"), timeout=SOON)
+    qtbot.waitUntil(lambda: "kB to download" in text(page, "downloadText"))
     assert combo(page).currentText() == "tiny-l"
     assert page.findChild(QLabel, "error_model_id").isHidden()
 
@@ -124,9 +123,7 @@ def test_a_name_that_the_hub_does_not_have_is_told_beside_the_field(
     qtbot: QtBot, page: ModelPage, hub: HubServer
 ) -> None:
     combo(page).setEditText("acme/nothing")
-    qtbot.waitUntil(
-        lambda: "no public model acme/nothing" in text(page, "error_model_id"), timeout=SOON
-    )
+    qtbot.waitUntil(lambda: "no public model acme/nothing" in text(page, "error_model_id"))
     assert button(page, "downloadButton").isHidden()
     assert button(page, "downloadToken").isVisible()  # it may be a private one
     assert rows(page) == {}  # nobody knows of it
@@ -141,14 +138,14 @@ def test_a_download_pauses_goes_on_and_arrives(
     assert "left" in text(page, "downloadText")
     press(page, "downloadButton")  # Pause
     assert "is paused at" in text(page, "downloadText")
-    qtbot.waitUntil(lambda: rows(page)[ID] == "download paused", timeout=SOON)
+    qtbot.waitUntil(lambda: rows(page)[ID] == "download paused")
     assert button(page, "downloadButton").text() == "Continue download"
-    with qtbot.waitSignal(page.model_arrived, timeout=SOON) as arrived:
+    with qtbot.waitSignal(page.model_arrived) as arrived:
         press(page, "downloadButton")
     assert arrived.args == [ID]
     assert hub.downloads(WEIGHTS)[-1].range  # went on, and did not begin anew
-    qtbot.waitUntil(lambda: rows(page).get(ID) == "on this computer", timeout=SOON)
-    assert page.findChild(QWidget, "downloadCard").isHidden()
+    qtbot.waitUntil(lambda: rows(page).get(ID) == "on this computer")
+    qtbot.waitUntil(lambda: page.findChild(QWidget, "downloadCard").isHidden())
     assert downloads.whole_model(ID) is not None
 
 
@@ -161,10 +158,10 @@ def test_cancel_asks_and_leaves_nothing(
     dialog = page.findChild(QMessageBox, "discardDialog")
     assert ID in dialog.text()
     next(one for one in dialog.buttons() if one.text() == "Remove").click()
-    qtbot.waitUntil(lambda: page.download.state == "idle", timeout=SOON)
+    qtbot.waitUntil(lambda: page.download.state == "idle")
     assert not list((tmp_path / "hf").rglob("*.incomplete"))
     assert downloads.unfinished() == {}
-    qtbot.waitUntil(lambda: rows(page).get(ID) == "to be downloaded", timeout=SOON)
+    qtbot.waitUntil(lambda: rows(page).get(ID) == "to be downloaded")
 
 
 def test_what_goes_wrong_is_told_in_place_and_can_be_tried_again(
@@ -174,9 +171,9 @@ def test_what_goes_wrong_is_told_in_place_and_can_be_tried_again(
     hub.fault(WEIGHTS, wrong=True)
     choose(qtbot, page)
     press(page, "downloadButton")
-    qtbot.waitUntil(lambda: "checksum differs" in text(page, "error_download"), timeout=SOON)
+    qtbot.waitUntil(lambda: "checksum differs" in text(page, "error_download"))
     assert button(page, "downloadButton").text() == "Try again"
-    with qtbot.waitSignal(page.model_arrived, timeout=SOON):
+    with qtbot.waitSignal(page.model_arrived):
         press(page, "downloadButton")
 
 
@@ -187,7 +184,7 @@ def test_a_gated_model_explains_access_and_opens_with_a_token(
     choose(qtbot, page)
     assert rows(page)[ID] == "needs access"
     press(page, "downloadButton")
-    qtbot.waitUntil(lambda: "agreed to its licence" in text(page, "error_download"), timeout=SOON)
+    qtbot.waitUntil(lambda: "agreed to its licence" in text(page, "error_download"))
     assert button(page, "downloadLicence").isVisible()
     press(page, "downloadToken")
     dialog = page.findChild(TokenDialog, "tokenDialog")
@@ -196,18 +193,18 @@ def test_a_gated_model_explains_access_and_opens_with_a_token(
     qtbot.waitUntil(lambda: text(dialog, "tokenPlace").startswith("No token is kept"))
     edit.setText("hf_wrong")
     press(dialog, "tokenSave")
-    qtbot.waitUntil(lambda: "does not accept" in text(dialog, "error_token"), timeout=SOON)
+    qtbot.waitUntil(lambda: "does not accept" in text(dialog, "error_token"))
     edit.setText(hub.token)
     press(dialog, "tokenSave")
     assert edit.text() == ""
-    qtbot.waitUntil(lambda: "knows it as tester" in text(dialog, "tokenPlace"), timeout=SOON)
+    qtbot.waitUntil(lambda: "knows it as tester" in text(dialog, "tokenPlace"))
     assert "only you can read" in text(dialog, "tokenPlace")  # there is no keyring in tests
     holders = [path for path in home.rglob("*") if path.is_file() and holds(path, hub.token)]
     assert holders == [home / "hub-token"]
     if os.name == "posix":
         assert stat.S_IMODE(holders[0].stat().st_mode) == 0o600
     dialog.accept()
-    with qtbot.waitSignal(page.model_arrived, timeout=SOON):
+    with qtbot.waitSignal(page.model_arrived):
         press(page, "downloadButton")
 
 
@@ -233,7 +230,7 @@ def test_no_network_is_one_calm_line(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     combo(page).setEditText("qwen")
     line = "No connection: showing what is here and the catalogue."
-    qtbot.waitUntil(lambda: line in text(page, "modelStatus"), timeout=60_000)
+    qtbot.waitUntil(lambda: line in text(page, "modelStatus"))
     assert len(rows(page)) > 5
     assert page.findChild(QLabel, "error_model_id").isHidden()
 
@@ -243,7 +240,7 @@ def test_working_offline_stops_the_download_and_asks_nothing_more(
 ) -> None:
     hub.add(ID, model_files())
     begin_slowly(qtbot, page, hub)
-    with qtbot.waitSignal(page.offline_changed, timeout=SOON):
+    with qtbot.waitSignal(page.offline_changed):
         press(page, "workOffline")
     assert preferences.load().work_offline
     assert page.download.state == "paused"
@@ -256,7 +253,7 @@ def test_working_offline_stops_the_download_and_asks_nothing_more(
     combo(page).setEditText("acme/other")
     qtbot.wait(1500)
     assert len(hub.asked) == asked
-    with qtbot.waitSignal(page.offline_changed, timeout=SOON):
+    with qtbot.waitSignal(page.offline_changed):
         press(page, "workOffline")
     assert not preferences.load().work_offline
 
@@ -274,9 +271,9 @@ def test_a_download_outlives_its_window(qtbot: QtBot, hub: HubServer) -> None:
     qtbot.addWidget(again)
     again.show()
     page = again.page("navModel")
-    qtbot.waitUntil(lambda: text(page, "downloadText").startswith("Paused at"), timeout=SOON)
+    qtbot.waitUntil(lambda: text(page, "downloadText").startswith("Paused at"))
     assert button(page, "downloadButton").text() == "Continue download"
-    with qtbot.waitSignal(page.model_arrived, timeout=SOON):
+    with qtbot.waitSignal(page.model_arrived):
         press(page, "downloadButton")
     again.close()
 

@@ -255,7 +255,7 @@ def test_every_row_says_in_a_word_whether_it_fits(
     monkeypatch.setattr(devices, "this_device", lambda *_: card)
     draft.set_value("training.per_device_train_batch_size", 1)  # settings changed: judged anew
     words = {"comfortable", "tight", "fits in 4-bit", "does not fit"}
-    qtbot.waitUntil(lambda: set(column(page, FIT)) == words, timeout=20_000)
+    qtbot.waitUntil(lambda: set(column(page, FIT)) == words)
     fit = dict(zip(titles(page), column(page, FIT), strict=True))
     assert fit["Llama 3.2 1B Instruct"] == "comfortable"
     assert fit["Llama 3.3 70B Instruct"] == "does not fit"
@@ -270,11 +270,11 @@ def test_memory_of_the_chosen_model_is_told_for_both_methods(
     qtbot: QtBot, page: ModelPage, draft: JobDraft
 ) -> None:
     label = page.findChild(QLabel, "model_fit")
-    qtbot.waitUntil(lambda: "GB in 4-bit" in label.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "GB in 4-bit" in label.text())
     before = label.text()
     assert "GB in 16-bit" in before
     draft.choose_model("Qwen/Qwen2.5-7B-Instruct")
-    qtbot.waitUntil(lambda: label.text() not in (before, "not known"), timeout=20_000)
+    qtbot.waitUntil(lambda: label.text() not in (before, "not known"))
     assert "GB in 4-bit" in label.text()
 
 

@@ -112,4 +112,4 @@ def test_a_tray_icon_is_there_only_meanwhile(
     made.tell("Done again", "text")
     assert len(tray.findChildren(QSystemTrayIcon)) == 1
     tray._over.start(1)
-    qtbot.waitUntil(lambda: not tray.findChildren(QSystemTrayIcon), timeout=2_000)
+    qtbot.waitUntil(lambda: not tray.findChildren(QSystemTrayIcon))

@@ -69,7 +69,7 @@ def _shown(qtbot: QtBot, run: Run, end: Terminal) -> OutcomeCard:
     card.show_outcome(run, end, 60.0, saved=True)
     card.show()
     card.look_for_evidence()
-    qtbot.waitUntil(lambda: not card.evidence.isHidden(), timeout=5_000)
+    qtbot.waitUntil(lambda: not card.evidence.isHidden())
     return card
 
 
@@ -159,7 +159,7 @@ def test_choosing_another_drive_moves_the_run_and_says_where_it_lies(
     assert isinstance(page, TrainPage)
     window.show()
     window.desk.open_run(failed)
-    qtbot.waitUntil(lambda: not page.outcome.isHidden(), timeout=10_000)
+    qtbot.waitUntil(lambda: not page.outcome.isHidden())
     drive = tmp_path / "drive"
     drive.mkdir()
     chosen = iter([str(tmp_path / "not there"), str(drive)])
@@ -167,12 +167,12 @@ def test_choosing_another_drive_moves_the_run_and_says_where_it_lies(
     move = _button(page.outcome, "outcomeMove")
     move.click()
     problem = page.findChild(QLabel, "trainProblems")
-    qtbot.waitUntil(lambda: "There is no folder" in problem.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "There is no folder" in problem.text())
     assert move.isEnabled() and not failed.folder.is_symlink()
     move.click()
-    qtbot.waitUntil(move.isHidden, timeout=10_000)
+    qtbot.waitUntil(move.isHidden)
     assert failed.folder.resolve() == (drive / failed.id).resolve()
     moved = page.outcome.findChild(QLabel, "outcomeMoved")
     assert str(drive) in moved.text()
-    qtbot.waitUntil(lambda: window.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: window.is_built("navRuns"))
     window.closing.close_now()

@@ -56,7 +56,6 @@ from training_backend.runs import Run
 from training_backend.starting_points import presets, recipes
 
 ROOT = Path(__file__).parents[2]
-SOON = 15_000
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +140,7 @@ def window(qtbot: QtBot, store: list[Run], document: dict[str, Any]) -> Iterator
     window.draft.set_value("name", HOSTILE)
     qtbot.addWidget(window)
     window.show()
-    qtbot.waitUntil(lambda: len(window._pages) == len(window._builders), timeout=SOON)
+    qtbot.waitUntil(lambda: len(window._pages) == len(window._builders))
     yield window
     window.close()
 
@@ -165,7 +164,7 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
 
     def in_dialog(name: str, opened: Callable[[], object]) -> None:
         opened()
-        qtbot.waitUntil(lambda: _dialog(name) is not None, timeout=SOON)
+        qtbot.waitUntil(lambda: _dialog(name) is not None)
         dialog = cast(QDialog, _dialog(name))
         look(name, dialog)
         dialog.reject()
@@ -178,17 +177,15 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
     look("navModel")
     window.go_to("navDataset")
     table = data.findChild(QTableView, "datasetPreviewTable")
-    qtbot.waitUntil(lambda: table.model().rowCount() > 3, timeout=SOON)
+    qtbot.waitUntil(lambda: table.model().rowCount() > 3)
     tokens = data.findChild(TokenView)
-    qtbot.waitUntil(lambda: CORE in tokens.toPlainText(), timeout=SOON)
+    qtbot.waitUntil(lambda: CORE in tokens.toPlainText())
     findings = data.findChild(FindingsCard)
-    qtbot.waitUntil(lambda: findings._report is not None, timeout=SOON)
+    qtbot.waitUntil(lambda: findings._report is not None)
     look("navDataset")
 
     window.draft.choose_data(str(files / f"columns {NAME}.jsonl"))
-    qtbot.waitUntil(
-        lambda: CORE in str(table.model().headerData(1, Qt.Orientation.Horizontal)), timeout=SOON
-    )
+    qtbot.waitUntil(lambda: CORE in str(table.model().headerData(1, Qt.Orientation.Horizontal)))
     look("navDataset")
     in_dialog("mappingDialog", data._edit_mapping)
     window.draft.choose_data(document["dataset"]["path"])
@@ -197,18 +194,18 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
         window.go_to(name)
         look(name)
     runs_page = cast(RunsPage, window.page("navRuns"))
-    qtbot.waitUntil(lambda: runs_page.table.runs.rowCount() >= 4, timeout=SOON)
+    qtbot.waitUntil(lambda: runs_page.table.runs.rowCount() >= 4)
     look("navRuns")
     in_dialog("deleteRunDialog", runs_page._ask_to_delete)
     runs_page.table.selectAll()
     runs_page._compare()
-    qtbot.waitUntil(lambda: len(runs_page.comparison.runs_shown()) >= 4, timeout=SOON)
+    qtbot.waitUntil(lambda: len(runs_page.comparison.runs_shown()) >= 4)
     look("comparison")
 
     train = cast(TrainPage, window.page("navTrain"))
     for run in store:
         window.desk.open_run(run)
-        qtbot.waitUntil(lambda: train._shown.caught_up, timeout=SOON)
+        qtbot.waitUntil(lambda: train._shown.caught_up)
         train.render_now()
         window.go_to("navTrain")
         look(f"run {run.events()[-1].type}", window)
@@ -223,7 +220,7 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
     chat = window.page("navChat")
     qtbot.waitUntil(
         lambda: any(CORE in widget.accessibleName() + getattr(widget, "text", str)()
-                    for widget in chat.findChildren(QWidget)), timeout=SOON,
+                    for widget in chat.findChildren(QWidget)),
     )  # fmt: skip
     window.go_to("navChat")
     look("answers")
@@ -245,7 +242,7 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
     window._show_script()
     script = cast(QDialog, window.findChild(QDialog, "scriptDialog"))
     problem = script.findChild(QLabel, "error_script")
-    qtbot.waitUntil(lambda: CORE in problem.text(), timeout=SOON)  # of the layers that it names
+    qtbot.waitUntil(lambda: CORE in problem.text())  # of the layers that it names
     look("scriptDialog", script)
     script.reject()
     in_dialog("errorDialog", lambda: error_dialog.show_error(
@@ -269,7 +266,7 @@ def test_every_page_and_dialog_shows_hostile_texts_as_texts(
     findings._ask_for_placeholder({"message": "“{{" + HOSTILE.replace("\n", " ") + "}}”"})
     export = cast(ExportPage, window.page("navExport"))
     window.desk.export(store[0])
-    qtbot.waitUntil(lambda: _dialog("exportWizard") is not None, timeout=SOON)
+    qtbot.waitUntil(lambda: _dialog("exportWizard") is not None)
     wizard = cast(Any, _dialog("exportWizard"))
     look("exportWizard", wizard)
     for _ in range(2):

@@ -102,7 +102,7 @@ def test_running_out_of_memory_offers_to_make_it_fit(
     assert not fix.isVisible()
     give(controller, draft, fits=False, ran_out="in the second step", measured_bytes=23 * GIB)
     assert says(panel) == ("Does not fit: out of memory in the second step, at 23.0 GB of 24.0 GB.")
-    with qtbot.waitSignal(panel.make_it_fit_requested, timeout=1_000):
+    with qtbot.waitSignal(panel.make_it_fit_requested):
         qtbot.mouseClick(fix, Qt.MouseButton.LeftButton)
     draft.set_value("training.per_device_train_batch_size", 2)
     assert not fix.isVisible()
@@ -120,7 +120,6 @@ def test_how_far_it_is_is_told_with_the_time_left(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_real_step_of_the_demo_model(
     qtbot: QtBot,
     home_with_demo_model: Path,
@@ -129,22 +128,22 @@ def test_a_real_step_of_the_demo_model(
     training: RunController,
 ) -> None:
     training.warm_up()
-    qtbot.waitUntil(lambda: training._warm is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: training._warm is not None)
     warmed = training._warm
     with qtbot.waitSignal(controller.measured, timeout=120_000) as told:
         qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
     assert told.args[0].result.fits and told.args[0].result.measured_bytes > 300_000_000
-    qtbot.waitUntil(lambda: says(panel).startswith("Measured "), timeout=20_000)
+    qtbot.waitUntil(lambda: says(panel).startswith("Measured "))
     assert training._warm is None and warmed is not None  # its worker did it
     folder = home_with_demo_model / "probe-runs"
-    qtbot.waitUntil(lambda: not list(folder.iterdir()), timeout=20_000)
+    qtbot.waitUntil(lambda: not list(folder.iterdir()))
     # And once more, cancelled while the libraries are imported.
-    with qtbot.waitSignal(controller.ended, timeout=60_000):
+    with qtbot.waitSignal(controller.ended):
         qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
         qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
         assert says(panel) == "Cancelling"
     assert says(panel).startswith("Measured ")  # what was known before
-    qtbot.waitUntil(lambda: not list(folder.iterdir()), timeout=20_000)
+    qtbot.waitUntil(lambda: not list(folder.iterdir()))
 
 
 def test_no_step_is_tried_while_a_training_holds_the_memory(

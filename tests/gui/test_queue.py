@@ -116,7 +116,6 @@ def card(qtbot: QtBot, queue: QueueController, training: StandIn) -> Iterator[Qu
     awake.shutdown()
     qtbot.waitUntil(  # one that is importing takes a moment to see it
         lambda: not any(thread.name == "stay-awake" for thread in threading.enumerate()),
-        timeout=20_000,
     )
 
 
@@ -126,7 +125,7 @@ def _names(queue: QueueController) -> list[str]:
 
 def _add(qtbot: QtBot, queue: QueueController, model: Path, *names: str) -> None:
     queue.add([_job(model, name) for name in names])
-    qtbot.waitUntil(lambda: _names(queue)[-len(names) :] == list(names), timeout=5_000)
+    qtbot.waitUntil(lambda: _names(queue)[-len(names) :] == list(names))
 
 
 def test_nothing_starts_until_the_person_says_so(
@@ -138,7 +137,7 @@ def test_nothing_starts_until_the_person_says_so(
     qtbot.wait(50)
     assert training.begun == []
     card.go_button.click()
-    qtbot.waitUntil(lambda: training.names() == ["one"], timeout=5_000)
+    qtbot.waitUntil(lambda: training.names() == ["one"])
     assert queue_file.is_worked_on()
 
 
@@ -147,14 +146,14 @@ def test_the_next_run_follows_one_that_completed_and_one_that_failed(
 ) -> None:
     _add(qtbot, queue, model, "one", "two", "three")
     queue.start()
-    qtbot.waitUntil(lambda: training.names() == ["one"], timeout=5_000)
+    qtbot.waitUntil(lambda: training.names() == ["one"])
     training.end(RunCompleted(folder="x"))
-    qtbot.waitUntil(lambda: training.names() == ["one", "two"], timeout=5_000)
+    qtbot.waitUntil(lambda: training.names() == ["one", "two"])
     training.end(RunFailed(code="x", message="Out of memory."))
-    qtbot.waitUntil(lambda: training.names() == ["one", "two", "three"], timeout=5_000)
-    with qtbot.waitSignal(queue.drained, timeout=5_000):
+    qtbot.waitUntil(lambda: training.names() == ["one", "two", "three"])
+    with qtbot.waitSignal(queue.drained):
         training.end(RunCompleted(folder="x"))
-    qtbot.waitUntil(lambda: not queue_file.is_worked_on(), timeout=5_000)
+    qtbot.waitUntil(lambda: not queue_file.is_worked_on())
     assert not queue.is_going()
     assert [run.state() for run in training.begun] == ["completed", "failed", "completed"]
 
@@ -165,10 +164,10 @@ def test_a_run_added_while_another_is_under_way_follows_it(
     by_hand = runs.create(_job(model, "by hand"))
     training.resume(by_hand)
     _add(qtbot, queue, model, "next")
-    qtbot.waitUntil(queue.is_going, timeout=5_000)
+    qtbot.waitUntil(queue.is_going)
     assert training.names() == ["by hand"]
     training.end(RunCompleted(folder="x"))
-    qtbot.waitUntil(lambda: training.names() == ["by hand", "next"], timeout=5_000)
+    qtbot.waitUntil(lambda: training.names() == ["by hand", "next"])
 
 
 def test_a_run_that_was_stopped_pauses_the_queue_and_the_card_says_so(
@@ -176,15 +175,15 @@ def test_a_run_that_was_stopped_pauses_the_queue_and_the_card_says_so(
 ) -> None:
     _add(qtbot, queue, model, "one", "two")
     queue.start()
-    qtbot.waitUntil(lambda: training.names() == ["one"], timeout=5_000)
+    qtbot.waitUntil(lambda: training.names() == ["one"])
     training.stopped = True
     training.end(RunStopped(step=3))
-    qtbot.waitUntil(lambda: run_queue.is_paused() and not queue_file.is_worked_on(), timeout=5_000)
-    qtbot.waitUntil(lambda: "because a run was stopped" in card._status.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: run_queue.is_paused() and not queue_file.is_worked_on())
+    qtbot.waitUntil(lambda: "because a run was stopped" in card._status.text())
     assert training.names() == ["one"]
     assert card.go_button.text() == "Start queue"
     card.go_button.click()
-    qtbot.waitUntil(lambda: training.names() == ["one", "two"], timeout=5_000)
+    qtbot.waitUntil(lambda: training.names() == ["one", "two"])
 
 
 def test_a_run_that_cannot_start_is_ended_with_the_reason_and_the_next_one_starts(
@@ -194,7 +193,7 @@ def test_a_run_that_cannot_start_is_ended_with_the_reason_and_the_next_one_start
     monkeypatch.setattr(run_queue.preflight, "check", REAL_CHECK)  # the model has no weights
     _add(qtbot, queue, model, "no weights", "nothing there")
     failed = [entry.run for entry in queue.state.entries]
-    with qtbot.waitSignal(queue.drained, timeout=20_000):
+    with qtbot.waitSignal(queue.drained):
         queue.start()
     assert training.begun == []
     ends = [run.events()[-1] for run in failed]
@@ -206,12 +205,12 @@ def test_pause_lets_the_run_under_way_end_and_starts_no_other(
 ) -> None:
     _add(qtbot, queue, model, "one", "two")
     queue.start()
-    qtbot.waitUntil(lambda: training.names() == ["one"], timeout=5_000)
+    qtbot.waitUntil(lambda: training.names() == ["one"])
     assert card.go_button.text() == "Pause after this run"
     card.go_button.click()
     training.end(RunCompleted(folder="x"))
-    qtbot.waitUntil(lambda: not queue_file.is_worked_on(), timeout=5_000)
-    qtbot.waitUntil(lambda: _names(queue) == ["two"], timeout=5_000)
+    qtbot.waitUntil(lambda: not queue_file.is_worked_on())
+    qtbot.waitUntil(lambda: _names(queue) == ["two"])
     assert training.names() == ["one"]
     assert "paused" in card._status.text()
 
@@ -225,15 +224,15 @@ def test_rows_are_moved_by_keys_buttons_and_dragging_and_moving_is_undone(
     card.table.setFocus()
     card.activateWindow()
     QTest.keyClick(card.table, Qt.Key.Key_Up, Qt.KeyboardModifier.AltModifier)
-    qtbot.waitUntil(lambda: _names(queue) == ["a", "c", "b"], timeout=5_000)
+    qtbot.waitUntil(lambda: _names(queue) == ["a", "c", "b"])
     card.up_button.click()  # what was moved is still selected
-    qtbot.waitUntil(lambda: _names(queue) == ["c", "a", "b"], timeout=5_000)
+    qtbot.waitUntil(lambda: _names(queue) == ["c", "a", "b"])
     dropped = card.rows.mimeData([card.rows.index(0, 0)])
     end = card.rows.rowCount()
     assert not card.rows.dropMimeData(dropped, Qt.DropAction.MoveAction, end, 0, QModelIndex())
-    qtbot.waitUntil(lambda: _names(queue) == ["a", "b", "c"], timeout=5_000)
+    qtbot.waitUntil(lambda: _names(queue) == ["a", "b", "c"])
     card.undo_button.click()
-    qtbot.waitUntil(lambda: _names(queue) == ["c", "a", "b"], timeout=5_000)
+    qtbot.waitUntil(lambda: _names(queue) == ["c", "a", "b"])
     assert not card.undo_button.isVisible()
     assert [entry.name for entry in run_queue.entries()] == ["c", "a", "b"]
 
@@ -247,11 +246,11 @@ def test_removing_is_undone_even_of_the_last_one(
     card.table.setFocus()
     card.activateWindow()
     QTest.keyClick(card.table, Qt.Key.Key_Delete)
-    qtbot.waitUntil(lambda: queue.state.entries == (), timeout=5_000)
+    qtbot.waitUntil(lambda: queue.state.entries == ())
     assert not folder.exists()
     assert card.isVisible()
     card.undo_button.click()
-    qtbot.waitUntil(lambda: _names(queue) == ["only"], timeout=5_000)
+    qtbot.waitUntil(lambda: _names(queue) == ["only"])
     assert folder.is_dir()
 
 
@@ -261,12 +260,12 @@ def test_what_another_program_works_through_is_left_to_it(
     _add(qtbot, queue, model, "one")
     with run_queue.working():
         queue.start()
-        qtbot.waitUntil(lambda: "Another program" in card._errors.text(), timeout=5_000)
-        qtbot.waitUntil(lambda: "Another program" in card._status.text(), timeout=5_000)
+        qtbot.waitUntil(lambda: "Another program" in card._errors.text())
+        qtbot.waitUntil(lambda: "Another program" in card._status.text())
         assert card.go_button.isHidden()
     assert training.begun == []
     queue.refresh()
-    qtbot.waitUntil(lambda: not card.go_button.isHidden(), timeout=5_000)
+    qtbot.waitUntil(lambda: not card.go_button.isHidden())
 
 
 def test_a_damaged_order_is_told_and_loses_no_run(
@@ -275,10 +274,10 @@ def test_a_damaged_order_is_told_and_loses_no_run(
     _add(qtbot, queue, model, "one")
     (home / "queue.json").write_text("{", encoding="utf-8")
     queue.refresh()
-    qtbot.waitUntil(lambda: "could not be read" in card._status.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "could not be read" in card._status.text())
     assert _names(queue) == ["one"]
     card.dismiss_button.click()
-    qtbot.waitUntil(lambda: "1 run waits" in card._status.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "1 run waits" in card._status.text())
 
 
 def test_says_how_long_a_run_takes_where_the_same_work_was_done(
@@ -288,7 +287,7 @@ def test_says_how_long_a_run_takes_where_the_same_work_was_done(
     other = _job(model, "other").model_dump(mode="json")
     other["training"]["max_steps"] = 77
     queue.add([_job(model, "again"), parse_job(other)])  # type: ignore[list-item]
-    qtbot.waitUntil(lambda: card.rows.rowCount() == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: card.rows.rowCount() == 2)
     assert [card.rows.index(row, TIME).data() for row in range(2)] == ["1 s", "–"]
 
 
@@ -300,10 +299,10 @@ def test_a_computer_that_cannot_be_kept_awake_is_told_where_the_wish_is_made(
     assert card.awake.isChecked()
     _add(qtbot, queue, model, "one")
     queue.start()
-    qtbot.waitUntil(lambda: "could not be told" in card._awake_note.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "could not be told" in card._awake_note.text())
     card.awake.click()
-    qtbot.waitUntil(lambda: not preferences.load().keep_awake, timeout=5_000)
-    qtbot.waitUntil(lambda: card._awake_note.isHidden(), timeout=5_000)
+    qtbot.waitUntil(lambda: not preferences.load().keep_awake)
+    qtbot.waitUntil(lambda: card._awake_note.isHidden())
 
 
 # ------------------------------------------------------------------------- the whole window
@@ -318,7 +317,7 @@ def window(qtbot: QtBot) -> MainWindow:
 
 def _shown(qtbot: QtBot, window: MainWindow) -> None:
     window.show()
-    qtbot.waitUntil(lambda: window.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: window.is_built("navRuns"))
 
 
 def test_runs_left_by_an_earlier_window_are_offered_not_started(
@@ -352,13 +351,13 @@ def test_a_draft_is_added_from_the_train_page_while_a_run_is_live(
     assert not button.property("primary")  # a run goes on, and nothing is asked of anyone
     window.draft.set_value("name", "second")
     button.click()
-    qtbot.waitUntil(lambda: button.text() == "Add to queue (1 waiting)", timeout=5_000)
+    qtbot.waitUntil(lambda: button.text() == "Add to queue (1 waiting)")
     assert [entry.name for entry in run_queue.entries()] == ["second"]
     assert window.queue.is_going()
     window.training._stop_asked = True
     monkeypatch.setattr(window.training, "is_busy", lambda: False)
     window.training.run_ended.emit(live, RunStopped(step=3))
-    qtbot.waitUntil(lambda: "paused" in button.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "paused" in button.text())
     shown = [label.text() for label in window.sidebar.findChildren(QLabel)]
     assert "queue paused, 1 waiting" in shown
 
@@ -366,11 +365,11 @@ def test_a_draft_is_added_from_the_train_page_while_a_run_is_live(
 def test_run_again_waits_in_turn_behind_others(qtbot: QtBot, window: MainWindow) -> None:
     _shown(qtbot, window)
     window.queue.add([window.draft.job()])
-    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 1, timeout=5_000)
+    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 1)
     done = runs.create(window.draft.job())
     _end(done, RunCompleted(folder="x"))
     window.desk.run_again(done)
-    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 2)
     assert not window.training.is_busy()
 
 
@@ -386,4 +385,4 @@ def test_a_queue_that_cannot_be_written_is_told_where_the_button_was_pressed(
     monkeypatch.setattr(run_queue, "add", full)
     window.desk.add_to_queue()
     problem = window.findChild(QLabel, "trainProblems")
-    qtbot.waitUntil(lambda: "cannot be changed: No space left" in problem.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "cannot be changed: No space left" in problem.text())

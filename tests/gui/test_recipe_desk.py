@@ -58,7 +58,7 @@ def desk(window: QWidget, draft: JobDraft) -> RecipeDesk:
 def opened(qtbot: QtBot, window: QWidget, kind: type[Any], name: str = "") -> Any:
     """The dialog of this kind that comes up."""
     arguments = (kind, name) if name else (kind,)
-    qtbot.waitUntil(lambda: window.findChild(*arguments) is not None, timeout=5_000)
+    qtbot.waitUntil(lambda: window.findChild(*arguments) is not None)
     return window.findChild(*arguments)
 
 

@@ -35,7 +35,7 @@ def dialog(qtbot: QtBot, run: Run) -> ReportDialog:
     made.show()
     save = made.findChild(QPushButton, "reportSave")
     assert not save.isEnabled()  # nothing is saved that was not shown
-    qtbot.waitUntil(save.isEnabled, timeout=20_000)
+    qtbot.waitUntil(save.isEnabled)
     return made
 
 
@@ -54,7 +54,7 @@ def test_what_is_saved_is_what_was_shown(
     out = tmp_path / "report.zip"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
     dialog.findChild(QPushButton, "reportSave").click()
-    qtbot.waitUntil(out.exists, timeout=5_000)
+    qtbot.waitUntil(out.exists)
     with zipfile.ZipFile(out) as file:
         saved = {Path(name).name: file.read(name).decode() for name in file.namelist()}
     assert saved == shown
@@ -70,7 +70,7 @@ def test_a_place_that_cannot_be_written_is_said_and_another_can_be_chosen(
     save = dialog.findChild(QPushButton, "reportSave")
     save.click()
     problem = dialog.findChild(QLabel, "reportProblem")
-    qtbot.waitUntil(problem.isVisible, timeout=5_000)
+    qtbot.waitUntil(problem.isVisible)
     assert "cannot be written" in problem.text()
     assert save.isEnabled()
 

@@ -25,8 +25,6 @@ from training_backend.protocol import (
     RunStopped,
 )
 
-pytestmark = pytest.mark.timeout(110)
-
 
 def _job(model: Path, data: Path) -> Any:
     data.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
@@ -45,7 +43,7 @@ def controller(qtbot: QtBot) -> Any:
 def test_refuses_what_the_checks_find_before_there_is_a_run(
     qtbot: QtBot, controller: RunController, tmp_path: Path
 ) -> None:
-    with qtbot.waitSignal(controller.refused, timeout=20_000) as refusal:
+    with qtbot.waitSignal(controller.refused) as refusal:
         controller.start(_job(tmp_path / "missing", tmp_path / "rows.jsonl"))
     assert isinstance(refusal.args[0], JobError)
     assert refusal.args[0].problems[0].field == "model.id"
@@ -61,8 +59,8 @@ def test_a_worker_that_fails_is_followed_to_its_terminal_event(
     events: list[Any] = []
     controller.event_arrived.connect(events.append)
     with (
-        qtbot.waitSignal(controller.run_opened, timeout=60_000) as opened,
-        qtbot.waitSignal(controller.run_ended, timeout=90_000) as ended,
+        qtbot.waitSignal(controller.run_opened) as opened,
+        qtbot.waitSignal(controller.run_ended) as ended,
     ):
         controller.resume(run)
     assert opened.args == [run]
@@ -86,7 +84,7 @@ def test_a_killed_worker_is_told_by_name(
             os.kill(event.pid, signal.SIGKILL)
 
     controller.event_arrived.connect(kill_once)
-    with qtbot.waitSignal(controller.run_ended, timeout=90_000) as ended:
+    with qtbot.waitSignal(controller.run_ended) as ended:
         controller.resume(run)
     assert isinstance(ended.args[1], RunInterrupted)
     assert "SIGKILL" in ended.args[1].detail
@@ -96,10 +94,10 @@ def test_a_killed_worker_is_told_by_name(
 def test_one_run_at_a_time(qtbot: QtBot, controller: RunController, tmp_path: Path) -> None:
     run = runs.create(_job(tmp_path / "missing", tmp_path / "rows.jsonl"))
     controller.resume(run)
-    with qtbot.waitSignal(controller.refused, timeout=1_000) as refusal:
+    with qtbot.waitSignal(controller.refused) as refusal:
         controller.resume(run)
     assert refusal.args[0].code == "busy"
-    with qtbot.waitSignal(controller.run_ended, timeout=90_000):
+    with qtbot.waitSignal(controller.run_ended):
         pass
 
 
@@ -118,12 +116,12 @@ def test_attaches_to_a_live_run_and_catches_up(
     events: list[Any] = []
     controller.event_arrived.connect(events.append)
     controller.attach(run)
-    qtbot.waitUntil(lambda: len(events) == 501, timeout=20_000)
+    qtbot.waitUntil(lambda: len(events) == 501)
     controller.stop()
     controller.stop()  # as from the page and from the closing window: no reason to end it
     assert run.requested("stop")
     assert ended_by_force == []
-    with qtbot.waitSignal(controller.run_ended, timeout=20_000) as ended:
+    with qtbot.waitSignal(controller.run_ended) as ended:
         writer.append(RunStopped(step=500, checkpoint=None))
         writer.close()
         lock.release()
@@ -133,24 +131,24 @@ def test_attaches_to_a_live_run_and_catches_up(
 def test_leaving_lets_go_of_an_idle_worker(qtbot: QtBot) -> None:
     controller = RunController()
     controller.warm_up()
-    qtbot.waitUntil(lambda: controller._warm is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: controller._warm is not None)
     worker = controller._warm
     assert isinstance(worker, launch.Worker)
     controller.shutdown()
-    qtbot.waitUntil(lambda: not worker.is_alive(), timeout=60_000)
+    qtbot.waitUntil(lambda: not worker.is_alive())
 
 
 def test_a_worker_that_began_with_other_preferences_is_let_go(
     qtbot: QtBot, controller: RunController
 ) -> None:
     controller.warm_up()
-    qtbot.waitUntil(lambda: controller._warm is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: controller._warm is not None)
     stale = controller._warm
     assert stale is not None and stale.is_ready()
     preferences.save(Preferences(gpu="GPU-1"))
     assert not stale.is_ready()
     assert controller.take_warm() is None
-    qtbot.waitUntil(lambda: not stale.is_alive(), timeout=60_000)
+    qtbot.waitUntil(lambda: not stale.is_alive())
 
 
 def test_resuming_a_run_that_lives_already_follows_it(
@@ -159,13 +157,13 @@ def test_resuming_a_run_that_lives_already_follows_it(
     run = runs.create(_job(tmp_path / "missing", tmp_path / "rows.jsonl"))
     with run.worker_lock().acquire():
         writer = JournalWriter(run.folder)
-        with qtbot.waitSignal(controller.run_opened, timeout=20_000) as opened:
+        with qtbot.waitSignal(controller.run_opened) as opened:
             controller.resume(run)
-        with qtbot.waitSignal(controller.event_arrived, timeout=20_000):
+        with qtbot.waitSignal(controller.event_arrived):
             writer.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
         writer.close()
     assert opened.args == [run]
-    with qtbot.waitSignal(controller.run_ended, timeout=20_000):
+    with qtbot.waitSignal(controller.run_ended):
         pass
 
 
@@ -185,8 +183,8 @@ def test_a_run_that_can_no_longer_be_read_does_not_keep_the_window_from_another(
 
     monkeypatch.setattr(launch, "tail", on_a_failing_disk)
     with (
-        qtbot.waitSignal(controller.event_arrived, timeout=20_000) as first,
-        qtbot.waitSignal(controller.run_ended, timeout=20_000) as ended,
+        qtbot.waitSignal(controller.event_arrived) as first,
+        qtbot.waitSignal(controller.run_ended) as ended,
     ):
         controller.attach(run)
     assert first.args == [started]

@@ -58,7 +58,7 @@ def page(qtbot: QtBot, home: Path) -> RunsPage:
 def _show(page: RunsPage, qtbot: QtBot, count: int) -> QTableView:
     page.show()
     table: QTableView = page.findChild(QTableView, "runsTable")
-    qtbot.waitUntil(lambda: table.model().rowCount() == count, timeout=5_000)
+    qtbot.waitUntil(lambda: table.model().rowCount() == count)
     return table
 
 
@@ -119,10 +119,10 @@ def test_opens_by_return_and_double_click(page: RunsPage, qtbot: QtBot) -> None:
     table = _show(page, qtbot, 1)
     table.setFocus()
     page.activateWindow()
-    with qtbot.waitSignal(page.open_requested, timeout=2_000) as opened:
+    with qtbot.waitSignal(page.open_requested) as opened:
         QTest.keyClick(table, Qt.Key.Key_Return)
     assert opened.args == [run]
-    with qtbot.waitSignal(page.open_requested, timeout=2_000):
+    with qtbot.waitSignal(page.open_requested):
         table.doubleClicked.emit(table.model().index(0, 0))
 
 
@@ -161,7 +161,7 @@ def test_several_runs_are_deleted_at_once_and_stay_selected_while_the_list_is_re
     QTest.keyClick(page.table, Qt.Key.Key_Escape)  # lets go of Shift
     _run("run 3", RunCompleted(folder="x"), 0.5)
     page.refresh()
-    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 4, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 4)
     assert [summary.name for summary in page.table.selected()] == ["run 0", "run 1"]
     assert not page.open_button.isEnabled()
     assert not page.resume_button.isEnabled()
@@ -169,7 +169,7 @@ def test_several_runs_are_deleted_at_once_and_stay_selected_while_the_list_is_re
     box = page.findChild(QMessageBox, "deleteRunDialog")
     assert "2 runs" in box.text()
     box.buttons()[0].click()
-    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2)
     assert not made[0].folder.exists()
     assert not made[1].folder.exists()
     assert made[2].folder.exists()
@@ -186,9 +186,9 @@ def test_deleting_asks_first_and_moves_to_the_trash(
     assert box.textFormat() == Qt.TextFormat.PlainText
     assert run.folder.exists()
     box.buttons()[0].click()
-    qtbot.waitUntil(lambda: not run.folder.exists(), timeout=5_000)
+    qtbot.waitUntil(lambda: not run.folder.exists())
     assert (home / "deleted-runs" / run.id / "job.json").is_file()
-    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 0, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 0)
     assert page._empty.isVisible()
 
 
@@ -199,7 +199,7 @@ def test_after_a_deletion_the_next_row_is_selected(page: RunsPage, qtbot: QtBot)
     _select(page, "run 1")
     shutil.rmtree(made[1].folder)
     page.refresh()
-    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2)
     selected = page.selected()
     assert selected is not None
     assert selected.name == "run 0"
@@ -227,7 +227,7 @@ def test_keeps_the_selection_when_a_run_comes_in(page: RunsPage, qtbot: QtBot) -
     time.sleep(0.01)
     _run("two", RunCompleted(folder="x"), 0.5)
     page.refresh()
-    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 2)
     selected = page.selected()
     assert selected is not None
     assert selected.name == "one"
@@ -268,7 +268,7 @@ def _compare(page: RunsPage, qtbot: QtBot, count: int) -> dict[str, list[str]]:
     page.table.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
     page.table.selectAll()
     page.compare_button.click()
-    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == count, timeout=5_000)
+    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == count)
     model = page.comparison.table.model()
     side = Qt.Orientation.Horizontal
     titles = [model.headerData(column, side) for column in range(model.columnCount())]
@@ -376,7 +376,7 @@ def test_only_2_to_8_runs_can_be_compared_and_back_leads_to_the_list(
     assert page.compare_button.isEnabled()
     page.compare_button.click()
     assert page.comparison.isVisible() and not page.table.isVisible()
-    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == 2)
     page.back_button.click()
     assert page.table.isVisible() and not page.comparison.isVisible()
 

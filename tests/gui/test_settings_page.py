@@ -36,7 +36,7 @@ def page(qtbot: QtBot, draft: JobDraft) -> Iterator[SettingsPage]:
     qtbot.addWidget(page)
     page.resize(1072, 800)
     page.show()
-    qtbot.waitUntil(lambda: estimator.current is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: estimator.current is not None)
     yield page
     helper.shutdown()  # the advanced settings ask it about the model
 
@@ -142,7 +142,7 @@ def test_what_is_so_already_is_not_ticked(
 ) -> None:
     page._suggest()
     dialog = page.findChild(AdvisorDialog)
-    qtbot.waitUntil(lambda: bool(dialog._boxes), timeout=5_000)
+    qtbot.waitUntil(lambda: bool(dialog._boxes))
     dialog._choose()
     page._suggest()
     again = [found for found in page.findChildren(AdvisorDialog) if found is not dialog][-1]
@@ -189,7 +189,7 @@ def test_settings_are_suggested_only_when_it_is_known_what_fits(
     button = page.findChild(QPushButton, "suggestButton")
     qtbot.waitUntil(button.isEnabled)
     draft.set_value("lora.r", 0)
-    qtbot.waitUntil(lambda: not button.isEnabled(), timeout=5_000)
+    qtbot.waitUntil(lambda: not button.isEnabled())
     assert "need a look" in button.toolTip()
     draft.undo()
-    qtbot.waitUntil(button.isEnabled, timeout=5_000)
+    qtbot.waitUntil(button.isEnabled)

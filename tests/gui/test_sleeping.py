@@ -80,7 +80,7 @@ def whole_window(qtbot: QtBot, resumed: list[Run]) -> Iterator[MainWindow]:
     made = MainWindow()
     qtbot.addWidget(made)
     made.show()
-    qtbot.waitUntil(lambda: made.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: made.is_built("navRuns"))
     yield made
     made.closing.close_now()
 
@@ -264,7 +264,7 @@ def test_the_queue_waits_for_a_run_that_the_sleep_stopped(
 ) -> None:
     first, second = run_queue.add([demo_job(), demo_job()])
     window.queue.start()
-    qtbot.waitUntil(lambda: resumed == [first], timeout=5_000)
+    qtbot.waitUntil(lambda: resumed == [first])
     _open(window, first)
     _write_end(first, SAVED)
     _sleep(window)
@@ -277,7 +277,7 @@ def test_the_queue_waits_for_a_run_that_the_sleep_stopped(
     _open(window, first)
     _write_end(first, RunCompleted(folder="x"))
     _end(window, first, RunCompleted(folder="x"))
-    qtbot.waitUntil(lambda: resumed == [first, first, second], timeout=5_000)
+    qtbot.waitUntil(lambda: resumed == [first, first, second])
 
 
 def _write_end(run: Run, terminal: Terminal) -> None:
@@ -293,7 +293,7 @@ def test_the_end_of_the_session_lets_no_other_run_of_the_queue_begin(
     window = whole_window
     first, second = run_queue.add([demo_job(), demo_job()])
     window.queue.start()
-    qtbot.waitUntil(lambda: resumed == [first], timeout=5_000)
+    qtbot.waitUntil(lambda: resumed == [first])
     _open(window, first)
     window.sleeping.hear("shutdown")
     assert first.requests.stop_reason() == "system"
@@ -320,12 +320,12 @@ def test_the_computer_waits_for_a_run_under_way_and_for_nothing_else(
         _open(window, run)
         logind.until_held(True)
         logind.goes_to_sleep()
-        qtbot.waitUntil(lambda: run.requests.stop_reason() == "sleep", timeout=5_000)
+        qtbot.waitUntil(lambda: run.requests.stop_reason() == "sleep")
         assert logind.is_held()
         _end(window, run, SAVED)
         logind.until_held(False)
         logind.wakes()
-        qtbot.waitUntil(lambda: resumed == [run], timeout=5_000)
+        qtbot.waitUntil(lambda: resumed == [run])
         window.sleeping.shutdown()
 
 

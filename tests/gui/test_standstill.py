@@ -51,7 +51,7 @@ def window(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[MainWindow
     made = MainWindow()
     qtbot.addWidget(made)
     made.show()
-    qtbot.waitUntil(lambda: made.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: made.is_built("navRuns"))
     yield made
     made.closing.close_now()
 
@@ -76,7 +76,7 @@ def worker(run: Run) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_halted_worker_is_told_goes_on_by_itself_and_can_be_ended(
     qtbot: QtBot, window: MainWindow, run: Run, worker: subprocess.Popen[bytes]
 ) -> None:
-    qtbot.waitUntil(lambda: run.is_alive() and len(run.events()) > 4, timeout=20_000)
+    qtbot.waitUntil(lambda: run.is_alive() and len(run.events()) > 4)
     window.training.attach(run)
     page = window.page("navTrain")
     assert isinstance(page, TrainPage)
@@ -86,22 +86,22 @@ def test_a_halted_worker_is_told_goes_on_by_itself_and_can_be_ended(
     assert card.isHidden()
 
     os.kill(worker.pid, signal.SIGSTOP)
-    qtbot.waitUntil(lambda: not card.isHidden(), timeout=5_000)
+    qtbot.waitUntil(lambda: not card.isHidden())
     texts = {label.text() for label in card.findChildren(QLabel)}
     assert "Nothing has come from the training since step 412." in " ".join(texts)
     doing = "Its process is halted by a person or another program."
-    qtbot.waitUntil(lambda: card._doing.text() == doing, timeout=5_000)
+    qtbot.waitUntil(lambda: card._doing.text() == doing)
 
     os.kill(worker.pid, signal.SIGCONT)
-    qtbot.waitUntil(card.isHidden, timeout=5_000)
+    qtbot.waitUntil(card.isHidden)
 
     os.kill(worker.pid, signal.SIGSTOP)
-    qtbot.waitUntil(lambda: not card.isHidden(), timeout=5_000)
+    qtbot.waitUntil(lambda: not card.isHidden())
     end = card.findChild(QPushButton, "standstillEnd")
     assert end.text() == "End it and keep step 400"
     end.click()
     worker.wait(10)
-    qtbot.waitUntil(lambda: page._shown.terminal is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: page._shown.terminal is not None)
     ended = run.events()[-1]
     assert isinstance(ended, RunInterrupted) and ended.code == "hung"
     page.render_now()
@@ -113,13 +113,13 @@ def test_a_halted_worker_is_told_goes_on_by_itself_and_can_be_ended(
 def test_waiting_lets_the_card_go_and_the_run_be(
     qtbot: QtBot, window: MainWindow, run: Run, worker: subprocess.Popen[bytes]
 ) -> None:
-    qtbot.waitUntil(lambda: run.is_alive() and len(run.events()) > 4, timeout=20_000)
+    qtbot.waitUntil(lambda: run.is_alive() and len(run.events()) > 4)
     window.training.attach(run)
     page = window.page("navTrain")
     assert isinstance(page, TrainPage)
     qtbot.waitUntil(lambda: page._shown.caught_up and page._shown.metrics is not None)
     os.kill(worker.pid, signal.SIGSTOP)
-    qtbot.waitUntil(lambda: not page.standstill.isHidden(), timeout=5_000)
+    qtbot.waitUntil(lambda: not page.standstill.isHidden())
     page.standstill.findChild(QPushButton, "standstillWait").click()
     assert page.standstill.isHidden()
     assert worker.poll() is None
@@ -127,4 +127,4 @@ def test_waiting_lets_the_card_go_and_the_run_be(
     window.desk.open_run(run)  # whoever comes back to it sees it again
     assert not page.standstill.isHidden()
     os.kill(worker.pid, signal.SIGCONT)
-    qtbot.waitUntil(page.standstill.isHidden, timeout=5_000)
+    qtbot.waitUntil(page.standstill.isHidden)

@@ -54,7 +54,7 @@ def page(qtbot: QtBot, run: Run) -> TrainPage:
     made.set_draft_summary("next", "a model on some data", True, "")
     made.show()
     made.open_run(run, live=True)
-    qtbot.waitUntil(lambda: made._shown.caught_up, timeout=5_000)
+    qtbot.waitUntil(lambda: made._shown.caught_up)
     _take(
         made,
         RunStarted(run_id=run.id, folder=str(run.folder), pid=1),
@@ -86,7 +86,7 @@ def test_a_run_is_paused_and_goes_on(page: TrainPage, qtbot: QtBot) -> None:
     pause, steer = _button(page, "pauseButton"), page.buttons.steer
     bar = page.findChild(QProgressBar, "progressBar")
     assert pause.text() == "Pause" and bar.value() == 500
-    with qtbot.waitSignal(steer.pause_requested, timeout=1_000):
+    with qtbot.waitSignal(steer.pause_requested):
         qtbot.mouseClick(pause, Qt.MouseButton.LeftButton)
     assert pause.text() == "Pausing" and not pause.isEnabled()
     assert _said(page) == ("Training", "saving and pausing after this step")
@@ -106,7 +106,7 @@ def test_a_run_is_paused_and_goes_on(page: TrainPage, qtbot: QtBot) -> None:
     # An answer does not end the pause.
     _take(page, PhaseChanged(phase="sampling"), PhaseChanged(phase="paused", elapsed=120.0))
     assert pause.text() == "Go on"
-    with qtbot.waitSignal(steer.go_on_requested, timeout=1_000):
+    with qtbot.waitSignal(steer.go_on_requested):
         qtbot.mouseClick(pause, Qt.MouseButton.LeftButton)
     assert pause.text() == "Going on" and not pause.isEnabled()
     _take(page, PhaseChanged(phase="training", elapsed=3_710.0))
@@ -130,7 +130,7 @@ def test_a_paused_run_that_is_stopped_was_paused_to_its_end(page: TrainPage) -> 
 
 def test_a_checkpoint_is_shown_as_asked_until_it_is_saved(page: TrainPage, qtbot: QtBot) -> None:
     action = _action(page, "saveCheckpointAction")
-    with qtbot.waitSignal(page.buttons.steer.checkpoint_requested, timeout=1_000):
+    with qtbot.waitSignal(page.buttons.steer.checkpoint_requested):
         action.trigger()
     assert _said(page) == ("Training", "saving a checkpoint after this step")
     assert not action.isEnabled() and action.toolTip() == "It is saved after this step."
@@ -175,7 +175,7 @@ def test_the_model_is_asked_and_its_answers_are_plain_text(page: TrainPage, qtbo
         ask.click()
     assert dialog.findChild(QLabel, "askError").text() == "The question is empty. Write one."
     edit.setPlainText(" What is <b>1</b>? ")
-    with qtbot.waitSignal(steer.question_asked, timeout=1_000) as asked:
+    with qtbot.waitSignal(steer.question_asked) as asked:
         ask.click()
     assert asked.args == ["What is <b>1</b>?"]
     assert not dialog.findChild(QLabel, "askError").isVisible()
@@ -194,7 +194,7 @@ def test_the_model_is_asked_and_its_answers_are_plain_text(page: TrainPage, qtbo
     assert len(dialog.findChildren(QLabel, "askAnswer")) == 1
 
     assert page.answers.answers("What is <b>1</b>?")[0] == "Was not asked then."
-    with qtbot.waitSignal(steer.question_asked, timeout=1_000) as asked:
+    with qtbot.waitSignal(steer.question_asked) as asked:
         dialog.findChild(QPushButton, "askOwnButton").click()
     assert asked.args == [None]
     _take(page, RunStopped(step=11, checkpoint="x"))
@@ -210,7 +210,7 @@ def test_another_run_closes_the_questions_to_this_one(
     other = runs.create(run.job())
     page.open_run(other, live=False)
     assert page.buttons.steer._dialog is None
-    qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.caught_up)
 
 
 def test_what_an_earlier_window_asked_is_shown(qtbot: QtBot, run: Run) -> None:
@@ -224,11 +224,11 @@ def test_what_an_earlier_window_asked_is_shown(qtbot: QtBot, run: Run) -> None:
     qtbot.addWidget(page)
     page.show()
     page.open_run(run, live=True)
-    qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.caught_up)
     assert _button(page, "pauseButton").text() == "Go on"
     run.request("stop")
     page.open_run(run, live=True)
-    qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.caught_up)
     assert _button(page, "stopButton").text() == "Saving"
     page.buttons.forget_stopping()
 
@@ -239,7 +239,7 @@ def test_the_controller_leaves_requests_for_the_run_that_it_follows(qtbot: QtBot
     lock = run.worker_lock()
     lock.acquire()
     writer = JournalWriter(run.folder)
-    with qtbot.waitSignal(controller.run_opened, timeout=20_000):
+    with qtbot.waitSignal(controller.run_opened):
         controller.attach(run)
     controller.request("checkpoint")
     controller.request("pause")
@@ -253,10 +253,10 @@ def test_the_controller_leaves_requests_for_the_run_that_it_follows(qtbot: QtBot
     run.requests.folder.rmdir()
     run.requests.folder.touch()  # somebody put a file there
     for ask in (lambda: controller.request("pause"), lambda: controller.ask_model("Who?")):
-        with qtbot.waitSignal(controller.refused, timeout=1_000) as refusal:
+        with qtbot.waitSignal(controller.refused) as refusal:
             ask()
         assert refusal.args[0].code == "system_error"
-    with qtbot.waitSignal(controller.run_ended, timeout=20_000):
+    with qtbot.waitSignal(controller.run_ended):
         writer.append(RunStopped(step=1, checkpoint=None))
         writer.close()
         lock.release()
@@ -298,7 +298,7 @@ def test_the_dialog_says_what_an_extension_adds_and_does(dialog_of: Any, qtbot: 
     assert "The learning rate rises at first: its schedule (cosine) spans all" in _texts(dialog)
     dialog._amount.setValue(0.5)
     assert "6 more steps, 42 in all" in _texts(dialog)
-    with qtbot.waitSignal(dialog.chosen, timeout=1_000) as chosen:
+    with qtbot.waitSignal(dialog.chosen) as chosen:
         dialog.findChild(QPushButton, "extendStartButton").click()
     assert chosen.args[0].training.num_train_epochs == 3.5
 
@@ -336,6 +336,6 @@ def test_only_what_has_completed_or_was_stopped_can_be_trained_longer(
     _take(page, RunCompleted(folder="x", step=20))
     button = _button(page, "extendButton")
     assert button.isVisible()
-    with qtbot.waitSignal(page.extend_requested, timeout=1_000) as asked:
+    with qtbot.waitSignal(page.extend_requested) as asked:
         button.click()
     assert asked.args == [run]

@@ -70,7 +70,7 @@ def test_begins_with_three_ranks_and_says_what_each_takes(
 ) -> None:
     assert _column(dialog, 0) == ["rank 8", "rank 16", "rank 32"]
     assert dialog._start.text() == "Start 3 runs"
-    qtbot.waitUntil(lambda: all("GB free" in text for text in _column(dialog, 1)), timeout=10_000)
+    qtbot.waitUntil(lambda: all("GB free" in text for text in _column(dialog, 1)))
     assert "known after the first run" in dialog._total.text()
     assert "Alpha follows the rank" in dialog._notes.text()
 
@@ -89,7 +89,7 @@ def test_says_how_long_all_take_by_a_run_of_the_same_work(
     made = SweepDialog(_job(), CARD)
     qtbot.addWidget(made)
     made.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose, False)
-    qtbot.waitUntil(lambda: "About 30 min in all" in made._total.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "About 30 min in all" in made._total.text())
 
 
 def test_a_wrong_value_is_told_beside_its_setting_and_nothing_can_start(
@@ -97,16 +97,16 @@ def test_a_wrong_value_is_told_beside_its_setting_and_nothing_can_start(
 ) -> None:
     axis = dialog._axes[0]
     axis.line.setText("8, 99999, eight")
-    qtbot.waitUntil(lambda: "99999" in axis._error.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "99999" in axis._error.text())
     assert "eight" in axis._error.text()
     assert not dialog._start.isEnabled()
     axis.line.setText("8")
-    qtbot.waitUntil(lambda: "two values" in dialog._errors.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "two values" in dialog._errors.text())
     assert axis._error.text() == ""
     axis.line.setText(", ".join(str(rank) for rank in range(1, 31)))
-    qtbot.waitUntil(lambda: "30 runs" in dialog._errors.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "30 runs" in dialog._errors.text())
     axis.line.setText("4 8;16")
-    qtbot.waitUntil(lambda: dialog._start.isEnabled(), timeout=5_000)
+    qtbot.waitUntil(lambda: dialog._start.isEnabled())
     assert _column(dialog, 0) == ["rank 4", "rank 8", "rank 16"]
 
 
@@ -115,12 +115,12 @@ def test_a_second_setting_makes_every_combination(qtbot: QtBot, dialog: SweepDia
     second = dialog._axes[1]
     second.setting.setCurrentIndex(second.setting.findData("quantization.load_in_4bit"))
     dialog._axes[0].line.setText("8, 16")
-    qtbot.waitUntil(lambda: len(_column(dialog, 0)) == 4, timeout=5_000)
+    qtbot.waitUntil(lambda: len(_column(dialog, 0)) == 4)
     assert _column(dialog, 0)[1] == "rank 8, 16-bit"
     second._boxes[0][0].setChecked(False)
     qtbot.waitUntil(lambda: _column(dialog, 0) == ["rank 8, 16-bit", "rank 16, 16-bit"])
     second.remove.click()
-    qtbot.waitUntil(lambda: _column(dialog, 0) == ["rank 8", "rank 16"], timeout=5_000)
+    qtbot.waitUntil(lambda: _column(dialog, 0) == ["rank 8", "rank 16"])
 
 
 def test_the_runs_of_a_sweep_go_into_the_queue_and_the_first_starts(
@@ -132,13 +132,13 @@ def test_the_runs_of_a_sweep_go_into_the_queue_and_the_first_starts(
     monkeypatch.setattr(window.training, "resume", begun.append)
     monkeypatch.setattr(run_queue.preflight, "check", lambda job: None)  # no demo model here
     window.show()
-    qtbot.waitUntil(lambda: window.is_built("navRuns"), timeout=20_000)
+    qtbot.waitUntil(lambda: window.is_built("navRuns"))
     window.desk.try_values()
     dialog = window.findChild(SweepDialog)
     dialog._start.click()
-    qtbot.waitUntil(lambda: len(begun) == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(begun) == 1)
     assert begun[0].training_job().lora.r == 8
-    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: len(window.queue.state.entries) == 2)
     assert [entry.job.lora.r for entry in window.queue.state.entries if entry.job] == [16, 32]
     assert len({entry.sweep for entry in window.queue.state.entries}) == 1
     assert window.page("navRuns").isVisible()
@@ -154,11 +154,11 @@ def test_a_sweep_is_compared_from_any_of_its_runs_with_the_best_value_named(
     page = RunsPage()
     qtbot.addWidget(page)
     page.show()
-    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 3, timeout=5_000)
+    qtbot.waitUntil(lambda: page.table.runs.rowCount() == 3)
     page.table.selectRow(0)
     assert page.compare_button.text() == "Compare this sweep"
     page.compare_button.click()
-    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == 3, timeout=5_000)
+    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == 3)
     verdict = page.findChild(QLabel, "sweepVerdict")
     qtbot.waitUntil(lambda: "Rank 16 gave the lowest held-out loss, 1.420" in verdict.text())
     assert page.header.subtitle.text() == "which rank"
@@ -177,6 +177,6 @@ def test_of_a_sweep_under_way_what_has_begun_is_compared(qtbot: QtBot) -> None:
     qtbot.addWidget(page)
     page.show()
     page.compare_sweep(sweep.id)
-    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == 1, timeout=5_000)
+    qtbot.waitUntil(lambda: len(page.comparison.runs_shown()) == 1)
     verdict = page.findChild(QLabel, "sweepVerdict")
     qtbot.waitUntil(lambda: verdict.text().startswith("2 of 3 runs have not begun."))

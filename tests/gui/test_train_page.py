@@ -114,7 +114,7 @@ def _texts(page: TrainPage) -> set[str]:
 def test_idle_it_shows_what_start_would_run(page: TrainPage, qtbot: QtBot) -> None:
     assert page.header.title.text() == "first try"
     assert not _button(page, "stopButton").isVisible()
-    with qtbot.waitSignal(page.start_requested, timeout=1_000):
+    with qtbot.waitSignal(page.start_requested):
         qtbot.mouseClick(_button(page, "startButton"), Qt.MouseButton.LeftButton)
     assert not _button(page, "startButton").isEnabled()  # being checked
     page.show_problems([Problem("model.id", "No model folder at <b>x</b>.")])
@@ -139,7 +139,7 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
     else:
         _journal(run, *_beginning(run), RunStopped(step=412, checkpoint="checkpoint-412"))
         page.open_run(run, live=False)
-    qtbot.waitUntil(lambda: page._shown.caught_up and page._shown.last_seq >= 8, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.caught_up and page._shown.last_seq >= 8)
     page.render_now()
     page.charts.loss.plot.redraw()
     shown = _texts(page)
@@ -163,7 +163,7 @@ def test_live_and_history_draw_the_same(page: TrainPage, run: Run, qtbot: QtBot,
 
 def test_both_charts_are_whole_in_a_small_window(page: TrainPage, run: Run, qtbot: QtBot) -> None:
     page.open_run(run, live=True)
-    qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.caught_up)
     chart = page.charts.memory
     qtbot.waitUntil(lambda: chart.y() > page.charts.loss.y())
     bottom = chart.mapTo(page, chart.rect().bottomLeft()).y()
@@ -177,7 +177,7 @@ def test_a_worker_that_died_unnoticed_is_told_when_its_run_is_opened(
 ) -> None:
     _journal(run, *_beginning(run))
     page.open_run(run, live=False)
-    qtbot.waitUntil(lambda: page._shown.terminal is not None, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.terminal is not None)
     page.render_now()
     assert page.outcome.title.text() == "Interrupted"
     assert run.state() == "interrupted"
@@ -218,7 +218,7 @@ def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) ->
     page.apply(PhaseChanged(phase="sampling"))
     page.render_now()
     assert page.progress.title.text() == "Training"  # it is not answering questions any more
-    with qtbot.waitSignal(page.export_requested, timeout=1_000) as asked:
+    with qtbot.waitSignal(page.export_requested) as asked:
         page.outcome._export.click()
     assert asked.args == [run]
     end(
@@ -229,7 +229,7 @@ def test_each_ending_says_what_to_do(page: TrainPage, run: Run, qtbot: QtBot) ->
             and page.outcome._export.isVisible()
         ),
     )
-    with qtbot.waitSignal(page.resume_requested, timeout=1_000) as asked:
+    with qtbot.waitSignal(page.resume_requested) as asked:
         _button(page, "resumeButton").click()
     assert asked.args == [run]
     end(
@@ -331,14 +331,14 @@ def test_the_end_of_an_earlier_attempt_is_not_the_end_of_a_resumed_run(
 def test_stop_is_asked_once_and_then_offers_to_end(page: TrainPage, run: Run, qtbot: QtBot) -> None:
     page.open_run(run, live=True)
     stop = _button(page, "stopButton")
-    with qtbot.waitSignal(page.stop_requested, timeout=1_000):
+    with qtbot.waitSignal(page.stop_requested):
         stop.click()
     assert not stop.isEnabled()
     page.buttons.offer_to_end()
     assert stop.isEnabled()
     assert stop.text() == "End without saving"
     with (
-        qtbot.waitSignal(page.end_requested, timeout=1_000),
+        qtbot.waitSignal(page.end_requested),
         qtbot.assertNotEmitted(page.stop_requested),
     ):
         stop.click()
@@ -353,12 +353,12 @@ def test_an_old_run_leads_back_to_the_live_one(
     page.open_run(old, live=False)
     back = _button(page, "backToCurrentButton")
     assert back.isVisible()
-    with qtbot.waitSignal(page.back_to_current_requested, timeout=1_000):
+    with qtbot.waitSignal(page.back_to_current_requested):
         back.click()
     page.apply(RunCompleted(folder="y"))  # the live one, behind the scenes
     page.render_now()
     assert not back.isVisible()
-    qtbot.waitUntil(lambda: page._shown.terminal is not None, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.terminal is not None)
 
 
 def test_a_long_history_is_drawn_quickly(page: TrainPage, run: Run) -> None:
@@ -393,7 +393,7 @@ def test_a_long_history_comes_in_parts_and_draws_the_same(
 
     monkeypatch.setattr(TrainPage, "_take_part", take_and_look)
     page.open_run(run, live=True)
-    qtbot.waitUntil(lambda: page._shown.caught_up, timeout=5_000)
+    qtbot.waitUntil(lambda: page._shown.caught_up)
     assert len(shares) > 5
     assert shares[0].startswith("reading what was logged, ")
     assert not page.header.subtitle.text().startswith("reading")

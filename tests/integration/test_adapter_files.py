@@ -13,8 +13,6 @@ import pytest
 
 from tests.integration.test_merge import ALL, make_adapter, rewrite
 
-pytestmark = pytest.mark.timeout(300)
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 KEY = re.compile(r"base_model\.model\.model\.layers\.\d+\.\w+\.\w+\.lora_[AB]\.weight")
 Export = Callable[..., Any]

@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        importlib.util.find_spec("lm_eval") is None, reason="needs the extra `benchmarks`"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("lm_eval") is None, reason="needs the extra `benchmarks`"
+)
 
 # A task file is YAML, of which JSON is a part.
 TASK = {

@@ -12,8 +12,6 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.timeout(180)
-
 ROWS = [
     {"conversations": [{"from": "human", "value": f"Question {number}?"},
                        {"from": "gpt", "value": answer}]}

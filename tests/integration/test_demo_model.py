@@ -17,7 +17,7 @@ from training_backend.models.demo_model import (
 )
 
 # Making the model takes half a minute and 93 MB, once per machine.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 ASK = """
 import sys, torch

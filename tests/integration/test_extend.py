@@ -17,8 +17,6 @@ from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import MetricsLogged, RunCompleted, RunFailed, RunStarted, RunStopped
 from training_backend.runs import Run
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def steps(events: list[Any]) -> dict[int, tuple[Any, ...]]:
     return {

@@ -15,8 +15,6 @@ from training_backend.errors import UserError
 from training_backend.export import four_bit
 from training_backend.job import parse_job
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def make_family(folder: str, family: str, options: dict[str, Any], dtype: str) -> None:
     """A random model of two layers."""

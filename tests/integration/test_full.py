@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
-
 STEPS, SAVED = 4, 2
 
 

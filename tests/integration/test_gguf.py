@@ -22,8 +22,6 @@ from training_backend.files import sha256_file
 from training_backend.job import GGUF_BITS, parse_job
 from training_backend.protocol import PhaseChanged
 
-pytestmark = pytest.mark.timeout(300)
-
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 QUESTIONS = ("What is the capital of France?", "Name three colours.", "Write a haiku on rain.")
 MOST_KL = 0.02  # nats, for q8_0

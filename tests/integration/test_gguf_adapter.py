@@ -13,8 +13,6 @@ from tests.integration.conftest import TOKENIZER_FILES
 from tests.integration.test_gguf import ask_engine, in_new_process, mean_kl, metadata
 from tests.integration.test_merge import ALL, make_adapter
 
-pytestmark = pytest.mark.timeout(300)
-
 # Queries and keys are in another order in the first; the second has them in one weight.
 FAMILIES = ("llama", "phi3", "qwen3")
 ADAPTER = {

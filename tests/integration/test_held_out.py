@@ -12,8 +12,6 @@ import pytest
 
 from training_backend.runs import Run
 
-pytestmark = pytest.mark.timeout(300)
-
 RED = [{"prompt": f"What is {n}?", "completion": f"It is red {n}."} for n in range(4)]
 BLUE = [{"prompt": f"What is {n}?", "completion": f"Blue whale {n}"} for n in range(4)]
 STEADY = {"lr_scheduler_type": "constant", "warmup_steps": 0.0, "per_device_train_batch_size": 4}

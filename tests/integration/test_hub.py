@@ -136,7 +136,6 @@ def test_a_running_helper_obeys_the_switch_and_explains_refusals(
     assert asked.result()[1] == "done"
 
 
-@pytest.mark.timeout(300)
 def test_a_hub_model_is_fetched_trained_on_and_exported_and_its_token_is_nowhere(
     hub: HubServer, job_file: Path, command_line: CommandLine, lorasmith_home: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -39,7 +39,6 @@ def measured_and_estimated(shape: dict[str, Any], case: dict[str, Any]) -> dict[
     return memory_bench.run_one(memory_bench.Case("this", **case), on_card=False)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("shape", "case"),
     [

@@ -15,8 +15,6 @@ from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.models.model_cache import adapter_entry
 
-pytestmark = pytest.mark.timeout(300)
-
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 

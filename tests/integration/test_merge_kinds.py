@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
-
 LLAMA = {"model_type": "llama", "tie_word_embeddings": True}
 UNTIED = {"model_type": "llama", "tie_word_embeddings": False}
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32,

@@ -13,8 +13,6 @@ from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.runs import Run
 
-pytestmark = pytest.mark.timeout(300)
-
 STEPS, SAVED = 4, 2
 IN_16_BIT = {"quantization": {"load_in_4bit": False}}
 

@@ -8,8 +8,6 @@ import pytest
 
 from training_backend.job_training import Optimizer, Scheduler
 
-pytestmark = pytest.mark.timeout(300)
-
 OPTIMIZERS = [name for name in get_args(Optimizer) if name != "auto"]
 SCHEDULERS = get_args(Scheduler)
 

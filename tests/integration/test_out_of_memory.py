@@ -21,8 +21,6 @@ from training_backend.memory import make_fit, memory_fixes
 from training_backend.protocol import Event, RunFailed, RunStarted, WarningRaised
 from training_backend.runs import Run
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def work_short_of_memory(folder: str, where: str, at: int) -> int:
     """As `work`, where PyTorch can give no memory in the `at`-th call of this part of a step."""

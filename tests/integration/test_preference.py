@@ -11,8 +11,6 @@ import pytest
 
 from tests.integration.test_merge import compare_with_peft
 
-pytestmark = pytest.mark.timeout(300)
-
 STEPS, SAVED = 4, 2
 PAIRS = [
     {

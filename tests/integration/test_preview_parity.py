@@ -15,7 +15,7 @@ from training_backend.data.formatting import IGNORED
 from training_backend.data.preview import preview
 from training_backend.job import TrainingJob, parse_job
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 TEMPLATES = Path(__file__).parents[1] / "assets" / "chat_templates"
 FAMILIES = ["chatml", "llama3", "mistral", "gemma", "phi", "qwen", "deepseek", "command"]

@@ -15,8 +15,6 @@ from training_backend.job import ProbeJob, TrainingJob, parse_job
 from training_backend.lifecycle import preflight
 from training_backend.lifecycle.launch import Worker
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def probe_of(document: dict[str, Any]) -> dict[str, Any]:
     job = parse_job(document)

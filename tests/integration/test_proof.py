@@ -17,8 +17,6 @@ from tests.integration.test_merge import make_adapter
 from training_backend import runs
 from training_backend.job import parse_job
 
-pytestmark = pytest.mark.timeout(300)
-
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 SURE = {"initializer_range": 0.3}
 

@@ -50,7 +50,6 @@ def states() -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_queue_with_a_failing_run_and_a_sweep_of_three_ranks_end_unattended(
     call: Call, job_file: Callable[..., Path]
 ) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
-
 LOADER = """
 import json, sys
 import torch

@@ -19,8 +19,6 @@ from training_backend.job import parse_job
 from training_backend.lifecycle.checkpoints import COMPLETE
 from training_backend.runs import Run
 
-pytestmark = pytest.mark.timeout(300)
-
 REPOSITORY = Path(__file__).parents[2]
 
 

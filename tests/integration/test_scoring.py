@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
-
 ANSWER = "Yes, größer."
 ROWS = [
     {"messages": [

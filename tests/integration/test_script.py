@@ -21,8 +21,6 @@ from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.models import adapters
 
-pytestmark = pytest.mark.timeout(300)
-
 RUNNER = """
 import os, runpy, sys
 answers = os.fdopen(os.dup(1), "w")

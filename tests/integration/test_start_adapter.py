@@ -14,8 +14,6 @@ from training_backend.errors import JobError
 from training_backend.job import parse_job
 from training_backend.lifecycle import preflight
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def first_step(folder: str) -> dict[str, Any]:
     """Does a run; its first loss, and that of base + adapter by PEFT alone on the same rows."""

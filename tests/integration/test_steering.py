@@ -17,8 +17,6 @@ from training_backend.job import parse_job
 from training_backend.lifecycle import checkpoints, run_requests
 from training_backend.runs import Run
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def demanding_job(job_document: Any) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.lifecycle import checkpoints
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def logged_job(job_document: Any) -> dict[str, Any]:

@@ -20,8 +20,6 @@ from training_backend.job import parse_job
 from training_backend.lifecycle import checkpoints
 from training_backend.runs import Run
 
-pytestmark = pytest.mark.timeout(300)
-
 ANSWERS = ["It is four.", "It is six."]
 QUESTIONS = ["What is two and two?", "What is three and three?"]
 LLAMA_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

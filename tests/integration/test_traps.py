@@ -17,8 +17,6 @@ import pytest
 from training_backend import runs
 from training_backend.job import parse_job
 
-pytestmark = pytest.mark.timeout(300)
-
 REPOSITORY = Path(__file__).parents[2]
 
 
