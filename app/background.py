@@ -1,7 +1,8 @@
 """One way off the GUI thread.
 
 Whatever touches the disk for more than a moment, or the network, runs in a small pool of
-threads; what comes of it is handed over on the GUI thread.
+threads; what comes of it is handed over on the GUI thread. Two answers may come in either order:
+where a question can be asked anew before it is answered, `Latest` asks it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,52 @@ def run_in_background(
         courier.arrived.emit(owner, answer)
 
     _pool.submit(work)
+
+
+class Latest:
+    """Asks as `run_in_background` does; of several questions only the newest is answered.
+
+    Use one for each thing that is asked about.
+
+    Args:
+        owner: nothing is called once it is destroyed.
+        same: it is the same question every time, such as what a folder holds now. An older answer
+            is then taken while no newer one is there: one that takes longer than the time between
+            two questions would else never be.
+    """
+
+    def __init__(self, owner: QObject, *, same: bool = False) -> None:
+        self._owner = owner
+        self._same = same
+        self._asked = 0  # questions so far
+        self._wanted = 1  # from this question on answers are taken
+
+    def ask(
+        self,
+        fn: Callable[[], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        """Call `fn` in a thread; what is under way is no longer waited for."""
+        if not self._same:
+            self.forget()
+        self._asked += 1
+        number = self._asked
+        run_in_background(
+            fn,
+            lambda answer: self._hand_over(number, partial(on_done, answer)),
+            lambda error: self._hand_over(number, partial(on_error, error)),
+            self._owner,
+        )
+
+    def forget(self) -> None:
+        """Take no answer to what was asked so far: it is about something else by now."""
+        self._wanted = self._asked + 1
+
+    def _hand_over(self, number: int, answer: Callable[[], None]) -> None:
+        if number >= self._wanted:
+            self._wanted = number + 1
+            answer()
 
 
 def shutdown() -> None:

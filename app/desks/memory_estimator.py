@@ -12,7 +12,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.background import run_in_background
+from app.background import Latest
 from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.i18n import explain
@@ -59,7 +59,7 @@ class MemoryEstimator(QObject):
         self._draft = draft
         self.helper = helper
         self._device: tuple[float, Device] | None = None
-        self._asked = 0
+        self._found = Latest(self, same=True)  # again and again of the same settings
         self._traced: dict[str, Any] | None = None  # what the helper was asked to trace last
         self._why_untraced = ""  # what came of that, if nothing did
         self._held = False
@@ -87,6 +87,7 @@ class MemoryEstimator(QObject):
     def forget_device(self) -> None:
         """Look at the device anew, as after another card was chosen."""
         self._device = None
+        self._found.forget()
 
     def hold(self, held: bool) -> None:
         """While a run or a trial of ours holds memory, go by what was free before it."""
@@ -101,12 +102,10 @@ class MemoryEstimator(QObject):
         try:
             job = self._job()
         except JobError:
-            self._asked += 1
+            self._found.forget()
             self.current = None
             self.unknown.emit(self.tr("Some settings need a look first."))
             return
-        self._asked += 1
-        asked = self._asked
         known, held, sound = self._device, self._held, self._sound
 
         def work() -> tuple[float, Device, Estimate | None]:
@@ -121,22 +120,15 @@ class MemoryEstimator(QObject):
             except TraceNeeded:
                 return at, device, None
 
-        run_in_background(
-            work,
-            lambda found: self._on_found(asked, job, *found),
-            lambda error: self._on_error(asked, error),
-            self,
-        )
+        self._found.ask(work, lambda found: self._on_found(job, *found), self._on_error)
 
     # --------------------------------------------------------------------------- what comes back
 
     def _on_found(
-        self, asked: int, job: TrainingJob, at: float, device: Device, found: Estimate | None
+        self, job: TrainingJob, at: float, device: Device, found: Estimate | None
     ) -> None:
         self._device = (at, device)
         self._sound = job.model.id
-        if asked != self._asked:
-            return  # the settings have changed since
         if found is not None:
             self._traced = None
             self.current = Estimated(job, found)
@@ -167,13 +159,13 @@ class MemoryEstimator(QObject):
 
         self.helper.ask("trace", {"job": document}, done, fail, self)
 
-    def _on_error(self, asked: int, error: Exception) -> None:
-        if asked == self._asked:
-            self.current = None
-            self.unknown.emit(explain(error))
+    def _on_error(self, error: Exception) -> None:
+        self.current = None
+        self.unknown.emit(explain(error))
 
     def _on_changed(self, field: str) -> None:
         if field.partition(".")[0] in _SECTIONS:
+            self._found.forget()
             self._traced = None
             if field.startswith("model."):  # said anew when its files have changed, too
                 self._sound = ""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QApplication, QDialog, QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
+from app import background
 from app.desks import memory_estimator
 from app.desks.memory_estimator import Estimated, MemoryEstimator
 from app.desks.probe_controller import ProbeController
@@ -263,3 +265,32 @@ def test_the_card_is_whole_in_the_narrowest_window(
     card.resize(784, 200)
     assert card.width() == 784  # and not more, for the want of room
     assert text(card, "memoryDevice") == name
+
+
+def test_a_card_left_again_is_not_what_the_next_estimate_is_of(
+    qtbot: QtBot, card: MemoryCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Device("cuda", "Another card", 8 * 2**30, 2**30)
+    may_answer, looked = threading.Event(), list[Device]()
+
+    def slow_for_the_first() -> Device:
+        looked.append(other if looked else CARD)
+        found = looked[-1]
+        if found == CARD:
+            may_answer.wait(30)
+        return found
+
+    monkeypatch.setattr(memory_estimator, "this_device", slow_for_the_first)
+    estimator = card._estimator
+    for _ in range(2):
+        estimator.forget_device()
+        estimator.refresh()
+        qtbot.waitUntil(lambda: bool(looked))
+    qtbot.waitUntil(lambda: text(card, "memoryDevice") == other.name)
+    may_answer.set()
+    background.shutdown()  # waits for the late answer
+    QCoreApplication.processEvents()
+    estimator.refresh()  # goes by what was found, it is so young
+    background.shutdown()
+    QCoreApplication.processEvents()
+    assert text(card, "memoryDevice") == other.name

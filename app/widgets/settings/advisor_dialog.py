@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.background import run_in_background
+from app.background import Latest
 from app.i18n import explain
 from app.widgets import figures
 from app.widgets.card import (
@@ -86,6 +86,7 @@ class AdvisorDialog(QDialog):
         self._situation = situation
         self._value_of = value_of
         self._boxes: dict[QCheckBox, Advice] = {}
+        self._advice = Latest(self)
         outer = dialog_layout(self)
         outer.addWidget(page_title(self.windowTitle()))
         outer.addWidget(secondary_label(self.tr("What should the model learn from your data?")))
@@ -141,25 +142,17 @@ class AdvisorDialog(QDialog):
 
     def _ask(self, goal: Goal) -> None:
         self._apply.setEnabled(False)
-        self._goal = goal
-        run_in_background(
-            lambda: self._situation.advise(goal),
-            lambda found: self._show(goal, *found),
-            lambda error: self._on_error(goal, error),
-            self,
+        self._advice.ask(
+            lambda: self._situation.advise(goal), lambda found: self._show(*found), self._on_error
         )
 
-    def _on_error(self, goal: Goal, error: Exception) -> None:
-        if goal != self._goal:
-            return
+    def _on_error(self, error: Exception) -> None:
         known = not isinstance(error, TraceNeeded)
         self._problem.show_error(
             explain(error) if known else self.tr("The model is still being looked at; try again.")
         )
 
-    def _show(self, goal: Goal, found: list[Advice], remarks: list[str]) -> None:
-        if goal != self._goal:  # it was asked first and is answered last
-            return
+    def _show(self, found: list[Advice], remarks: list[str]) -> None:
         self._problem.show_error("")
         while (item := self._rows.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:

@@ -9,7 +9,7 @@ from PySide6.QtGui import QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QDialog, QHeaderView, QVBoxLayout, QWidget
 
 from app import theme
-from app.background import run_in_background
+from app.background import Latest
 from app.forms import in_plain_words, specs
 from app.i18n import explain
 from app.widgets import figures
@@ -74,7 +74,7 @@ class SweepDialog(QDialog):
         self.resize(760, 600)
         self._job, self._device, self._rows, self._waits = job, device, rows, waits
         self._jobs: list[TrainingJob] = []
-        self._asked = 0
+        self._costs = Latest(self)
         self._axes: list[AxisEdit] = []
         self._pause = QTimer(self, singleShot=True, interval=PLAN_PAUSE_MS)
         self._pause.timeout.connect(self._plan)
@@ -122,7 +122,7 @@ class SweepDialog(QDialog):
     def _plan(self) -> None:
         """Make the jobs, or say beside each setting what is wrong."""
         self._pause.stop()
-        self._asked += 1
+        self._costs.forget()
         axes = self.axes()
         problems: dict[str, list[str]] = {}
         trouble = ""
@@ -147,15 +147,9 @@ class SweepDialog(QDialog):
         self._ask_costs()
 
     def _ask_costs(self) -> None:
-        jobs, device, asked = self._jobs, self._device, self._asked
-        if not jobs:
-            return
-
-        def show(costs: list[Cost]) -> None:
-            if asked == self._asked:
-                self._show_costs(costs)
-
-        run_in_background(lambda: costs_of(jobs, device), show, lambda _: None, self)
+        jobs, device = self._jobs, self._device
+        if jobs:
+            self._costs.ask(lambda: costs_of(jobs, device), self._show_costs, lambda _: None)
 
     # ------------------------------------------------------------------------ what is shown
 
