@@ -280,7 +280,8 @@ class ProofCheck(BaseModel):
 class ExportProved(_Event):
     """What asking an export the questions of the proof came to; said before the run's end.
 
-    `code` and `message` say the verdict and its likely cause in plain words.
+    `code` and `message` say the verdict and its likely cause in plain words. `kept` is what an
+    earlier check found of the same files, where this one came to nothing.
     """
 
     type: Literal["ExportProved"] = "ExportProved"
@@ -289,6 +290,7 @@ class ExportProved(_Event):
     message: str
     params: dict[str, Any] = Field(default_factory=dict)
     checks: tuple[ProofCheck, ...] = ()
+    kept: Verdict | None = None
 
 
 class RunCompleted(_Event):

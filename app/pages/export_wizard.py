@@ -145,12 +145,15 @@ class ExportPage(QWidget):
         match event:
             case RunCompleted(folder=folder):
                 self._result = Path(folder)
+                proof, detail = self._proof, folder
                 said = self.tr("Checked") if self._checking else self.tr("Exported")
-                if self._proof is not None:
-                    sign, words, _ = export_words.verdict(self._proof.verdict)
+                if proof is not None:
+                    if proof.kept is not None:
+                        said, detail = self.tr("Not checked again; it stays"), proof.message
+                    sign, words, _ = export_words.verdict(proof.kept or proof.verdict)
                     said = f"{said}  {sign} {words}"
                 self._progress.title.setText(said)
-                self._progress.detail.setText(folder)
+                self._progress.detail.setText(detail)
                 self._show_folder.setVisible(True)
             case RunStopped():
                 self._progress.title.setText(self.tr("Cancelled; nothing was written"))

@@ -571,6 +571,12 @@ def test_exports_that_are_still_there_are_found_again(
     page.apply(alike)
     page.apply(RunCompleted(folder=str(here)))
     assert page._progress.title.text() == "Checked  ✓ Answers alike"
+    page.apply(RunStarted(run_id="e", folder="f", pid=1))
+    why = "It was stopped. What was found stays."
+    page.apply(ExportProved(verdict="not_proven", code="x", message=why, kept="alike"))
+    page.apply(RunCompleted(folder=str(here)))
+    assert page._progress.title.text() == "Not checked again; it stays  ✓ Answers alike"
+    assert page._progress.detail.text() == why
     qtbot.waitUntil(lambda: shown.data(shown.index(0, 4)) == "✓ Answers alike")
     page.made.look.click()
     dialog = page.findChild(QDialog, "exportDialog")

@@ -316,7 +316,7 @@ def test_what_was_mended_loses_its_mark(merged: Path, verify: Verify, sure_model
     assert not (merged / "DIFFERENT.txt").exists()
 
 
-@pytest.mark.parametrize(
+TROUBLES = pytest.mark.parametrize(
     ("trouble", "code", "words"),
     [
         ("memory", "proof_no_memory", "GB of memory for the model in 16 bits"),
@@ -325,13 +325,44 @@ def test_what_was_mended_loses_its_mark(merged: Path, verify: Verify, sure_model
         ("no room", "proof_failed", "No space left on device"),
     ],
 )
+
+
+@TROUBLES
 def test_what_could_not_be_asked_is_not_proven_and_never_alike(
     merged: Path, verify: Verify, trouble: str, code: str, words: str, tmp_path: Path
 ) -> None:
     proved = verify(merged, trouble)["proved"]
-    assert (proved["verdict"], proved["code"]) == ("not_proven", code), proved
+    assert (proved["verdict"], proved["code"], proved["kept"]) == ("not_proven", code, None), proved
     assert words in proved["message"] and str(tmp_path) not in proved["message"]
     assert json.loads((merged / "proof.json").read_text("utf-8"))["verdict"] == "not_proven"
+    assert not (merged / "DIFFERENT.txt").exists()
+
+
+def test_a_check_that_comes_to_nothing_leaves_what_was_found_of_the_same_files(
+    merged: Path, verify: Verify
+) -> None:
+    """The files are changed in between, so both a good and a bad verdict are kept, and dropped."""
+    settings = merged / "generation_config.json"
+    sound = settings.read_text(encoding="utf-8")
+    for verdict, ends in (("alike", None), ("different", 0)):
+        if ends is not None:
+            change(settings, eos_token_id=ends)
+        found = verify(merged)["proved"]
+        assert (found["verdict"], found["kept"]) == (verdict, None)
+        marks = [path for path in sorted(merged.iterdir()) if path.suffix in (".json", ".txt")]
+        before = {path.name: path.read_bytes() for path in marks}
+        (merged / "README.md").write_text("It is mine.", encoding="utf-8")
+        for trouble in ("stop", "memory"):
+            proved = verify(merged, trouble)["proved"]
+            assert (proved["verdict"], proved["kept"]) == ("not_proven", verdict)
+            assert found["message"] in proved["message"]
+        assert {path.name: path.read_bytes() for path in marks} == before
+    assert (merged / "DIFFERENT.txt").exists()
+
+    settings.write_text(sound, encoding="utf-8")
+    proved = verify(merged, "stop")["proved"]
+    assert (proved["verdict"], proved["kept"]) == ("not_proven", None)
+    assert json.loads((merged / "proof.json").read_text("utf-8"))["code"] == "proof_stopped"
     assert not (merged / "DIFFERENT.txt").exists()
 
 

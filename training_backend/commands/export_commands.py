@@ -71,7 +71,7 @@ def verify(options: argparse.Namespace) -> int:
         return exit_code(terminal)
     document = proved.model_dump(mode="json", exclude={"type", "seq", "time", "elapsed"})
     give(options, document, f"{proved.verdict}: {proved.message}")
-    return 1 if proved.verdict == "different" else exit_code(terminal)
+    return 1 if "different" in (proved.verdict, proved.kept) else exit_code(terminal)
 
 
 def _run(text: str) -> str:

@@ -8,27 +8,29 @@ export's folder; one that is different stays, marked.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from training_backend import __version__, runs
+from training_backend import runs
 from training_backend.computer import ram
 from training_backend.errors import StopRequested, UserError
-from training_backend.export import gguf_tools, proof_files, proof_judge, proof_reading
+from training_backend.export import (
+    gguf_tools,
+    proof_files,
+    proof_judge,
+    proof_reading,
+    proof_record,
+)
 from training_backend.export.child import ChildDied, ChildFailed, in_child
 from training_backend.export.model_files import find_base
 from training_backend.export.needs import proof_bytes
 from training_backend.export.proof_judge import Judgement
 from training_backend.export.proof_reading import Subject
-from training_backend.files import write_json_atomic, write_text_atomic
 from training_backend.job import ExportJob, VerifyJob
 from training_backend.lifecycle import run_folders
 from training_backend.models import adapters, weight_damage
@@ -39,10 +41,7 @@ from training_backend.protocol import ExportProved, ProofCheck, RunCompleted, Ve
 from training_backend.runs import Run
 from training_backend.worker import Reporter
 
-FILE = "proof.json"
-MARKER = "DIFFERENT.txt"
 SCRATCH_BYTES = 1_000_000_000
-_LIBRARIES = ("torch", "transformers", "peft", "ik-llama-cpp-python")
 
 
 def run(job: VerifyJob, reporter: Reporter) -> RunCompleted:
@@ -50,7 +49,7 @@ def run(job: VerifyJob, reporter: Reporter) -> RunCompleted:
     folder = Path(job.folder).expanduser().absolute()
     format, quantization = proof_files.kind(folder)
     made = _made_by(folder)
-    base = made.base if made else (read(folder) or {}).get("base")
+    base = made.base if made else (proof_record.read(folder) or {}).get("base")
     asked = ExportJob(
         run=job.run,
         checkpoint=job.checkpoint or (made.checkpoint if made else None),
@@ -80,13 +79,16 @@ def prove(
     """Ask an export that was written, measure, judge; write the verdict beside it, and say it.
 
     Whatever keeps it from being told ends in the verdict `not_proven`, never in an error: the
-    export is whole. A request to stop ends the asking alone.
+    export is whole. A request to stop ends the asking alone. What an earlier check found of the
+    same files then stays.
 
     Args:
         source: what was exported, as `adapters.find_source` has it.
         may_fetch: the base model from the Hub, where it is not here.
     """
+    folder, state = _folder(job), ""
     try:
+        state = proof_record.state(folder)  # of what is asked, whatever becomes of it meanwhile
         judgement = _judged(job, source, reporter, may_fetch)
     except StopRequested:
         judgement = _not_proven("proof_stopped", "The check was stopped before its end.")
@@ -101,13 +103,25 @@ def prove(
         traceback.print_exc()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         judgement = _not_proven("proof_failed", "The check failed ({reason}).", reason=reason)
-    _write(job, judgement, reporter)
+    kept = None
+    try:
+        kept = proof_record.standing(folder) if judgement.verdict == "not_proven" else None
+        if kept is None:
+            proof_record.write(folder, job, judgement, state)
+    except OSError as error:
+        reporter.warn(
+            "proof_not_written",
+            "The verdict could not be written into the folder: {reason}.",
+            reason=error.strerror or error,
+        )
+    stays = f" What an earlier check found stays: {kept['message']}" if kept else ""
     proved = ExportProved(
         verdict=judgement.verdict,
         code=judgement.code,
-        message=judgement.message,
+        message=judgement.message + stays,
         params={key: str(value) for key, value in judgement.params.items()},
         checks=judgement.checks,
+        kept=kept["verdict"] if kept else None,
     )
     reporter.emit(proved)
     return proved
@@ -272,51 +286,3 @@ def _not_proven(code: str, template: str, **params: Any) -> Judgement:
 
 def _folder(job: ExportJob) -> Path:
     return Path(job.out).expanduser().absolute()
-
-
-def _write(job: ExportJob, judgement: Judgement, reporter: Reporter) -> None:
-    """The verdict beside the files it is of; nothing in it tells of this computer or the data."""
-    folder = _folder(job)
-    document = {
-        "version": 1,
-        "verdict": judgement.verdict,
-        "code": judgement.code,
-        "message": judgement.message,
-        "checks": [check.model_dump(mode="json") for check in judgement.checks],
-        "format": job.format,
-        "quantization": job.quantization if job.format == "gguf" else None,
-        "base": job.base,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "made_with": {"lorasmith": __version__, **_versions()},
-    }
-    try:
-        write_json_atomic(folder / FILE, document)
-        if judgement.verdict == "different":
-            write_text_atomic(folder / MARKER, f"{judgement.message}\n")
-        else:
-            (folder / MARKER).unlink(missing_ok=True)
-    except OSError as error:
-        reporter.warn(
-            "proof_not_written",
-            "The verdict could not be written into the folder: {reason}.",
-            reason=error.strerror or error,
-        )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def read(folder: Path) -> dict[str, Any] | None:
-    """What an earlier proof of an export said; None where there is none that can be read."""
-    try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

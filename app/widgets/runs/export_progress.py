@@ -40,7 +40,7 @@ class ExportProgress(QWidget):
         self.bar.setObjectName("exportProgressBar")
         self.bar.setAccessibleName(self.tr("Progress of the export"))
         self.bar.setTextVisible(False)
-        self.detail = secondary_label()
+        self.detail = secondary_label(wrap=True)
         self.left = secondary_label()
         self.left.setObjectName("exportTimeLeft")
         self._column = QVBoxLayout(self)
