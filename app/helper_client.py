@@ -1,8 +1,8 @@
 """The window's link to its helper: a child process that does what needs a tokenizer.
 
 Two threads per helper: one spawns it and sends, one reads. What is read reaches the GUI thread
-as queued signals. Of each kind of request only the newest counts. A helper that dies is
-replaced, and what it was asked is asked once more.
+as queued signals. Of each kind of request only the newest of its owner counts. A helper that
+dies is replaced, and what it was asked is asked once more.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ class HelperClient(QObject):
         owner: QObject,
         on_progress: Told | None = None,
     ) -> None:
-        """Ask for something; an earlier request of this kind is forgotten.
+        """Ask for something; an earlier request of this kind and owner is forgotten.
 
         Args:
             kind: one of `helper.HANDLERS`.
             document: what belongs to the request, such as the job.
             owner: nothing is called once it is destroyed.
         """
-        self.cancel(kind)
+        self.cancel(kind, owner)
         if self._closed:
             return
         self._next_id += 1
@@ -89,10 +89,10 @@ class HelperClient(QObject):
         self._asked[self._next_id] = asked
         self._send(asked)
 
-    def cancel(self, kind: str) -> None:
-        """Forget what of this kind is under way; nothing is called for it any more."""
+    def cancel(self, kind: str, owner: QObject) -> None:
+        """Forget what `owner` asked of this kind; nothing is called for it any more."""
         for id, asked in list(self._asked.items()):
-            if asked.document["kind"] == kind:
+            if asked.document["kind"] == kind and asked.owner is owner:
                 del self._asked[id]
                 if asked.link is not None:
                     asked.link.outgoing.put({"id": id, "kind": "cancel"})

@@ -66,9 +66,9 @@ class DataInspector(QObject):
             self._after_change()
 
     def forget(self) -> None:
-        """There is no data."""
+        """There is no data, or not yet."""
         self._has_data = self._lint_due = False
-        self._helper.cancel("count")
+        self._helper.cancel("count", self)
         self._stop()
 
     def look_at(self, row: int) -> None:
@@ -110,7 +110,7 @@ class DataInspector(QObject):
         )
 
     def cancel_lint(self) -> None:
-        self._helper.cancel("lint")
+        self._helper.cancel("lint", self)
 
     def take_next_step(self, step: str) -> None:
         """Prepare the demo model, or download a tokenizer; then show everything."""
@@ -125,8 +125,7 @@ class DataInspector(QObject):
 
     def cancel_next_step(self) -> None:
         """Leave it; what it lacks is told and offered again."""
-        for step in _NEXT_STEPS.values():
-            self._helper.cancel(step)
+        self._leave_next_step()
         self._preview()
 
     def is_settled(self) -> bool:
@@ -142,6 +141,9 @@ class DataInspector(QObject):
         section, _, key = field.partition(".")
         if section in ("dataset", "model") or (section == "training" and key in _TRAINING):
             self._lint_due = True
+            self._stop()  # what is under way is of the settings as they were
+            if section == "model":
+                self._leave_next_step()
             self._change_pause.start()
 
     def _after_change(self) -> None:
@@ -168,11 +170,15 @@ class DataInspector(QObject):
             self.cancel_lint()
         self.row_failed.emit(error, row, step)
 
+    def _leave_next_step(self) -> None:
+        for step in _NEXT_STEPS.values():
+            self._helper.cancel(step, self)
+
     def _stop(self) -> None:
         self._row_pause.stop()
         self._change_pause.stop()
         for kind in ("preview", "lengths", "lint"):
-            self._helper.cancel(kind)
+            self._helper.cancel(kind, self)
 
     def _ask(
         self, kind: str, document: dict[str, Any], done: Any, failed: Any, progress: Any = None

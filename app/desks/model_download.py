@@ -38,6 +38,7 @@ class ModelDownload(QObject):
 
     def start(self, id: str, revision: str | None = None) -> None:
         """Begin, or go on where it stopped. Another model's download is paused."""
+        self._stop()
         self.id, self.revision = id, revision
         self.state, self.progress, self.error = "running", {}, None
         self._helper.ask(
@@ -53,14 +54,13 @@ class ModelDownload(QObject):
     def pause(self) -> None:
         """Stop, and keep what has arrived."""
         if self.state == "running":
-            self._helper.cancel(self._kind())
+            self._stop()
             self.state = "paused"
             self.changed.emit()
 
     def discard(self, id: str) -> None:
         """Stop, and remove what has arrived."""
-        if self.state == "running":
-            self._helper.cancel(self._kind())
+        self._stop()
         self.id, self.state, self.error = id, "discarding", None
         self._discard(TRIES)
         self.changed.emit()
@@ -73,6 +73,10 @@ class ModelDownload(QObject):
 
     def is_running(self) -> bool:
         return self.state in ("running", "discarding")
+
+    def _stop(self) -> None:
+        if self.state == "running":
+            self._helper.cancel(self._kind(), self)
 
     def _discard(self, tries: int) -> None:
         """Tried again while the download that was stopped is still letting go of its files."""

@@ -89,7 +89,7 @@ class ModelFinder(QObject):
 
     def search(self, query: str, filters: Filters) -> None:
         """Ask the Hub for these words; an empty query, or working offline, asks nothing."""
-        self._helper.cancel("search_models")
+        self._helper.cancel("search_models", self)
         if len(query) < FEWEST_LETTERS:
             return
         if preferences.is_offline():

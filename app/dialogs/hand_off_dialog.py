@@ -68,7 +68,7 @@ class HandOffDialog(QDialog):
     def done(self, result: int) -> None:
         """Closing gives up what is under way."""
         for kind in ("hand_off", *_KINDS.values()):
-            self._helper.cancel(kind)
+            self._helper.cancel(kind, self)
         super().done(result)
 
     # ------------------------------------------------------------------------------- the parts
@@ -168,5 +168,5 @@ class HandOffDialog(QDialog):
         view.show_done(said)
 
     def _cancel(self, view: WayView) -> None:
-        self._helper.cancel(_KINDS[view.program])
+        self._helper.cancel(_KINDS[view.program], self)
         view.show_cancelled()

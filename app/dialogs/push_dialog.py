@@ -90,8 +90,8 @@ class PushDialog(QDialog):
     def reject(self) -> None:
         """Escape and Close; what is being sent is not given up without a question."""
         if not self._sending:
-            self._helper.cancel("push_draft")
-            self._helper.cancel("push_account")
+            self._helper.cancel("push_draft", self)
+            self._helper.cancel("push_account", self)
             super().reject()
             return
         ask(
@@ -355,14 +355,14 @@ class PushDialog(QDialog):
         self._show_state()
 
     def _pause(self) -> None:
-        self._helper.cancel("push")
+        self._helper.cancel("push", self)
         self._sending = False
         self._status.setText(self.tr("Paused. What has arrived is kept; Go on sends the rest."))
         self._show_state(paused=True)
 
     def _stop_and_close(self) -> None:
         if self._sending:
-            self._helper.cancel("push")
+            self._helper.cancel("push", self)
             self._sending = False
         super().reject()
 

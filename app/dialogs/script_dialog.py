@@ -76,7 +76,7 @@ class ScriptDialog(QDialog):
 
     def done(self, result: int) -> None:
         """Closing gives up what is under way; nothing half-written stays."""
-        self._helper.cancel("script")
+        self._helper.cancel("script", self)
         super().done(result)
 
     # ------------------------------------------------------------------------------- the parts
@@ -197,7 +197,7 @@ class ScriptDialog(QDialog):
         self._show_state(ready=True)
 
     def _cancel(self) -> None:
-        self._helper.cancel("script")
+        self._helper.cancel("script", self)
         self._status.setText(self.tr("Cancelled. Nothing was saved."))
         self._show_state(ready=True)
 

@@ -291,6 +291,7 @@ class DatasetPage(QWidget):
     def _load(self) -> None:
         """Open the data anew; what was being read of the old is left."""
         self._reader.stopped.set()
+        self._inspector.forget()
         reader = self._reader = RowReader([])
         try:
             asked = [SourceSection.model_validate(source) for source in self._draft.sources()]

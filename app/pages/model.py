@@ -357,7 +357,7 @@ class ModelPage(QWidget):
     def _on_offline(self, offline: bool) -> None:
         if offline:
             self.download.pause()
-            self._helper.cancel("model_info")
+            self._helper.cancel("model_info", self)
         self._download_card.set_offline(offline)
         self._chooser.search_again()
         self.offline_changed.emit(offline)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from PySide6.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QTableView
 from pytestqt.qtbot import QtBot
@@ -38,7 +40,7 @@ class Helper(HelperClient):
         self.requests[kind] = (document, how)
         self.history.append((kind, document))
 
-    def cancel(self, kind: str) -> None:
+    def cancel(self, kind: str, owner: QObject) -> None:
         self.requests.pop(kind, None)
 
     def is_asked(self, kind: str) -> bool:
@@ -188,6 +190,27 @@ def test_own_file_with_rows_that_cannot_be_used(
     assert cell(page, 0, 1) == "<b>Hey"
     assert "has no answer" in cell(page, 1, 0)
     assert says(page, "ShareGPT")
+
+
+def test_rows_of_data_left_again_are_not_counted_as_those_of_the_data_chosen(
+    qtbot: QtBot, page: DatasetPage, helper: Helper, tmp_path: Path
+) -> None:
+    qtbot.waitUntil(lambda: helper.is_asked("count"))
+    path = tmp_path / "knows.parquet"  # it says itself how many rows it has
+    pyarrow.parquet.write_table(pyarrow.table({"instruction": ["q"], "output": ["a"]}), path)
+    choose(page, path)
+    qtbot.waitUntil(lambda: says(page, "knows.parquet, 1 conversation"))
+    assert not helper.is_asked("count")
+
+
+def test_what_was_asked_of_other_settings_is_not_answered(
+    qtbot: QtBot, page: DatasetPage, draft: JobDraft, helper: Helper
+) -> None:
+    qtbot.waitUntil(lambda: {"preview", "lint", "lengths"} <= helper.requests.keys())
+    draft.set_value("training.max_length", 77)
+    assert {"preview", "lint", "lengths"}.isdisjoint(helper.requests)
+    qtbot.waitUntil(lambda: {"preview", "lint", "lengths"} <= helper.requests.keys())
+    assert helper.requests["lengths"][0]["job"]["training"]["max_length"] == 77
 
 
 def test_a_line_that_cannot_be_read_is_told_once_and_left_out_on_a_press(
@@ -352,6 +375,18 @@ def test_a_model_that_is_not_there_is_offered(
     press(page, button)
     helper.answer(step, {})
     assert {"preview", "lint"} <= helper.requests.keys()
+
+
+def test_what_a_model_left_again_lacked_is_not_fetched_on(
+    qtbot: QtBot, page: DatasetPage, draft: JobDraft, helper: Helper
+) -> None:
+    qtbot.waitUntil(lambda: "preview" in helper.requests)
+    problem = UserError("model_not_here", "The model is not here.", field="model.id")
+    helper.fail("preview", problem)
+    press(page, "Download the tokenizer")
+    draft.choose_model("acme/another")
+    assert not helper.is_asked("fetch_tokenizer")
+    qtbot.waitUntil(lambda: helper.is_asked("preview"))
 
 
 def test_nothing_is_asked_while_the_page_is_not_seen(

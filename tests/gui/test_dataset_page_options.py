@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QObject, Qt
 from PySide6.QtWidgets import (
     QApplication,
     QComboBox,
@@ -39,7 +39,7 @@ class SilentHelper(HelperClient):
     def ask(self, kind: str, document: Any, *how: Any, **_: Any) -> None:
         self.asked[kind] = (document, how)
 
-    def cancel(self, kind: str) -> None:
+    def cancel(self, kind: str, owner: QObject) -> None:
         self.asked.pop(kind, None)
 
     def is_asked(self, kind: str) -> bool:

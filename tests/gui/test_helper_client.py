@@ -68,6 +68,16 @@ def test_only_the_newest_of_a_kind_is_answered(qtbot: QtBot, client: HelperClien
     assert not client.is_asked("preview")
 
 
+def test_what_another_owner_asks_takes_no_answer_away(qtbot: QtBot, client: HelperClient) -> None:
+    others, leaver = QObject(), QObject()
+    first = ask(client, others)
+    left = ask(client, leaver)
+    second = ask(client, client)
+    client.cancel("preview", leaver)
+    qtbot.waitUntil(lambda: bool(first and second))
+    assert left == []
+
+
 def test_nothing_is_called_for_an_owner_that_is_gone(qtbot: QtBot, client: HelperClient) -> None:
     owner = QObject()
     heard = ask(client, owner)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
@@ -61,7 +61,7 @@ class RecordingHelper(HelperClient):
         self.asked.append((kind, document))
         self.waiting[kind] = (on_done, on_error, on_progress)
 
-    def cancel(self, kind: str) -> None:
+    def cancel(self, kind: str, owner: QObject) -> None:
         self.cancelled.append(kind)
 
     def last(self, kind: str) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QGuiApplication
 from PySide6.QtWidgets import QLabel, QLineEdit, QPlainTextEdit, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
@@ -38,7 +38,7 @@ class RecordingHelper(HelperClient):
         self.asked.append(document)
         self.on_done, self.on_error, self.on_progress = on_done, on_error, on_progress
 
-    def cancel(self, kind: str) -> None:
+    def cancel(self, kind: str, owner: QObject) -> None:
         self.cancelled += 1
 
 
