@@ -137,8 +137,10 @@ def test_a_merged_model_answers_alike_and_says_so_in_its_folder(
     assert fractions == sorted(fractions) and fractions[-1] > 0.9
     text = (merged / "proof.json").read_text(encoding="utf-8")
     assert json.loads(text)["verdict"] == "alike"
+    card = (merged / "README.md").read_text(encoding="utf-8")
+    assert proved["message"] in card
     for private in (str(tmp_path), str(trained.folder), str(sure_model), "What is"):
-        assert private not in text
+        assert private not in text + card
     assert not (merged / "DIFFERENT.txt").exists()
 
 
@@ -349,15 +351,18 @@ def test_a_check_that_comes_to_nothing_leaves_what_was_found_of_the_same_files(
             change(settings, eos_token_id=ends)
         found = verify(merged)["proved"]
         assert (found["verdict"], found["kept"]) == (verdict, None)
-        marks = [path for path in sorted(merged.iterdir()) if path.suffix in (".json", ".txt")]
+        marks = [path for path in merged.iterdir() if path.suffix in (".json", ".txt", ".md")]
         before = {path.name: path.read_bytes() for path in marks}
-        (merged / "README.md").write_text("It is mine.", encoding="utf-8")
+        card = (merged / "README.md").read_text(encoding="utf-8")
+        assert found["message"].partition(":")[0] in card
         for trouble in ("stop", "memory"):
             proved = verify(merged, trouble)["proved"]
             assert (proved["verdict"], proved["kept"]) == ("not_proven", verdict)
             assert found["message"] in proved["message"]
         assert {path.name: path.read_bytes() for path in marks} == before
     assert (merged / "DIFFERENT.txt").exists()
+    (merged / "README.md").write_text("It is mine.", encoding="utf-8")
+    assert verify(merged, "stop")["proved"]["kept"] == "different"
 
     settings.write_text(sound, encoding="utf-8")
     proved = verify(merged, "stop")["proved"]

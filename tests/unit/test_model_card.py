@@ -196,6 +196,30 @@ def test_the_proofs_verdict_stands_in_the_card_as_text(export: Path) -> None:
     assert "answer as the training" not in model_card.write(export, REPO, make_run(job())).text
 
 
+def test_our_card_in_the_folder_tells_the_newest_verdict_and_a_changed_one_stays(
+    export: Path,
+) -> None:
+    card = export / "README.md"
+
+    def told(message: str) -> str:
+        (export / "proof.json").write_text(json.dumps({"message": message}))
+        model_card.tell_verdict(export)
+        return card.read_text(encoding="utf-8") if card.exists() else ""
+
+    assert told("No card yet.") == ""
+    (export / "proof.json").unlink()
+    unproven = model_card.write(export, REPO, make_run(job())).text
+    card.write_text(unproven, encoding="utf-8")
+    for message in ("It answers alike.", "It answers *otherwise*."):
+        told(message)
+        assert card.read_text("utf-8") == model_card.write(export, REPO, make_run(job())).text
+    told("")
+    assert card.read_text("utf-8") == unproven
+    for changed in (unproven.replace("# mine", "# ours"), unproven + "More.\n", "# Mine\n"):
+        card.write_text(changed, encoding="utf-8")
+        assert told("It answers alike.") == changed
+
+
 def test_the_run_of_an_export_is_found_by_its_folder(export: Path) -> None:
     run = make_run(job())
     assert card_facts.run_of(export) is None

@@ -14,6 +14,7 @@ from training_backend.export.proof_judge import Judgement
 from training_backend.files import write_json_atomic, write_text_atomic
 from training_backend.hub.push_files import CARD, PICTURE
 from training_backend.job import ExportJob
+from training_backend.summaries import model_card
 
 FILE = "proof.json"
 MARKER = "DIFFERENT.txt"
@@ -47,7 +48,9 @@ def standing(folder: Path) -> dict[str, Any] | None:
 
 
 def write(folder: Path, job: ExportJob, judgement: Judgement, state: str) -> None:
-    """Write it; nothing in it tells of this computer or the data. Raises `OSError`.
+    """Write it, into the model card too; nothing in it tells of this computer or the data.
+
+    Raises `OSError`.
 
     Args:
         state: of the files when the check began.
@@ -70,6 +73,7 @@ def write(folder: Path, job: ExportJob, judgement: Judgement, state: str) -> Non
         write_text_atomic(folder / MARKER, f"{judgement.message}\n")
     else:
         (folder / MARKER).unlink(missing_ok=True)
+    model_card.tell_verdict(folder)
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ names of files. Light; reads a whole journal: for a thread or the helper.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from training_backend import __version__
+from training_backend.files import write_text_atomic
 from training_backend.hub.push_files import CARD, PICTURE, Form, form_of, read_object
 from training_backend.job import DEMO_MODEL_IDS, TrainingJob
 from training_backend.models import adapters, curated, vllm
@@ -28,6 +30,10 @@ from training_backend.summaries.losses import perplexity, recent
 
 # A card with this line was written by the program; one without it is a person's own, and stays.
 OURS = "<!-- Written by Lorasmith. Remove this line to keep your own text. -->"
+# The last line of ours: a hash of all before it, which tells whether somebody changed it since.
+_SEAL = re.compile(r"\n<!-- [0-9a-f]{16} -->\n")
+_ASKED = "## Does it answer as the training did?"
+_USED = "## How to use it"
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 _SCORES = {"exact_match": "Exact match", "f1": "F1", "rouge_l": "ROUGE-L"}
@@ -54,6 +60,29 @@ def own_text(folder: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return text if text.strip() and OURS not in text else None
+
+
+def without_marks(text: str) -> str:
+    """A card of ours as a person's own."""
+    return _SEAL.sub("", text).replace(f"{OURS}\n\n", "").replace(OURS, "")
+
+
+def tell_verdict(folder: Path) -> None:
+    """Have the card in an export's folder say what its proof found; one that was changed stays.
+
+    Raises `OSError`.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    card = _SEAL.sub("", text)
+    if OURS not in text or _sealed(card) != text:
+        return
+    before, used, after = card.partition(_USED)
+    about = before.partition(_ASKED)[0].rstrip()
+    new = "\n\n".join(filter(None, [about, _verdict(folder), used + after]))
+    write_text_atomic(path, _sealed(new))
 
 
 def write(folder: Path, repo: str, run: Run | None = None, base: Base | None = None) -> ModelCard:
@@ -90,7 +119,11 @@ def write(folder: Path, repo: str, run: Run | None = None, base: Base | None = N
             _versions(course),
         ]
     sections.append(_licence(base))
-    return ModelCard("\n\n".join(filter(None, sections)) + "\n", picture)
+    return ModelCard(_sealed("\n\n".join(filter(None, sections)) + "\n"), picture)
+
+
+def _sealed(card: str) -> str:
+    return f"{card}\n<!-- {hashlib.sha256(card.encode()).hexdigest()[:16]} -->\n"
 
 
 # ------------------------------------------------------------------------------------ sections
@@ -153,7 +186,7 @@ def _verdict(folder: Path) -> str:
     message, checks = proof.get("message"), proof.get("checks")
     if not isinstance(message, str) or not message:
         return ""
-    lines = ["## Does it answer as the training did?", "", _plain(message)]
+    lines = [_ASKED, "", _plain(message)]
     rows = []
     for check in checks if isinstance(checks, list) else []:
         if isinstance(check, dict) and isinstance(check.get("message"), str):
@@ -195,7 +228,7 @@ def _use(folder: Path, form: Form, repo: str, base: Base) -> str:
         case "gguf_adapter":
             command = f"llama-server -m BASE.gguf --lora {gguf}"
             text = f"With llama.cpp, beside the base model's .gguf file:\n\n```\n{command}\n```"
-    return f"## How to use it\n\n{text}"
+    return f"{_USED}\n\n{text}"
 
 
 def _with_vllm(folder: Path, repo: str, base: Base) -> str:

@@ -12,7 +12,7 @@ from training_backend.hub.push_files import PICTURE, PushFolder
 from training_backend.protocol import Verdict
 from training_backend.runs import Run
 from training_backend.summaries import card_facts, model_card
-from training_backend.summaries.model_card import OURS, ModelCard
+from training_backend.summaries.model_card import ModelCard
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def name_for(folder: Path) -> str:
 
 def edited(text: str, before: str) -> str:
     """A card that a person changed is theirs from then on: it is not written anew."""
-    return text if text == before else text.replace(f"{OURS}\n\n", "").replace(OURS, "")
+    return text if text == before else model_card.without_marks(text)
 
 
 def _picture_of(folder: Path) -> bytes | None:
