@@ -22,6 +22,7 @@ T = TypeVar("T")
 # So soon a busy thread gives way. Painting a table asks hundreds of times for the interpreter:
 # with Python's own 5 ms that would be a stall of 200 ms.
 SWITCH_SECONDS = 0.0005
+WORKERS = 4
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -38,7 +39,7 @@ def run_in_background(
     """
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="background")
+        _pool = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="background")
         sys.setswitchinterval(SWITCH_SECONDS)
     courier = _courier()
 

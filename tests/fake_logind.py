@@ -26,7 +26,7 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 IS_HERE = shutil.which("dbus-daemon") is not None
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 _NAME = "org.freedesktop.login1"
 _MANAGER = DBusAddress(

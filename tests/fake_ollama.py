@@ -32,7 +32,7 @@ for text in ("gathering model components \\u280b", "copying file sha256:0a1b 3%"
     time.sleep(0.05)
 if behaviour == "hangs":
     (folder / "pid").write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
 if behaviour == "refuses":
     sys.exit("\\nError: unsupported architecture \\"llama9\\"")
 (folder / "given").write_text(modelfile.read_text(encoding="utf-8"), encoding="utf-8")

@@ -31,7 +31,8 @@ class Fault:
 
     `status` with `code` (X-Error-Code) is answered instead; `cut_at`: the line breaks after so
     many bytes of the answer; `wrong`: other bytes, of the API a web page; `pause`: seconds
-    between pieces; `no_range`: everything is sent again.
+    between pieces; `held_at`: after so many bytes it only drips, until `HubServer.let_go`;
+    `no_range`: everything is sent again.
     """
 
     times: int = 1
@@ -41,6 +42,7 @@ class Fault:
     cut_at: int | None = None
     wrong: bool = False
     pause: float = 0.0
+    held_at: int | None = None
     no_range: bool = False
 
 
@@ -74,6 +76,7 @@ class HubServer:
         self.token = "hf_goodToken"
         self.store = Store()
         self._closing = threading.Event()
+        self._let_go = threading.Event()
         self._servers = [self._serve("hub"), self._serve("cdn")]
         self.url, self.cdn = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)
 
@@ -102,8 +105,17 @@ class HubServer:
         """As `time.sleep`, cut short when the test is over."""
         self._closing.wait(seconds)
 
+    def let_go(self) -> None:
+        """Send the rest of what a fault holds back."""
+        self._let_go.set()
+
+    def drip(self) -> bool:
+        """Whether to hold back, asked before each byte that is sent meanwhile."""
+        return not self._let_go.wait(0.05)
+
     def close(self) -> None:
         self._closing.set()
+        self._let_go.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -320,9 +332,13 @@ class _Handler(Uploads):
         if fault.cut_at is not None:
             self.close_connection = True
             body = body[: fault.cut_at]
+        sent = 0
         try:
-            for offset in range(0, len(body), 32_768):
-                self.wfile.write(body[offset : offset + 32_768])
+            while body:
+                held = fault.held_at is not None and sent >= fault.held_at and self.hub.drip()
+                piece = body[: 1 if held else 32_768]
+                self.wfile.write(piece)
+                sent, body = sent + len(piece), body[len(piece) :]
                 time.sleep(fault.pause)
         except OSError:  # the other side has had enough
             self.close_connection = True

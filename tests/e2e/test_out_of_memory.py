@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
+from tests.e2e.test_window import LONG
 from tests.e2e.test_window import window as window
 from tests.short_of_memory import plant
 from training_backend import runs
@@ -18,6 +19,7 @@ from training_backend.protocol import Event, RunCompleted, RunFailed, RunStarted
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_queued_run_goes_on_by_itself_and_says_so(
     window: MainWindow, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,7 +47,7 @@ def test_a_queued_run_goes_on_by_itself_and_says_so(
     window.training.run_ended.connect(lambda *end: ended.append(end))
     window.queue.add([window.draft.job()])
     qtbot.waitUntil(lambda: bool(window.queue.state.entries))
-    with qtbot.waitSignal(window.queue.drained, timeout=300_000):
+    with qtbot.waitSignal(window.queue.drained, timeout=LONG):
         window.queue.start()
     assert [type(event) for event in told if isinstance(event, RunFailed | RunCompleted)] == [
         RunFailed, RunCompleted,

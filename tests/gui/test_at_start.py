@@ -14,6 +14,7 @@ from app.desks.at_start import look_around
 from app.main_window import MainWindow
 from app.run_controller import RunController
 from app.settings import Settings
+from tests.gui.settling import settle
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.lifecycle.journal import JournalWriter
@@ -111,7 +112,7 @@ def test_a_run_that_a_power_cut_ended_is_offered_and_may_wait(
     assert box.text() == "“night” was interrupted"
     assert box.informativeText() == "Nothing was saved yet, so it would begin anew."
     _press(box, "Not now")
-    qtbot.wait(100)
+    settle(qtbot)
     assert not resumed
 
 

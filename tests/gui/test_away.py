@@ -17,6 +17,7 @@ from app.pages.runs import RunsPage
 from app.settings import Settings
 from app.widgets.runs.queue_card import QueueCard
 from app.widgets.runs.summary_card import SummaryCard
+from tests.gui.settling import settle
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import MetricsLogged, RunCompleted, RunFailed, RunStarted, Terminal
 from training_backend.queueing import run_queue
@@ -99,7 +100,7 @@ def test_what_ended_while_the_window_was_closed_is_told_at_its_start_and_once(
     again = MainWindow()
     qtbot.addWidget(again)
     _shown(qtbot, again)
-    qtbot.wait(300)
+    settle(qtbot)
     assert not _card(again).isVisible()
 
 
@@ -150,7 +151,7 @@ def test_who_sees_the_queue_end_is_told_nothing_more(
     _end(run, RunCompleted(folder="x"))
     monkeypatch.setattr(QApplication, "activeWindow", object)
     window.queue.drained.emit()
-    qtbot.wait(200)
+    settle(qtbot)
     assert not _card(window).isVisible()
     assert told == []
 

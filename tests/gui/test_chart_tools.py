@@ -18,6 +18,7 @@ from app.widgets.charts.metric_chart import LossChart, MetricChart
 from app.widgets.charts.plot_window import Window, value_range
 from app.widgets.charts.run_charts import RunCharts
 from app.widgets.charts.series import MOST_POINTS, Floats, Series, in_view, peaks
+from tests.gui.settling import settle
 from training_backend.protocol import EvaluationLogged, MetricsLogged
 
 STEPS = 200
@@ -247,8 +248,7 @@ def test_every_number_of_a_step_has_a_chart(qtbot: QtBot) -> None:
 class TestSaving:
     def _save(self, chart: LossChart, qtbot: QtBot, path: Path) -> Path:
         chart.save(path)
-        qtbot.waitUntil(path.exists)
-        qtbot.wait(50)
+        settle(qtbot)  # it is there before all of it is written
         return path
 
     def test_a_table_holds_the_raw_values_with_their_units(

@@ -38,6 +38,7 @@ from app.pages.train import TrainPage
 from app.settings import Settings
 from app.widgets.settings.fit_dialog import FitDialog
 from app.widgets.training.answer_text import AnswerText
+from tests.gui.settling import settle
 from training_backend import runs
 from training_backend.computer.devices import Device
 from training_backend.errors import JobError, Problem
@@ -213,7 +214,7 @@ def test_a_run_that_another_window_trains_is_followed_when_it_is_opened(
             journal.append(RunStarted(run_id=run.id, folder=str(run.folder), pid=1))
             journal.close()
             window.desk.open_run(run)
-            qtbot.wait(200)
+            settle(qtbot)
         qtbot.waitUntil(lambda: bool(attached))
     assert attached == [live]
 
@@ -350,7 +351,7 @@ def close_soon(self):
 main_window.MainWindow._on_first_paint = close_soon
 __main__.main()
 """
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert ended.returncode == 0
 
 
@@ -387,6 +388,9 @@ def test_what_does_not_fit_is_made_to_fit_from_beside_start(
     window.go_to("navTrain")
     fit = window.findChild(QAbstractButton, "trainMakeItFit")
     words = window.findChild(QLabel, "etaLabel")
+    large = Device("cuda", "a large card", 80 * 2**30)
+    monkeypatch.setattr(memory_estimator, "this_device", lambda: large)
+    window.estimator.forget_device()
     window.estimator.refresh()
     qtbot.waitUntil(lambda: words.text().startswith("Fits"))
     assert not fit.isVisible()

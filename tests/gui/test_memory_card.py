@@ -23,6 +23,7 @@ from app.run_controller import RunController
 from app.widgets.settings.fit_dialog import FitDialog
 from app.widgets.settings.memory_card import MemoryCard
 from app.widgets.settings.memory_dialog import MemoryDialog
+from tests.gui.settling import settle
 from training_backend import vram
 from training_backend.computer.devices import Device, this_device
 
@@ -231,6 +232,7 @@ def test_why_a_model_could_not_be_looked_at_is_said_however_long_that_took(
     said = text(card, "memoryUnknown")
     assert "no_such_layer" in said
     qtbot.wait(500)
+    settle(qtbot)
     assert text(card, "memoryUnknown") == said
     assert not card._estimator.helper.is_asked("trace")  # once is enough
 

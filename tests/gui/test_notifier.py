@@ -15,6 +15,7 @@ from app.desktop import notifier
 from app.desktop.notifier import Notifier
 from app.desktop.tray import Tray
 from app.settings import Settings
+from tests.gui.settling import settle
 
 # A desktop that takes notices, in so far as a test needs one; prints what it is asked to show.
 DESKTOP = """
@@ -30,7 +31,7 @@ unwrap_msg(bus.send_and_get_reply(message_bus.RequestName("org.freedesktop.Notif
 threading.Thread(target=send_to_desktop, args=("Done", "a <b>bold</b> run & more")).start()
 shown = None
 while shown is None:
-    message = bus.receive(timeout=20)
+    message = bus.receive(timeout=60)
     fields = message.header.fields
     if fields.get(HeaderFields.member) == "GetCapabilities":
         bus.send(new_method_return(message, "as", (["body", "body-markup"],)))
@@ -63,7 +64,6 @@ def test_a_linux_desktop_is_told_in_plain_text() -> None:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
     )
     said = '["susssasa{sv}i", "Done", "a &lt;b&gt;bold&lt;/b&gt; run &amp; more"]'
     assert answer.stdout.strip() == said, answer.stderr
@@ -77,7 +77,7 @@ def test_a_desktop_that_does_not_answer_is_no_error(
         notifier.send_to_desktop("Done", "text")
     if sys.platform == "linux":
         Notifier(window, Settings(), Tray(window)).tell("Done", "text")
-        qtbot.wait(100)
+        settle(qtbot)
 
 
 def test_only_who_is_elsewhere_is_told(qtbot: QtBot, window: QWidget, told: list[str]) -> None:

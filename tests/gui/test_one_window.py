@@ -33,11 +33,14 @@ ASKER = """
 import sys
 from pathlib import Path
 from PySide6.QtCore import QCoreApplication
+from app.desktop import one_window
 from app.desktop.one_window import OneWindow
+one_window.ANSWER_MILLISECONDS = {patience}
 app = QCoreApplication([])
 only = OneWindow(Path(sys.argv[1]))
 print(only.claim(), only.show_other())
 """
+PATIENT_ASKER = ASKER.format(patience=60_000)
 
 
 def _start(code: str, home: Path) -> subprocess.Popen[str]:
@@ -54,7 +57,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 def test_a_second_start_brings_the_first_window_to_the_front(tmp_path: Path) -> None:
     with _start(HOLDER, tmp_path) as first:
         assert _line(first) == "True"
-        with _start(ASKER, tmp_path) as second:
+        with _start(PATIENT_ASKER, tmp_path) as second:
             assert _line(second) == "False True"
         assert _line(first) == "asked to show"
         first.kill()
@@ -65,7 +68,7 @@ def test_a_window_that_hangs_is_told_from_one_that_answers(tmp_path: Path) -> No
     with _start(HOLDER, tmp_path) as first:
         assert _line(first) == "True"
         os.kill(first.pid, signal.SIGSTOP)
-        with _start(ASKER, tmp_path) as second:
+        with _start(ASKER.format(patience=1_000), tmp_path) as second:
             assert _line(second) == "False False"
         first.kill()
 
@@ -78,7 +81,7 @@ def test_what_a_killed_window_left_does_not_keep_the_next_one_out(
         first.kill()
     only = OneWindow(tmp_path)
     assert only.claim()
-    with qtbot.waitSignal(only.show_requested), _start(ASKER, tmp_path) as second:
+    with qtbot.waitSignal(only.show_requested), _start(PATIENT_ASKER, tmp_path) as second:
         qtbot.waitUntil(lambda: second.poll() is not None)
         assert _line(second) == "False True"
     only.release()

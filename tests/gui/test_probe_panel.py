@@ -130,7 +130,7 @@ def test_a_real_step_of_the_demo_model(
     training.warm_up()
     qtbot.waitUntil(lambda: training._warm is not None)
     warmed = training._warm
-    with qtbot.waitSignal(controller.measured, timeout=120_000) as told:
+    with qtbot.waitSignal(controller.measured, timeout=500_000) as told:
         qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
     assert told.args[0].result.fits and told.args[0].result.measured_bytes > 300_000_000
     qtbot.waitUntil(lambda: says(panel).startswith("Measured "))

@@ -25,6 +25,7 @@ from app.desktop.sleeping import (
 from app.main_window import MainWindow
 from app.run_controller import RunController
 from tests.fake_logind import IS_HERE, fake_logind
+from tests.gui.settling import settle
 from training_backend import runs
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
@@ -269,7 +270,7 @@ def test_the_queue_waits_for_a_run_that_the_sleep_stopped(
     _write_end(first, SAVED)
     _sleep(window)
     _end(window, first, SAVED)
-    qtbot.wait(300)
+    settle(qtbot)
     assert resumed == [first]
     assert window.queue.is_going()
     _wake(qtbot, window)
@@ -300,7 +301,7 @@ def test_the_end_of_the_session_lets_no_other_run_of_the_queue_begin(
     end = RunStopped(step=3, checkpoint="x", reason="system")
     _write_end(first, end)
     _end(window, first, end)
-    qtbot.wait(300)
+    settle(qtbot)
     assert resumed == [first]
     assert [entry.run for entry in run_queue.entries()] == [second]
 

@@ -37,7 +37,7 @@ class Helper:
         self.commands.send({"id": id, "kind": kind, **document})
 
     def answer(self) -> tuple[int, str, dict[str, Any]]:
-        assert self.answers.poll(60)
+        assert self.answers.poll(300)
         answer: tuple[int, str, dict[str, Any]] = self.answers.recv()
         return answer
 
@@ -53,7 +53,7 @@ def asked(home_with_demo_model: Path) -> Iterator[Helper]:
     found = Helper()
     yield found
     found.commands.close()
-    found.process.join(20)
+    found.process.join(120)
     assert found.process.exitcode == 0  # it went by itself
     found.answers.close()
 
@@ -154,6 +154,6 @@ def test_a_model_known_by_its_config_alone_is_traced_and_then_estimated(
     id, kind, document = asked.result()
     assert (id, kind, document["code"]) == (2, "failed", "model_not_traceable")
     asked.commands.close()
-    asked.process.join(20)
+    asked.process.join(120)
     assert asked.process.exitcode == 0
     asked.answers.close()

@@ -34,7 +34,7 @@ def asked(hub: HubServer) -> Iterator[Helper]:
     found = Helper()
     yield found
     found.commands.close()
-    found.process.join(20)
+    found.process.join(120)
     found.answers.close()
 
 
@@ -73,7 +73,7 @@ def test_the_helper_looks_for_models_downloads_pauses_and_discards(
     assert (info["total_bytes"], info["on_disk_bytes"], info["problem"]) == (total, 0, "")
     assert {"name": WEIGHTS, "bytes": len(model_files()[WEIGHTS])} in info["files"]
 
-    hub.fault(WEIGHTS, pause=0.2)
+    hub.fault(WEIGHTS, held_at=100_000)
     asked.ask(3, "download_model", model=ID)
     while True:
         _, kind, progress = asked.answer()

@@ -193,7 +193,7 @@ def test_a_stop_ends_a_probe_in_the_midst_of_a_long_step(
             time.sleep(1)  # into the forward pass
             run.request("stop")
             asked = True
-    worker.process.join(10)
+    worker.process.join(120)
     assert asked and run.state() == "stopped" and worker.process.exitcode == 3
 
 

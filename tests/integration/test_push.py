@@ -26,7 +26,7 @@ def asked(hub: HubServer) -> Iterator[Helper]:
     found = Helper()
     yield found
     found.commands.close()
-    found.process.join(20)
+    found.process.join(120)
     found.answers.close()
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from training_backend import runs
 from training_backend.job import parse_job
 from training_backend.lifecycle import checkpoints
+from training_backend.protocol import RunStopped
 from training_backend.runs import Run
 
 ANSWERS = ["It is four.", "It is six."]
@@ -411,29 +411,37 @@ def test_recomputing_fewer_layers_keeps_more_and_learns_the_same(
 # ------------------------------------------------------------------------------------- stopping
 
 
-def _when(run: Run, kind: str, then: Callable[[], None]) -> threading.Thread:
-    def watch() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if any(event.type == kind for event in run.events()):
-                then()
-                return
-            time.sleep(0.01)
+def is_stopped_in_its_third_step(folder: str) -> int:
+    """As `work`; while the third step is under way it is asked to stop."""
+    import queue
+    from pathlib import Path
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
+    from training_backend import train, worker
+    from training_backend.runs import Run
+
+    run = Run(Path(folder))
+
+    class Stopped(train.TrainerReports):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                run.request("stop")
+
+    kept, train.TrainerReports = train.TrainerReports, Stopped
+    try:
+        return worker._work(run, queue.Queue())
+    finally:
+        train.TrainerReports = kept
 
 
-def test_a_stop_saves_first_and_the_run_can_go_on(do: Any, job_document: Any) -> None:
-    run = runs.create(parse_job(job_document(training={"max_steps": 40})))
-    watch = _when(run, "MetricsLogged", lambda: run.request("stop"))
-    stopped = do(run)
-    watch.join()
-    assert stopped.exit_code == 3 and stopped.terminal.type == "RunStopped"
-    assert 0 < stopped.terminal.step < 40
-    checkpoint = Path(stopped.terminal.checkpoint)
-    assert checkpoint.name == f"checkpoint-{stopped.terminal.step}"
+def test_a_stop_saves_first_and_the_run_can_go_on(
+    do: Any, backend: Any, job_document: Any, lorasmith_home: Path
+) -> None:
+    run = runs.create(parse_job(job_document(training={"max_steps": 10})))
+    assert backend(is_stopped_in_its_third_step, run.folder) == 3
+    stopped = run.events()[-1]
+    assert isinstance(stopped, RunStopped) and stopped.step == 3
+    checkpoint = Path(stopped.checkpoint or "")
+    assert checkpoint.name == "checkpoint-3"
     assert checkpoints.is_whole(checkpoint)
     assert not run.requested("stop") and not (run.folder / "staging").exists()
     assert run.state() == "stopped"
@@ -441,8 +449,8 @@ def test_a_stop_saves_first_and_the_run_can_go_on(do: Any, job_document: Any) ->
     resumed = do(run)
     assert resumed.exit_code == 0
     started = resumed.of("RunStarted")[1]
-    assert (started.attempt, started.resumed_from_step) == (2, stopped.terminal.step)
-    assert [event.step for event in resumed.of("MetricsLogged")] == list(range(1, 41))
+    assert (started.attempt, started.resumed_from_step) == (2, 3)
+    assert [event.step for event in resumed.of("MetricsLogged")] == list(range(1, 11))
 
 
 def test_a_stop_before_the_first_step_leaves_nothing(do: Any, job_document: Any) -> None:

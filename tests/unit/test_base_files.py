@@ -47,7 +47,7 @@ def test_a_download_is_a_part_of_loading_with_its_share_and_time(
     told = [event for event in phases(reporter) if "downloading" in event.detail]
     assert {event.phase for event in told} == {"loading"}
     shares = [event.fraction for event in told if event.fraction is not None]
-    assert len(shares) > 5 and shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
+    assert len(shares) > 2 and shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
     assert any("of 0.7 MB" in event.detail and "left" in event.detail for event in told)
 
     before = len(reporter.run.events())
@@ -57,7 +57,7 @@ def test_a_download_is_a_part_of_loading_with_its_share_and_time(
 
 def test_a_request_to_stop_pauses_the_download(hub: HubServer, reporter: Reporter) -> None:
     hub.add(ID, model_files())
-    hub.fault(WEIGHTS, pause=0.1)
+    hub.fault(WEIGHTS, held_at=100_000)
     stopped: list[bool] = []
 
     def work() -> None:
@@ -72,7 +72,7 @@ def test_a_request_to_stop_pauses_the_download(hub: HubServer, reporter: Reporte
         thread.join(0.02)
         assert thread.is_alive()
     reporter.run.request("stop")
-    thread.join(10)
+    thread.join(60)
     assert stopped == [True]
     repo = hub_cache.repo_folder(hub_cache.folder(), ID)
     assert list(repo.glob("blobs/*.incomplete"))  # the next run goes on with it

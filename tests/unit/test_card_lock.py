@@ -33,7 +33,7 @@ from training_backend.worker import Reporter
 reporter = Reporter(Run(Path(sys.argv[1])), queue.Queue())
 card_lock.hold(Device("cuda", "A card", 1, uuid="GPU-11/22"), "the first <b>run</b>", reporter)
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 pytestmark = pytest.mark.usefixtures("lorasmith_home")
@@ -84,13 +84,16 @@ def test_a_run_waits_until_the_one_that_has_the_card_is_gone_however_it_ended(
 ) -> None:
     waiting = threading.Thread(target=card_lock.hold, args=(CARD, "the second", reporter))
     waiting.start()
-    waiting.join(0.3)
+    while not _waits(reporter):
+        waiting.join(0.02)
+        assert waiting.is_alive()
+    waiting.join(0.1)
     assert waiting.is_alive()
     assert [(e.phase, e.detail) for e in _waits(reporter) if isinstance(e, PhaseChanged)] == [
         ("waiting", "“the first <b>run</b>” is using it")
     ]
     holder.kill()
-    waiting.join(10)
+    waiting.join(60)
     assert not waiting.is_alive() and card_lock._held
 
 

@@ -47,7 +47,7 @@ def die() -> None:
 
 def sleep(file: str) -> None:
     Path(file).write_text(str(os.getpid()), encoding="ascii")
-    time.sleep(60)
+    time.sleep(600)
 
 
 def test_a_result_and_what_is_told_come_back_in_order() -> None:
@@ -91,5 +91,5 @@ def test_what_is_raised_meanwhile_ends_the_process_at_once(tmp_path: Path) -> No
     began = time.monotonic()
     with pytest.raises(StopRequested):
         in_child(sleep, str(file), name="test", meanwhile=stop)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert not psutil.pid_exists(int(file.read_text()))

@@ -119,14 +119,14 @@ def test_the_time_left_follows_from_the_rate(hub: HubServer, files: dict[str, by
         assert progress.seconds_left is not None
         left = progress.total_bytes - progress.done_bytes
         assert progress.seconds_left * progress.bytes_per_second == pytest.approx(left)
-        assert 50_000 < progress.bytes_per_second < 2_000_000  # 32 KiB each tenth of a second
+        assert progress.bytes_per_second < 2_000_000  # 32 KiB each tenth of a second, or longer
 
 
 def test_stopping_is_a_pause_and_the_next_call_asks_for_the_rest(
     hub: HubServer, files: dict[str, bytes]
 ) -> None:
     hub.add(ID, files)
-    hub.fault(WEIGHTS, pause=0.01)
+    hub.fault(WEIGHTS, held_at=300_000)
     seen: list[TransferProgress] = []
     enough = len(b"".join(files.values())) - len(files[WEIGHTS]) + 200_000
     with pytest.raises(StopRequested):
@@ -418,18 +418,24 @@ def test_of_two_at_once_one_downloads_and_the_other_waits(
     hub: HubServer, files: dict[str, bytes]
 ) -> None:
     hub.add(ID, files)
-    hub.fault(WEIGHTS, pause=0.05)
+    hub.fault(WEIGHTS, held_at=100_000)
     phases: set[str] = set()
     began = threading.Event()
     first = threading.Thread(
         target=fetch_model, args=(ID, None, lambda progress: began.set() if progress.file else None)
     )
     first.start()
-    assert began.wait(20)
+    assert began.wait(60)
     with pytest.raises(UserError) as caught:
         discard(ID)
     assert caught.value.code == "download_running"
-    folder = fetch_model(ID, None, lambda progress: phases.add(progress.phase))
+
+    def hear(progress: TransferProgress) -> None:
+        phases.add(progress.phase)
+        if progress.phase == "waiting":
+            hub.let_go()
+
+    folder = fetch_model(ID, None, hear)
     first.join()
     assert "waiting" in phases
     assert (folder / WEIGHTS).read_bytes() == files[WEIGHTS]
@@ -473,7 +479,7 @@ def test_a_model_that_was_damaged_here_is_mended(
 
 def test_the_switch_ends_a_download_that_runs(hub: HubServer, files: dict[str, bytes]) -> None:
     hub.add(ID, files)
-    hub.fault(WEIGHTS, pause=0.2)
+    hub.fault(WEIGHTS, held_at=100_000)
     seen: list[TransferProgress] = []
 
     def flip(progress: TransferProgress) -> None:
@@ -522,7 +528,7 @@ def test_a_download_that_was_killed_is_gone_on_with(
     hub: HubServer, files: dict[str, bytes]
 ) -> None:
     hub.add(ID, files)
-    hub.fault(WEIGHTS, pause=0.1)
+    hub.fault(WEIGHTS, held_at=200_000)
     code = f"from training_backend.hub import downloads; downloads.fetch_model({ID!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)
     while not any(part.stat().st_size > 100_000 for part in repo().glob("blobs/*.incomplete")):

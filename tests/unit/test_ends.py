@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,7 +253,7 @@ def test_the_systems_killer_for_real_is_named(run: Run, narrow_group: Path) -> N
     begun(run)
     answer = subprocess.run(
         [sys.executable, "-c", STARVED, str(run.folder), str(narrow_group)],
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, encoding="utf-8", timeout=60,
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
     assert answer.stdout.split() == ["out_of_ram", "-9"]
 
@@ -327,8 +328,10 @@ def test_one_that_stands_still_says_where_before_it_is_ended(run: Run, tmp_path:
     )
     assert worker.stdout is not None
     worker.stdout.readline()
+    while psutil.Process(worker.pid).status() != psutil.STATUS_SLEEPING:
+        time.sleep(0.01)  # it is still on its way there
     launch.kill(run, 720.0)
-    told = runs.settle(run, worker.wait(10))
+    told = runs.settle(run, worker.wait(60))
     worker.stdout.close()
     assert isinstance(told, RunInterrupted) and told.code == "hung"
     assert told.detail.startswith("It was ended after it had stood still for 12 minutes in ")

@@ -14,7 +14,7 @@ from training_backend.computer import sleep_watch
 from training_backend.computer.sleep_watch import SleepWatch, card_keeps_memory
 
 needs_a_bus = pytest.mark.skipif(not IS_HERE, reason="needs D-Bus")
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 @pytest.fixture
