@@ -376,6 +376,23 @@ def test_a_tensor_of_less_than_a_byte_a_value_is_written_whole(
     assert digest == shards.hash_file(tmp_path / "b")
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_tensor_without_values_goes_along_in_any_type(
+    export: Export, base: Path, tmp_path: Path, dtype: str
+) -> None:
+    path = base / "model-00001-of-00004.safetensors"
+    empty = {f"empty.{n}": np.ones(shape, np.float16) for n, shape in enumerate([(3, 0), (0, 3)])}
+    save_file({**load_file(path), **empty}, path, metadata={"format": "pt"})
+    assert export(dtype=dtype).state() == "completed"
+    with TensorFile(tmp_path / "out" / path.name) as file:
+        found = {tensor.name: tensor for tensor in file.tensors}
+    stored = "F16" if dtype == "auto" else "BF16"
+    for name, tensor in empty.items():
+        written = found[name]
+        assert (written.dtype, written.shape, written.size) == (stored, tensor.shape, 0)
+    assert {tensor.dtype for tensor in found.values()} == {stored} and len(found) == 4
+
+
 def test_a_tensor_that_comes_out_too_short_is_no_file(tmp_path: Path) -> None:
     made = shards.OutTensor("w", "F32", (1000,), 4000, "w", lambda: lambda _: b"")
     with pytest.raises(RuntimeError, match="bytes were made"):

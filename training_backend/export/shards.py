@@ -161,8 +161,11 @@ def write_index(shards: list[Shard], folder: Path) -> None:
 
 
 def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """The rows of a tensor, as `OutTensor` counts them, so many at a time as are made at once."""
-    count = row_count(shape)
+    """The rows of a tensor, as `OutTensor` counts them, so many at a time as are made at once.
+
+    Rows without a value are none.
+    """
+    count = row_count(shape) if math.prod(shape) else 0
     width = shape[-1] if len(shape) > 1 else 1
     step = max(1, BLOCK_VALUES // max(1, width))
     for first in range(0, count, step):
