@@ -16,6 +16,7 @@ from training_backend.errors import UserError
 from training_backend.files import make_folder
 
 GB = 10**9
+UNFINISHED = ".lorasmith-partial"  # marks the folder of an export that did not come to its end
 _DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))}
 )
@@ -123,6 +124,22 @@ def check_empty(out: Path) -> None:
             field="out",
             out=out,
         )
+
+
+def partial_of(out: Path) -> Path:
+    """The folder that an export to `out` is built in."""
+    return out.with_name(out.name + ".partial")
+
+
+def unfinished_bytes(out: Path) -> int:
+    """What an interrupted export to `out` left: the next one keeps it, or removes it first.
+
+    Raises `OSError`.
+    """
+    folder = partial_of(out)
+    if not (folder / UNFINISHED).is_file():
+        return 0
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def drive_of(path: Path) -> str:

@@ -10,10 +10,10 @@ from tests.faults.disk_faults import MOST_CALLS, calls_reached, injected, small_
 from tests.faults.lab import Lab, expect, sentence
 from tests.faults.power_faults import RECORD, power_goes, recorded
 from training_backend import runs
-from training_backend.export.partial import MARKER
 from training_backend.files import fsync_folder
 from training_backend.hub.push_files import CARD
 from training_backend.job import ExportJob
+from training_backend.paths import UNFINISHED
 from training_backend.protocol import (
     Event,
     LogLine,
@@ -231,5 +231,5 @@ def _files(folder: Path) -> dict[str, bytes]:
 
     The README has the folder's own name in it.
     """
-    others = (MARKER, CARD)
+    others = (UNFINISHED, CARD)
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in others}

@@ -14,8 +14,9 @@ from tests.fake_ollama import FakeOllama
 from tests.gguf_files import write_gguf
 from training_backend.__main__ import main
 from training_backend.errors import UserError
-from training_backend.export import hand_off, ollama, partial
+from training_backend.export import hand_off, ollama
 from training_backend.export.hand_off import HandOff, Way
+from training_backend.paths import UNFINISHED
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +179,7 @@ def test_an_export_that_answers_differently_is_warned_of(tmp_path: Path) -> None
 
 def test_what_is_no_export_is_a_sentence(tmp_path: Path, gguf: Path) -> None:
     (tmp_path / "half").mkdir()
-    (tmp_path / "half" / partial.MARKER).touch()
+    (tmp_path / "half" / UNFINISHED).touch()
     write_gguf(gguf.with_name("second.gguf"))
     (tmp_path / "odd" / "x.gguf").mkdir(parents=True)
     for place, sentence in (

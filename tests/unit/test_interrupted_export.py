@@ -21,6 +21,7 @@ from training_backend.errors import StopRequested, UserError
 from training_backend.export import partial, shards, weights
 from training_backend.export.tensor_file import TensorFile
 from training_backend.job import ExportJob
+from training_backend.paths import UNFINISHED
 from training_backend.protocol import LogLine
 from training_backend.runs import Run
 
@@ -409,7 +410,7 @@ def test_notes_in_a_partial_folder_reach_no_file_outside_it(
     names = ["../thesis.txt", str(tmp_path / "thesis.txt"), "a/../../thesis.txt", "link"]
     (folder / "link").symlink_to(tmp_path / "thesis.txt")
     marker = {"key": "", "files": dict.fromkeys(names, noted)}
-    (folder / partial.MARKER).write_text(json.dumps(marker), encoding="utf-8")
+    (folder / UNFINISHED).write_text(json.dumps(marker), encoding="utf-8")
     assert export().state() == "completed"
     assert (tmp_path / "thesis.txt").read_text("utf-8") == "mine"
     assert not (tmp_path / "out" / "link").exists()
@@ -422,12 +423,12 @@ def test_a_marker_that_cannot_be_read_means_that_nothing_is_kept(
 ) -> None:
     folder = tmp_path / "out.partial"
     folder.mkdir()
-    (folder / partial.MARKER).write_text(marker, encoding="utf-8")
+    (folder / UNFINISHED).write_text(marker, encoding="utf-8")
     (folder / "model-00001-of-00004.safetensors").write_bytes(b"half")
     assert export().state() == "completed"
 
 
-@pytest.mark.parametrize("names", [[], [f".{partial.MARKER}.{'0' * 32}.tmp"]])
+@pytest.mark.parametrize("names", [[], [f".{UNFINISHED}.{'0' * 32}.tmp"]])
 def test_a_partial_folder_that_was_only_just_made_is_no_obstacle(
     export: Export, tmp_path: Path, names: list[str]
 ) -> None:

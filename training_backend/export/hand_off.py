@@ -18,7 +18,7 @@ from training_backend.export import gguf_file, lm_studio, ollama, ollama_modelfi
 from training_backend.hub import hub_cache
 from training_backend.models import vllm
 from training_backend.models.adapters import CONFIG
-from training_backend.paths import not_reserved
+from training_backend.paths import UNFINISHED, not_reserved
 
 Program = Literal["ollama", "lm_studio", "llama_cpp", "vllm", "tgi"]
 Kind = Literal["gguf", "gguf_adapter", "adapter", "bnb_4bit", "safetensors"]
@@ -30,8 +30,6 @@ TITLES: dict[Program, str] = {
     "tgi": "TGI",
 }
 
-# `partial.MARKER`, which is not imported here: it brings the worker.
-UNFINISHED = ".lorasmith-partial"
 _BASE_FILE = "BASE.gguf"  # stands for what only the person knows
 _BASE = "BASE"
 _TGI_IMAGE = "ghcr.io/huggingface/text-generation-inference"

@@ -28,10 +28,8 @@ from training_backend.files import (
     replace,
     write_json_atomic,
 )
-from training_backend.paths import home
+from training_backend.paths import UNFINISHED, home, partial_of
 from training_backend.worker import Reporter
-
-MARKER = ".lorasmith-partial"
 
 
 @contextlib.contextmanager
@@ -61,8 +59,8 @@ class Partial:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.folder = out.with_name(out.name + ".partial")
-        self._marker = self.folder / MARKER
+        self.folder = partial_of(out)
+        self._marker = self.folder / UNFINISHED
         self._key = ""
         self._files: dict[str, dict[str, Any]] = {}  # path within the folder -> size and hash
         if self.folder.exists():
@@ -126,7 +124,7 @@ class Partial:
             self.out.rmdir()  # empty, as checked
         replace(self.folder, self.out)
         # Last: what is killed before leaves a folder known to be ours.
-        (self.out / MARKER).unlink()
+        (self.out / UNFINISHED).unlink()
         fsync_folder(self.out)
         fsync_folder(self.out.parent)
 
@@ -169,7 +167,7 @@ class Partial:
     def _is_ours(self) -> bool:
         """Whether it is marked, or nothing is in it yet but a marker half written."""
         names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [""]
-        return MARKER in names or all(name.startswith(f".{MARKER}.") for name in names)
+        return UNFINISHED in names or all(name.startswith(f".{UNFINISHED}.") for name in names)
 
     def _forget(self, names: list[str]) -> None:
         for name in names:

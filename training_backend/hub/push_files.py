@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from training_backend.errors import UserError
 from training_backend.files import write_bytes_atomic
+from training_backend.paths import UNFINISHED
 
 CARD = "README.md"
 PICTURE = "loss.png"  # which the card shows
@@ -20,7 +21,6 @@ Form = Literal["safetensors", "adapter", "gguf", "gguf_adapter", "bnb_4bit"]
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt", ".md", ".png")
 _BARE_NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "USE_POLICY", "Modelfile")
 _VOCABULARY = ("tokenizer.json", "vocab.json")
-_MARKERS = (".lorasmith-partial",)
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _TOKEN = re.compile(r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-)[A-Za-z0-9_-]{16,}")
 
@@ -53,7 +53,7 @@ def look(folder: Path) -> PushFolder:
     """
     folder = folder.expanduser().absolute()
     form = form_of(folder)
-    if form is None or any((folder / name).exists() for name in _MARKERS):
+    if form is None or (folder / UNFINISHED).exists():
         raise _error(
             "not_an_export",
             "{folder} is not the folder of a finished export.",
