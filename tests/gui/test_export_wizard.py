@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from app.dialogs.export_wizard import DONE, FORMAT, PLACE, PROGRESS, SOURCE, ExportWizard
 from app.models import made_exports
+from app.models.export_sources import fresh_folder
 from app.pages.export_wizard import ExportPage
 from app.widgets.runs.export_proof import ProofView
 from training_backend import runs
@@ -18,6 +19,7 @@ from training_backend.computer import drive
 from training_backend.errors import UserError
 from training_backend.job import ExportJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
+from training_backend.paths import UNFINISHED, partial_of
 from training_backend.protocol import (
     Event,
     ExportProved,
@@ -359,6 +361,28 @@ def test_a_drive_without_room_is_told_before_the_export_begins(
         wizard.button(QWizard.WizardButton.CommitButton).click()
     assert wizard.currentId() == PLACE
     wizard.reject()
+
+
+def test_what_an_interrupted_export_left_there_needs_no_room_again(
+    page: ExportPage, run: Run, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = partial_of(fresh_folder("Support style"))
+    there.mkdir()
+    (there / UNFINISHED).touch()
+    with (there / "model.safetensors").open("wb") as file:
+        file.truncate(150_000_000)
+    monkeypatch.setattr(drive, "free_bytes", lambda _: 200_000_000)
+    wizard = _wizard(page, run, qtbot)
+    wizard.next()
+    qtbot.waitUntil(lambda: wizard.target._size.value.text() == "274.0 MB")
+    wizard.next()
+    room = wizard.place._room
+    qtbot.waitUntil(lambda: "150.0 MB of an export" in room.text())
+    assert "up to 169.0 MB of the 200.0 MB" in room.text()
+    with qtbot.waitSignal(page.export_requested) as asked:
+        wizard.button(QWizard.WizardButton.CommitButton).click()
+    assert partial_of(Path(asked.args[0].out)) == there
+    page.apply(RunStopped())
 
 
 def test_a_file_too_long_for_the_drive_is_told_with_what_helps(

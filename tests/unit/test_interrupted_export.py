@@ -314,6 +314,18 @@ def test_no_room_for_the_rest_keeps_what_is_there(
     assert export().state() == "completed"
 
 
+def test_room_for_the_rest_is_enough_to_go_on(
+    export: Export, interrupt: Interrupt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(3, FULL)
+    export()
+    left = sum(path.stat().st_size for path in (tmp_path / "out.partial").glob("*.safetensors"))
+    monkeypatch.setattr("training_backend.paths.free_bytes", lambda _: weights.BESIDE_BYTES + left)
+    interrupt(0, FULL)
+    run = export()
+    assert run.state() == "completed" and "2 finished files stay" in _said(run)
+
+
 def test_a_full_disk_before_the_first_file_leaves_nothing(
     export: Export, interrupt: Interrupt, tmp_path: Path
 ) -> None:

@@ -62,3 +62,15 @@ def test_too_little_room_names_the_drive_and_what_is_missing(tmp_path: Path) -> 
     missing = float(error.params["missing_gb"])
     assert missing == pytest.approx(3000, abs=1)
     assert f"Free {error.params['missing_gb']} GB" in error.remedy
+
+
+def test_what_an_unfinished_export_left_is_counted_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert paths.unfinished_bytes(out) == 0
+    folder = paths.partial_of(out)
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.safetensors").write_bytes(bytes(1_000))
+    (folder / "16-bit.gguf").write_bytes(bytes(500))
+    assert paths.unfinished_bytes(out) == 0, "some other folder of that name"
+    (folder / paths.UNFINISHED).touch()
+    assert paths.unfinished_bytes(out) == 1_500

@@ -26,6 +26,7 @@ from training_backend.computer import drive, ram
 from training_backend.computer.drive import Drive
 from training_backend.export.needs import Needs
 from training_backend.job import is_on_network
+from training_backend.paths import unfinished_bytes
 
 LOOK_AFTER_MS = 300  # of typing
 MOST_QUESTIONS = 12
@@ -42,6 +43,7 @@ class PlaceStep(QWizardPage):
         self._needs: Needs | None = None
         self._in_parts = False
         self._drive: Drive | None = None
+        self._unfinished = 0  # bytes of an interrupted export that this one goes on with
         self._looked_at = Path()
         self._name = ""
         self.folder = QLineEdit()
@@ -128,12 +130,16 @@ class PlaceStep(QWizardPage):
         if not place.is_absolute():
             return
 
-        def found(there: Drive) -> None:
+        def look() -> tuple[Drive, int]:
+            there = drive.of(place)
+            return there, 0 if there.free_bytes is None else unfinished_bytes(place)
+
+        def found(seen: tuple[Drive, int]) -> None:
             if place == self.out():
-                self._drive, self._looked_at = there, place
+                (self._drive, self._unfinished), self._looked_at = seen, place
                 self._show_room()
 
-        run_in_background(lambda: drive.of(place), found, self._on_no_drive, self)
+        run_in_background(look, found, self._on_no_drive, self)
 
     def _on_no_drive(self, error: Exception) -> None:
         self._drive = None
@@ -143,18 +149,22 @@ class PlaceStep(QWizardPage):
     def _is_looked_at(self) -> bool:
         return self._drive is not None and self._looked_at == self.out()
 
+    def _needed(self, needs: Needs) -> int:
+        """Bytes beside what lies there unfinished, which is kept or makes room."""
+        return max(0, needs.disk_bytes - self._unfinished)
+
     def _room_problem(self) -> str:
         """Why the result cannot be there, or nothing."""
         there, needs = self._drive, self._needs
         if there is None or needs is None:
             return ""
-        if there.free_bytes is not None and there.free_bytes < needs.disk_bytes:
+        if there.free_bytes is not None and there.free_bytes < self._needed(needs):
             return self.tr(
                 "There is not enough room on {drive}: it takes {needed} meanwhile, and {free} are "
                 "free. Free some, or choose a folder on another drive."
             ).format(
                 drive=there.name,
-                needed=i18n.size(needs.disk_bytes),
+                needed=i18n.size(self._needed(needs)),
                 free=i18n.size(there.free_bytes),
             )
         longest = there.largest_file_bytes
@@ -185,8 +195,14 @@ class PlaceStep(QWizardPage):
             words = self.tr("{free} are free on {drive}.")
             if needs is not None:
                 words = self.tr("Takes up to {needed} of the {free} that are free on {drive}.")
-            needed = i18n.size(needs.disk_bytes) if needs is not None else ""
+            needed = i18n.size(self._needed(needs)) if needs is not None else ""
             texts.append(words.format(needed=needed, free=free, drive=there.name))
+        if self._unfinished:
+            texts.append(
+                self.tr("{size} of an export that was cut off lie there already.").format(
+                    size=i18n.size(self._unfinished)
+                )
+            )
         if there.network:
             texts.append(
                 self.tr("It is another computer's folder: slower, and gone if the network is.")
