@@ -140,9 +140,7 @@ def disk_full_and_given_up(lab: Lab) -> str:
     """It had saved once; the person stops it while it waits, and later goes on."""
     with small_disk(lab.folder / "small", "50M") as disk:
         run = _moved(lab.create(), disk)
-        attempt = lab.start(run)
-        attempt.until_step(4)
-        attempt.signal(signal.SIGSTOP)
+        attempt = lab.halted(run, 4)
         filler = disk / "filler"
         with contextlib.suppress(OSError):
             filler.write_bytes(bytes(60 * 2**20))
@@ -162,9 +160,7 @@ def disk_full_and_another_chosen(lab: Lab) -> str:
     elsewhere.mkdir()
     with small_disk(lab.folder / "small", "50M") as disk:
         run = _moved(lab.create(), disk)
-        attempt = lab.start(run)
-        attempt.until_step(4)
-        attempt.signal(signal.SIGSTOP)
+        attempt = lab.halted(run, 4)
         with contextlib.suppress(OSError):
             (disk / "filler").write_bytes(bytes(60 * 2**20))
         attempt.signal(signal.SIGCONT)
@@ -200,9 +196,9 @@ def file_size_limit(lab: Lab) -> str:
 def read_only_folder(lab: Lab) -> str:
     """What the run's folder is on turns read-only in the midst, as after an error of a disk."""
     run = lab.create()
-    attempt = lab.start(run)
-    attempt.until_step(4)
+    attempt = lab.halted(run, 4)
     with _read_only(run.folder):
+        attempt.signal(signal.SIGCONT)
         end = attempt.wait()
     expect(isinstance(end, RunFailed), f"ended as {end}")
     lab.nothing_lost(run)
@@ -225,9 +221,9 @@ def _read_only(folder: Path) -> Iterator[None]:
 def vanished_folder(lab: Lab) -> str:
     """The run's folder is moved away while it trains: the worker ends, and holds nothing."""
     run = lab.create()
-    attempt = lab.start(run)
-    attempt.until_step(4)
+    attempt = lab.halted(run, 4)
     aside = run.folder.rename(lab.folder / "moved away")
+    attempt.signal(signal.SIGCONT)
     code = lab.ask({"wait": attempt.pid})["exit"]
     expect(code == 1, f"its worker ended with {code}")
     left = [p.name for p in run.folder.glob("*")]

@@ -40,7 +40,7 @@ from training_backend.runs import Run
 
 REPOSITORY = Path(__file__).parents[2]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 300.0
 
 ROWS = [
     {
@@ -87,6 +87,18 @@ TrainerReports.on_step_end = on_step_end
 """
 
 
+# Before the step after this one the worker stands still, so that nobody who wants to do something
+# to it in the midst, on a computer however busy, comes too late.
+HALT = """
+import os, signal
+from training_backend.training.trainer_reports import TrainerReports
+def on_step_begin(self, args, state, control, **kwargs):
+    if state.global_step == {step}:
+        os.kill(os.getpid(), signal.SIGSTOP)
+TrainerReports.on_step_begin = on_step_begin
+"""
+
+
 class Lost(AssertionError):
     """Something that the person had is gone, or the run says something that is not so."""
 
@@ -119,6 +131,14 @@ class Attempt:
                     return
             time.sleep(0.01)
         raise Lost("it did not come to that point")
+
+    def until_halted(self) -> None:
+        """Wait until it stands still, as `Lab.halted` wants it."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (state := Path(f"/proc/{self.pid}/stat").read_text().split()[2]) != "T":
+            if state == "Z" or time.monotonic() > deadline:
+                raise Lost("it did not come to that point")
+            time.sleep(0.01)
 
     def until_step(self, step: int) -> None:
         self.until(lambda e: isinstance(e, MetricsLogged) and e.step >= step)
@@ -205,6 +225,12 @@ class Lab:
         source = WORKER.format(folder=str(run.folder), setup=setup)
         return Attempt(self, run, self.ask({"fork": source})["pid"])
 
+    def halted(self, run: Run, step: int) -> Attempt:
+        """Let a worker have the run that stands still after so many steps, until SIGCONT."""
+        attempt = self.start(run, HALT.format(step=step))
+        attempt.until_halted()
+        return attempt
+
     def train(self, setup: str = "", **sections: dict[str, Any]) -> tuple[Run, Event]:
         """A new run from its start to its end."""
         run = self.create(**sections)
@@ -213,8 +239,7 @@ class Lab:
     def killed(self, step: int) -> Run:
         """A run whose worker was killed after so many steps."""
         run = self.create()
-        attempt = self.start(run)
-        attempt.until_step(step)
+        attempt = self.halted(run, step)
         attempt.signal(signal.SIGKILL)
         attempt.wait()
         return run

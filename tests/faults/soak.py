@@ -38,8 +38,8 @@ from training_backend.protocol import MetricsLogged
 from training_backend.runs import Run
 
 MEASURED_EVERY = 20
-QUIET_SECONDS = 90.0
-LEAVE_SECONDS = 20.0
+QUIET_SECONDS = 300.0
+LEAVE_SECONDS = 120.0
 # What may grow, by a run. The window keeps a line about each in its tables; the first rows are
 # left out, in which caches fill and the memory's allocator finds its size.
 MOST_OBJECTS_A_RUN = 60.0
@@ -195,11 +195,12 @@ def _one_run(lab: Lab, window: Window, way: str, stopped: Run | None) -> Run:
     else:
         before = 0
         job = lab.job(**(SHORT if way == "completed" else ENDLESS))
+        known = _all_runs()
         window.do(START.format(job=job))
-        window.until("answer = window.training.active() is not None")
-        run = Run(runs.runs_dir() / window.do("answer = window.training.active().id"))
+        run = _new_run(known)
     if way != "completed":
         _until_step_after(run, before)
+        window.until("answer = window.training.active() is not None")
     if way == "killed":
         worker = run.worker()
         assert worker is not None
@@ -208,6 +209,16 @@ def _one_run(lab: Lab, window: Window, way: str, stopped: Run | None) -> Run:
         window.do(PRESS.format(name="stopButton"))
     window.until("answer = window.training.is_busy()", False)
     return run
+
+
+def _new_run(known: list[Run]) -> Run:
+    """The one that comes; it may have ended before anybody could ask the window for it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (new := [run for run in _all_runs() if run not in known]):
+        if time.monotonic() > deadline:
+            raise Lost("no run begins")
+        time.sleep(0.02)
+    return new[0]
 
 
 def _until_step_after(run: Run, count: int) -> None:

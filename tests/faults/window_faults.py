@@ -37,9 +37,9 @@ from training_backend.protocol import (
 from training_backend.runs import Run
 
 START = (sys.executable, "-m", "tests.faults.window")
-# A second of steps; a pause in between is as long as it takes.
+# Two seconds of steps; a pause in between is as long as it takes.
 LONG: dict[str, dict[str, Any]] = {
-    "training": {"max_steps": 120, "save_steps": 40},
+    "training": {"max_steps": 240, "save_steps": 40},
     "evaluation": {"eval_steps": 40},
 }
 
