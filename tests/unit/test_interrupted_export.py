@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from training_backend import runs, worker
 from training_backend.errors import StopRequested, UserError
-from training_backend.export import partial, shards, weights
+from training_backend.export import partial, seen_base, shards, weights
 from training_backend.export.tensor_file import TensorFile
-from training_backend.job import ExportJob
+from training_backend.job import ExportJob, parse_job
 from training_backend.paths import UNFINISHED
 from training_backend.protocol import LogLine
 from training_backend.runs import Run
@@ -246,12 +247,27 @@ def _another_base(base: Path, adapter: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def _other_file(name: str) -> Callable[[Path, Path], None]:
+    """One more key in a JSON file of the base, which may not have been there."""
+
+    def change(base: Path, adapter: Path) -> None:
+        path = base / name
+        known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**known, "rope_theta": 5}), encoding="utf-8")
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "options", "alpha"),
     [
         pytest.param(_another_adapter, {}, 8, id="adapter"),
         pytest.param(_another_base, {}, 4, id="base"),
         pytest.param(lambda *_: None, {"max_shard_gb": 1}, 4, id="settings"),
+        *(
+            pytest.param(_other_file(name), {}, 4, id=name)
+            for name in ("config.json", "generation_config.json", "tokenizer_config.json")
+        ),
     ],
 )
 def test_another_export_to_the_same_place_begins_anew_and_says_so(
@@ -271,6 +287,35 @@ def test_another_export_to_the_same_place_begins_anew_and_says_so(
     run = export(**options)
     assert run.state() == "completed" and "this one begins anew" in _said(run)
     assert _same(_read(tmp_path / "out"), _expected(base, adapter, alpha))
+
+
+def test_other_settings_of_the_four_bits_that_training_saw_begin_anew(
+    base: Path,
+    adapter: Path,
+    interrupt: Interrupt,
+    tmp_path: Path,
+    lorasmith_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seen_base, "seen_weights", lambda *_: {})  # that takes torch
+    document = {"model": {"id": str(base)}, "dataset": {"path": "demo"}}
+    trained = runs.create(parse_job(document))
+    shutil.copytree(adapter, trained.adapter)
+
+    def said() -> str:
+        job = ExportJob(run=trained.id, out=str(tmp_path / "out"), base="4-bit", verify=False)
+        run = runs.create(job)
+        worker._work(run, queue.Queue())
+        return _said(run)
+
+    interrupt(3, FULL)
+    said()
+    interrupt(1, FULL)
+    assert "2 finished files stay" in said()
+    document["quantization"] = {"bnb_4bit_quant_type": "fp4"}
+    (trained.folder / "job.json").write_text(json.dumps(document), encoding="utf-8")
+    interrupt(0, FULL)
+    assert "this one begins anew" in said()
 
 
 def test_who_cancels_an_export_that_went_on_leaves_nothing(

@@ -64,20 +64,19 @@ def write_merged(
         )
     config = base_config(base)
     dtype = None if job.dtype == "auto" else job.dtype
+    beside = _beside(base, adapter.folder)
+    sources = [*files, base / "config.json", adapter.folder / WEIGHTS, adapter.folder / CONFIG]
+    sources += beside
     seen: merge.Seen | None = None
     if job.base != "16-bit":
         from training_backend.export.seen_base import seen_weights
 
         seen = seen_weights(base, files, adapter, reporter)
+        sources += [adapter.run.folder / "job.json"] if adapter.run is not None else []
     with merge.Merge(files, adapter, config, dtype=dtype, seen=seen) as merged:
-        sources = [*files, adapter.folder / WEIGHTS, adapter.folder / CONFIG]
         weights = Weights(merged.tensors, sources, job, out, partial, reporter)
-        copy_file(base / "generation_config.json", out)
-        tokenizer = adapter.folder if (adapter.folder / "tokenizer.json").is_file() else base
-        for file in TOKENIZER_FILES:
-            copy_file(tokenizer / file, out)
-        if not (out / "tokenizer.model").exists():
-            copy_file(base / "tokenizer.model", out)  # transformers saves none; llama.cpp asks
+        for file in beside:
+            copy_file(file, out)
         changed = {**config, **merged.config}
         write_json_atomic(out / "config.json", _of_type(changed, dtype) if dtype else changed)
         name_end(out)
@@ -113,13 +112,24 @@ def write_model(
         tensors = [
             converted(file, tensor, DTYPES[dtype]) for file in opened for tensor in file.tensors
         ]
-        weights = Weights(tensors, files, job, out, partial, reporter)
-        for name in ("generation_config.json", *TOKENIZER_FILES):
-            copy_file(model / name, out)
+        beside = _beside(model, model)
+        sources = [*files, model / "config.json", *beside]
+        weights = Weights(tensors, sources, job, out, partial, reporter)
+        for file in beside:
+            copy_file(file, out)
         write_json_atomic(out / "config.json", _of_type(config, dtype))
         name_end(out)
         prepared(weights)
         weights.write("saving", "the model")
+
+
+def _beside(base: Path, trained: Path) -> list[Path]:
+    """The files that go along as they are: of the base, and the tokenizer of what was trained."""
+    tokenizer = trained if (trained / "tokenizer.json").is_file() else base
+    wanted = [base / "generation_config.json", *(tokenizer / name for name in TOKENIZER_FILES)]
+    if not (tokenizer / "tokenizer.model").is_file():
+        wanted.append(base / "tokenizer.model")  # transformers saves none; llama.cpp asks
+    return [path for path in wanted if path.is_file()]
 
 
 def _of_type(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class Weights:
     both in bytes.
 
     Args:
-        sources: the files that the tensors are made of; when one of them is another than at
-            the last attempt, what that left is not kept.
+        sources: the files that the model is made of; when one of them is another than at the
+            last attempt, what that left is not kept.
         out: the partial folder, or one in it.
 
     Raises `UserError` when there is no room; `StopRequested`.
