@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from jeepney import (
     DBusAddress,
@@ -114,7 +115,8 @@ def _is_open(lock: socket.socket) -> bool:
 @contextlib.contextmanager
 def fake_logind(folder: Path) -> Iterator[tuple[str, FakeLogind]]:
     """The bus's address, for `DBUS_SYSTEM_BUS_ADDRESS`, and who answers on it."""
-    address = f"unix:path={folder / 'system-bus'}"
+    # Signs that mean something in an address stand in it as the bytes that they are.
+    address = f"unix:path={quote(str(folder / 'system-bus'), safe='/-_.*')}"
     daemon = subprocess.Popen(
         ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={address}",
          "--print-address=1"],

@@ -52,7 +52,7 @@ def nothing_left_behind(
     gc.collect()
     started = set(threading.enumerate()) - threads
     for thread in started:  # one that has done its work may need a moment to be gone
-        thread.join(1.0)
+        thread.join(60)
     leaked = [
         *(thread.name for thread in started if thread.is_alive()),
         *(repr(widget) for widget in set(QApplication.topLevelWidgets()) - widgets),

@@ -399,8 +399,9 @@ def test_a_file_too_long_for_the_drive_is_told_with_what_helps(
     wizard.back()
     wizard.target.options.shard.setValue(0.1)
     wizard.next()
-    qtbot.waitUntil(lambda: "that are free" in wizard.place._room.text())
-    assert not message.isVisible()
+    qtbot.waitUntil(
+        lambda: "that are free" in wizard.place._room.text() and not message.isVisible()
+    )
     wizard.back()
     wizard.target.gguf.click()  # one file, whatever its length
     wizard.next()

@@ -22,7 +22,7 @@ ROWS = [
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "training_backend", *map(str, arguments)],
-        cwd=REPOSITORY, capture_output=True, encoding="utf-8", timeout=150,
+        cwd=REPOSITORY, capture_output=True, encoding="utf-8",
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def once_paused(run: Run, then: Callable[[], None]) -> Any:
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.02)

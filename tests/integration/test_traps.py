@@ -247,6 +247,5 @@ def test_a_reader_does_not_hang_on_a_worker_killed_while_it_sends(
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         encoding="utf-8",
-        timeout=100,
     )
     assert answer.stdout.split() == ["RunInterrupted", "signal"], answer.stderr

@@ -17,7 +17,7 @@ from training_backend.job import SourceSection
 
 BAD = Path(__file__).parents[1] / "assets" / "bad_data"
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)  # none hangs
 
 # File: (code, what the sentence must name beside the file).
 REFUSED = {

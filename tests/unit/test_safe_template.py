@@ -39,7 +39,8 @@ def test_a_refusal_of_the_template_is_no_error_of_the_template() -> None:
 def test_hostile_templates_are_stopped(
     template: str, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safe_template, "MAX_SECONDS", 2.0)
+    endless = reason == "does not come to an end"
+    monkeypatch.setattr(safe_template, "MAX_SECONDS", 2.0 if endless else 120.0)
     began = time.monotonic()
     if reason is None:
         (rendering,) = render_safely(template, {}, [ASK])
@@ -48,7 +49,7 @@ def test_hostile_templates_are_stopped(
         with pytest.raises(UserError, match=reason) as caught:
             render_safely(template, {}, [ASK])
         assert caught.value.field == "model.id"
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
 
 
 def test_the_sandbox_keeps_python_out_of_reach() -> None:
