@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import zlib
@@ -121,6 +122,15 @@ def test_the_head_of_a_card_is_what_the_hub_reads(export: Path) -> None:
     assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
     assert data.get("base_model_relation") == "finetune" and data.datasets is None
     assert data.tags == ["lorasmith", "lora", "sft"]
+
+
+def test_nothing_known_has_no_heading(export: Path) -> None:
+    """As of an adapter that was copied here without its journal."""
+    text = model_card.write(export, REPO, runs.create(job())).text
+    assert "### Data" not in text and "## Training" not in text
+    lines = [line for line in text.splitlines() if line]
+    pairs = list(itertools.pairwise(lines))
+    assert not [one for one, after in pairs if one.startswith("## ") and after.startswith("#")]
 
 
 def test_data_and_bases_of_the_hub_are_named_and_folders_never(

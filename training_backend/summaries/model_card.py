@@ -246,7 +246,7 @@ def _with_vllm(folder: Path, repo: str, base: Base) -> str:
 
 
 def _training(job: TrainingJob, course: Course, run: Run, folder: Path, has_picture: bool) -> str:
-    lines = ["## Training", ""]
+    lines = []
     if course.trained is not None:
         count, whole = course.trained
         lines.append(f"- {count:,} of {whole:,} parameters were trained ({count / whole:.2%}).")
@@ -261,21 +261,24 @@ def _training(job: TrainingJob, course: Course, run: Run, folder: Path, has_pict
         lines.append(f"- This is the model of step {course.end.best_step:,}, the best one.")
     if course.device:
         lines.append(f"- Trained on {_plain(course.device)}.")
-    lines += ["", "### Data", ""]
+    data = []
     if course.rows is not None:
-        lines.append(f"- {course.rows:,} rows.")
+        data.append(f"- {course.rows:,} rows.")
     if course.trained_token_share is not None and job.training.objective == "sft":
-        lines.append(f"- {course.trained_token_share:.0%} of their tokens were learned.")
-    lines += [f"- From the Hub: [{id}](https://huggingface.co/datasets/{id})." for id in
-              card_facts.hub_datasets(job)]  # fmt: skip
+        data.append(f"- {course.trained_token_share:.0%} of their tokens were learned.")
+    data += [f"- From the Hub: [{id}](https://huggingface.co/datasets/{id})." for id in
+             card_facts.hub_datasets(job)]  # fmt: skip
     fingerprint = card_facts.data_fingerprint(run)
     if fingerprint:
-        lines.append(f"- SHA-256 of the rows as tokens, in their order: `{fingerprint}`.")
+        data.append(f"- SHA-256 of the rows as tokens, in their order: `{fingerprint}`.")
+    if data:
+        lines += ["", "### Data", "", *data]
     if has_picture:
         caption = "Light blue: the loss of each report; blue: smoothed"
         caption += "; orange: on held-out rows." if course.held_out else "."
         lines += ["", f"![Loss over the steps]({PICTURE})", "", caption]
-    return "\n".join(lines)
+    told = "\n".join(lines).strip()
+    return f"## Training\n\n{told}" if told else ""
 
 
 def _evaluation(course: Course) -> str:
