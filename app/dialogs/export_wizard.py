@@ -33,6 +33,12 @@ from training_backend.protocol import (
 from training_backend.runs import Run
 
 SOURCE, FORMAT, PLACE, PROGRESS, DONE = range(5)
+# Where a field of the job is chosen.
+_STEPS = {
+    **dict.fromkeys(("run", "checkpoint"), SOURCE),
+    **dict.fromkeys(("format", "quantization", "dtype", "base", "max_shard_gb"), FORMAT),
+    **dict.fromkeys(("out", "prompts"), PLACE),
+}
 WIDTH, HEIGHT = 760, 620
 
 
@@ -109,14 +115,14 @@ class ExportWizard(QWizard):
             case RunStopped():
                 self._running = False
                 super().reject()
-            case RunFailed(field="out" | "format" | "dtype" | "base" | "max_shard_gb"):
-                self._mend(explained(event), PLACE if event.field == "out" else FORMAT)
+            case RunFailed(field=field) if field in _STEPS:
+                self._mend(explained(event), _STEPS[field])
             case RunFailed() | RunInterrupted():
                 self._fail(explained(event))
 
     def refuse(self, error: UserError) -> None:
         """The export could not begin."""
-        self._mend(explain(error), PLACE)
+        self._mend(explain(error), _STEPS.get(error.field or "", PLACE))
 
     def reject(self) -> None:
         """Cancel, Escape or the window's cross; of a running export it is asked what to do."""
@@ -206,8 +212,10 @@ class ExportWizard(QWizard):
     def _mend(self, message: str, step: int) -> None:
         """Back to where it can be put right, with what is wrong."""
         self._running = False
-        self.setCurrentId(step)
-        (self.place if step == PLACE else self.target).show_problem(message)
+        while self.currentId() > step:  # page by page, else it would not go on from there again
+            self.back()
+        for number, one in ((SOURCE, self.source), (FORMAT, self.target), (PLACE, self.place)):
+            one.show_problem(message if number == step else "")
 
     def _fail(self, message: str) -> None:
         self._running = False

@@ -16,7 +16,7 @@ from app.pages.export_wizard import ExportPage
 from app.widgets.runs.export_proof import ProofView
 from training_backend import runs
 from training_backend.computer import drive
-from training_backend.errors import UserError
+from training_backend.errors import JobError, Problem, UserError
 from training_backend.job import ExportJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.paths import UNFINISHED, partial_of
@@ -245,6 +245,37 @@ def test_a_refusal_leads_back_to_the_folder(page: ExportPage, run: Run, qtbot: Q
     assert message.text() == "There is not enough room. Free 2 GB."
     with qtbot.waitSignal(page.export_requested):
         wizard.button(QWizard.WizardButton.CommitButton).click()
+    page.apply(RunStopped())
+
+
+@pytest.mark.parametrize(
+    ("field", "step", "name"),
+    [
+        ("run", SOURCE, "error_export_run"),
+        ("checkpoint", SOURCE, "error_export_run"),
+        ("format", FORMAT, "error_export_format"),
+        ("out", PLACE, "error_export_out"),
+    ],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_mistake_is_told_where_it_was_made(
+    page: ExportPage, run: Run, qtbot: QtBot, field: str, step: int, name: str, begun: bool
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    if begun:
+        page.apply(RunStarted(run_id="e", folder="f", pid=1))
+        page.apply(RunFailed(code="x", message="It is <b>gone</b>.", remedy="Look.", field=field))
+    else:
+        page.refuse(JobError([Problem(field, "It is <b>gone</b>. Look.")]))
+    assert wizard.currentId() == step
+    message = wizard.findChild(QLabel, name)
+    assert message.isVisible() and "It is <b>gone</b>. Look." in message.text()
+    if step == SOURCE:
+        wizard.source.checkpoints.setCurrentIndex(1)
+        assert not message.isVisible()
+    with qtbot.waitSignal(page.export_requested):
+        _commit(wizard)
     page.apply(RunStopped())
 
 

@@ -6,7 +6,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget, QWizardPage
 
 from app.models.export_sources import ExportSource
 from app.widgets import figures, wording
-from app.widgets.card import plain_label, secondary_label
+from app.widgets.card import ErrorLabel, plain_label, secondary_label
 from app.widgets.inputs import SteadyComboBox
 
 
@@ -30,15 +30,18 @@ class SourceStep(QWizardPage):
         self.checkpoints.setObjectName("exportCheckpointCombo")
         self.checkpoints.setAccessibleName(self.tr("State of the run"))
         self._about = secondary_label(wrap=True)
+        self._error = ErrorLabel("error_export_run")
         layout = QVBoxLayout(self)
         layout.setSpacing(4)
         for name, box in ((self.tr("Run"), self.runs), (self.tr("State"), self.checkpoints)):
             layout.addWidget(plain_label(name))
             layout.addWidget(box)
             layout.addSpacing(8)
+        layout.addWidget(self._error)
         layout.addWidget(self._about)
         layout.addStretch(1)
         self.runs.currentIndexChanged.connect(self._show_run)
+        self.checkpoints.currentIndexChanged.connect(lambda _: self.show_problem(""))
         self._show_run(self.runs.currentIndex())
 
     def choose(self, run_id: str) -> None:
@@ -53,6 +56,10 @@ class SourceStep(QWizardPage):
         """The name of a checkpoint's folder; None for the end of the run."""
         chosen = self.checkpoints.currentData()
         return str(chosen) if chosen else None
+
+    def show_problem(self, message: str) -> None:
+        """What is wrong with the choice; gone when another one is made."""
+        self._error.show_error(message)
 
     def _show_run(self, index: int) -> None:
         if index < 0:
