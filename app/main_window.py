@@ -12,7 +12,7 @@ from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QMainWindow, QStackedWidget, QWidget
 
 from app import theme
-from app.background import run_in_background
+from app.background import Latest, run_in_background
 from app.desks.at_start import AtStart
 from app.desks.export_desk import ExportDesk
 from app.desks.hang_watch import HangWatch
@@ -88,6 +88,7 @@ class MainWindow(QMainWindow):
         self.recipes = RecipeDesk(self.draft, self)
         self.recipes.applied.connect(self._show_field)
         self._painted = False
+        self._hint = Latest(self)
         self._model_comes_first = ""  # what training downloads before it begins
 
         self.sidebar = Sidebar()
@@ -377,6 +378,7 @@ class MainWindow(QMainWindow):
 
     def _look_for_hint(self) -> None:
         """Whether to try one step first is found out off the GUI thread; it never holds up."""
+        self._hint.forget()
         if "navTrain" not in self._pages:
             return
         page = cast("TrainPage", self._pages["navTrain"])
@@ -389,9 +391,7 @@ class MainWindow(QMainWindow):
         if newest is not None and newest.is_of(job) and newest.result.fits:
             page.set_hint("")
             return
-        run_in_background(
-            lambda: reason_to_measure(job, this_device()), page.set_hint, lambda _: None, self
-        )
+        self._hint.ask(lambda: reason_to_measure(job, this_device()), page.set_hint, lambda _: None)
 
     def _measure(self) -> None:
         """Try one real step of the draft, where memory is shown."""

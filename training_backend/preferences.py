@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +19,7 @@ from training_backend.files import write_json_atomic
 
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _OURS = "LORASMITH_SET_OFFLINE"  # tells child processes who set them
+_changing = threading.Lock()
 
 
 class Preferences(BaseModel):
@@ -44,6 +48,17 @@ def save(preferences: Preferences) -> None:
     """Keep them; this process obeys at once, the others before their next piece of work."""
     write_json_atomic(paths.home() / "preferences.json", json.loads(preferences.model_dump_json()))
     apply_to_environment()
+
+
+def change(wanted: Callable[[], dict[str, Any]]) -> None:
+    """Keep other values of some, the rest as it is. For threads.
+
+    Args:
+        wanted: gives the values by name. It is asked when it is this change's turn: of two that
+            overtook one another both then keep what was chosen last.
+    """
+    with _changing:
+        save(load().model_copy(update=wanted()))
 
 
 def is_offline() -> bool:

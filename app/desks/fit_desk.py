@@ -9,7 +9,7 @@ from typing import Any
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.helper_client import HelperClient
 from app.run_controller import RunController
 from app.widgets import figures
@@ -33,10 +33,17 @@ class FitDesk(QObject):
         self._training = training
         self._helper = helper
         self._window = window
+        self._asked = Latest(self)
 
     def offer(self, run: Run) -> None:
         """Show what would make an ended run fit."""
+        self.leave()
         self._look(lambda: memory_fixes.find(run), run, may_trace=True)
+
+    def leave(self) -> None:
+        """Show no more what was asked for: the person looks at another run."""
+        self._asked.forget()
+        self._helper.cancel("trace", self)
 
     def _look(self, find: Callable[[], Fixes], run: Run, *, may_trace: bool = False) -> None:
         def failed(error: Exception) -> None:
@@ -47,7 +54,7 @@ class FitDesk(QObject):
                 plain = error if known else UserError("unexpected", "{reason}", reason=error)
                 self.refused.emit(plain)
 
-        run_in_background(find, partial(self._show, run), failed, self)
+        self._asked.ask(find, partial(self._show, run), failed)
 
     def _trace(self, run: Run) -> None:
         """The model was never looked at here, as of a run that another computer made."""
@@ -62,7 +69,7 @@ class FitDesk(QObject):
         def look_again() -> None:
             self._look(lambda: memory_fixes.find(run), run)
 
-        run_in_background(run.training_job, ask, without, self)
+        self._asked.ask(run.training_job, ask, without)
 
     def _show(self, run: Run, fixes: Fixes) -> None:
         from app.widgets.settings.fit_dialog import FitDialog

@@ -96,6 +96,13 @@ class MemoryEstimator(QObject):
             self.forget_device()
             self.refresh()
 
+    def is_of_now(self, shown: Estimated) -> bool:
+        """Whether the settings are still those that this is of."""
+        try:
+            return self._job() == shown.job
+        except JobError:
+            return False
+
     def refresh(self) -> None:
         """Estimate anew."""
         self._pause.stop()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.background import run_in_background
+from app.background import Latest
 from app.draft import JobDraft
 from app.helper_client import HelperClient
 from app.models.models_model import Badge, Filters
@@ -72,7 +72,7 @@ class ModelFinder(QObject):
         self._chosen: CatalogEntry | None = None
         self._visible = False
         self._due = True
-        self._round = 0
+        self._lists, self._badges, self._fit = Latest(self), Latest(self), Latest(self)
         self._pause = QTimer(self, singleShot=True, interval=CHANGE_PAUSE_MS)
         self._pause.timeout.connect(self._judge)
         draft.changed.connect(self._on_draft_changed)
@@ -85,7 +85,7 @@ class ModelFinder(QObject):
 
     def refresh(self, recent: list[str]) -> None:
         """Look again for the models on this computer, folders that were chosen before included."""
-        run_in_background(lambda: _list(recent), self._on_listed, self.list_failed.emit, self)
+        self._lists.ask(lambda: _list(recent), self._on_listed, self.list_failed.emit)
 
     def search(self, query: str, filters: Filters) -> None:
         """Ask the Hub for these words; an empty query, or working offline, asks nothing."""
@@ -142,34 +142,33 @@ class ModelFinder(QObject):
         if job is None:
             return  # what was said of the settings before stays, until they are right again
         self._due = False
-        self._round += 1
-        self._judge_next(job, list(self._entries), self._round)
+        self._badges.forget()
+        self._judge_next(job, list(self._entries))
         self._judge_chosen()
 
-    def _judge_next(self, job: TrainingJob, waiting: list[CatalogEntry], round: int) -> None:
-        """Some of them, then the next: what changes meanwhile begins a new round."""
-        if not waiting or round != self._round:
+    def _judge_next(self, job: TrainingJob, waiting: list[CatalogEntry]) -> None:
+        """Some of them, then the next, until they are judged anew."""
+        if not waiting:
             return
         some, rest = waiting[:AT_ONCE], waiting[AT_ONCE:]
 
         def on_done(badges: dict[str, Badge]) -> None:
-            if round == self._round:
-                self.badges_arrived.emit(badges)
-                self._judge_next(job, rest, round)
+            self.badges_arrived.emit(badges)
+            self._judge_next(job, rest)
 
-        run_in_background(lambda: _badges(some, job), on_done, lambda _: None, self)
+        self._badges.ask(lambda: _badges(some, job), on_done, lambda _: None)
 
     def _judge_chosen(self) -> None:
+        self._fit.forget()
         entry, job = self._chosen, self._job()
         if entry is None or job is None or entry.problem:
             self.fit_arrived.emit((entry.id if entry else "", None))
             return
         id = entry.id
-        run_in_background(
+        self._fit.ask(
             lambda: _figures(entry, job),
             lambda figures: self.fit_arrived.emit((id, figures)),
             lambda _: self.fit_arrived.emit((id, None)),
-            self,
         )
 
     def _job(self) -> TrainingJob | None:

@@ -71,7 +71,7 @@ def move_models(folder: Path) -> None:
             reason=error.strerror or error,
         ) from error
     chosen = "" if folder == hub_cache.shared_folder() else str(folder)
-    preferences.save(preferences.load().model_copy(update={"models_folder": chosen}))
+    preferences.change(lambda: {"models_folder": chosen})
 
 
 def _holds_adapter(folder: Path) -> bool:

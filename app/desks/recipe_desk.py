@@ -12,7 +12,7 @@ from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from app import error_dialog
-from app.background import run_in_background
+from app.background import Latest, run_in_background
 from app.dialogs.question import ask
 from app.dialogs.recipe_dialog import RecipeDialog
 from app.dialogs.save_recipe_dialog import SaveRecipeDialog
@@ -41,6 +41,7 @@ class RecipeDesk(QObject):
         super().__init__(window)
         self._draft = draft
         self._window = window
+        self._opened = Latest(self)
         window.setAcceptDrops(True)
         window.installEventFilter(self)
 
@@ -58,9 +59,7 @@ class RecipeDesk(QObject):
 
     def open_file(self, path: Path) -> None:
         """Show what a job file, a recipe or a preset would change."""
-        run_in_background(
-            lambda: recipes.read(path), self._show, partial(self._refuse, path.name), self
-        )
+        self._opened.ask(lambda: recipes.read(path), self._show, partial(self._refuse, path.name))
 
     def open_run(self, run: Run) -> None:
         """Show what the settings of a run would change."""
@@ -69,7 +68,7 @@ class RecipeDesk(QObject):
             job = run.training_job()
             return recipes.of_job(job.name, job)
 
-        run_in_background(read, self._show, partial(self._refuse, run.id), self)
+        self._opened.ask(read, self._show, partial(self._refuse, run.id))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         match event:

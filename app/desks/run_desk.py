@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QFileDialog
 
-from app.background import run_in_background
+from app.background import Latest, run_in_background
 from app.desks.fit_desk import FitDesk
 from app.dialogs.question import Role, ask
 from app.dialogs.start_dialog import ask_about_memory
@@ -67,6 +67,8 @@ class RunDesk(QObject):
         self._newest: Run | None = None
         self._then_queue: Run | None = None
         self._progress = ""
+        self._resuming, self._asked_of_run = Latest(self), Latest(self)
+        self._answers = Latest(self)
         self.fit = FitDesk(self._training, window.helper, window)
         self.fit.new_run.connect(self.begin)
         self.fit.refused.connect(self._on_refused)
@@ -87,6 +89,7 @@ class RunDesk(QObject):
         shown = self._window.estimator.current
         if shown is not None and shown.estimate.fit == "does_not_fit":
             words = memory_words.verdict(shown.estimate)[0]
+            self._show_checking(False)
             ask_about_memory(self._window, words, self.make_it_fit, self._start)
         else:
             self._start()
@@ -99,10 +102,15 @@ class RunDesk(QObject):
     def _start(self) -> None:
         self._window.go_to("navTrain")
         self._window.probe.cancel()
+        self._resuming.forget()
+        self._show_checking(True)
         try:
             self._training.start(self._window.draft.job())
         except JobError as error:
             self._on_start_refused(error)
+
+    def _show_checking(self, checking: bool) -> None:
+        cast("TrainPage", self._window.page("navTrain")).show_checking(checking)
 
     def add_to_queue(self) -> None:
         """Let what the draft asks for wait for its turn."""
@@ -152,16 +160,16 @@ class RunDesk(QObject):
         else:
             self._window.go_to("navTrain")
             self._window.probe.cancel()
+            self._resuming.forget()
             self._training.start(job)
 
     def resume(self, run: Run) -> None:
         """Go on with an ended run; ask first where its model or data is no longer the same."""
         self._window.go_to("navTrain")
-        run_in_background(
+        self._resuming.ask(
             lambda: inputs.waits_for_consent(run),
             partial(self._resume, run),
             lambda _: self._training.resume(run),
-            self,
         )
 
     def _resume(self, run: Run, ask_first: bool) -> None:
@@ -169,10 +177,15 @@ class RunDesk(QObject):
             self._training.resume(run)
             return
 
-        def accept() -> None:
-            inputs.accept_changes(run)
+        def go_on() -> None:
+            self._show_checking(True)
             self._training.resume(run)
 
+        def accept() -> None:
+            inputs.accept_changes(run)
+            go_on()
+
+        self._show_checking(False)
         ask(
             self._window,
             "inputsChanged",
@@ -182,7 +195,7 @@ class RunDesk(QObject):
                 "there now; its curves then show both."
             ),
             [
-                (self.tr("Look again"), Role.AcceptRole, lambda: self._training.resume(run)),
+                (self.tr("Look again"), Role.AcceptRole, go_on),
                 (self.tr("Go on with the changes"), Role.DestructiveRole, accept),
             ],
             self.tr("Cancel"),
@@ -200,8 +213,8 @@ class RunDesk(QObject):
 
     def ask_to_extend(self, run: Run) -> None:
         """Ask by how much an ended run is to go on, and let it."""
-        run_in_background(
-            lambda: extend.reached(run), partial(self._show_extension, run), self._on_error, self
+        self._asked_of_run.ask(
+            lambda: extend.reached(run), partial(self._show_extension, run), self._on_error
         )
 
     def _show_extension(self, run: Run, reached: extend.Reached) -> None:
@@ -239,13 +252,20 @@ class RunDesk(QObject):
         """Show a run on the Train page, from its file or live."""
         current = self._training.active()
         live = current is not None and current.folder == run.folder
-        page = cast("TrainPage", self._window.page("navTrain"))
-        page.open_run(run, live)
+        page = self._show_on_page(run, live)
         if live:
             page.show_standstill(run, self._window.hang_watch.current)
         self._window.go_to("navTrain")
         if current is None and not self._training.is_busy():
             run_in_background(run.state, partial(self._follow, run), lambda _: None, self)
+
+    def _show_on_page(self, run: Run, live: bool) -> TrainPage:
+        """What was asked of the run before is no longer of interest."""
+        self._asked_of_run.forget()
+        self.fit.leave()
+        page = cast("TrainPage", self._window.page("navTrain"))
+        page.open_run(run, live)
+        return page
 
     def _follow(self, run: Run, state: State) -> None:
         """Follow the run on the page when another window, or the terminal, trains it; otherwise
@@ -285,7 +305,7 @@ class RunDesk(QObject):
         if not (self._queue.is_own(run) or self._window.sleeping.is_own(run)):
             self.open_run(run)
         elif page.run() in (None, before):
-            page.open_run(run, live=True)
+            self._show_on_page(run, live=True)
         else:  # the person looks at another one
             page.set_current(run)
 
@@ -405,11 +425,10 @@ class RunDesk(QObject):
 
     def load_answers(self, run: Run) -> None:
         """Show a run's answers on the Try it page."""
-        run_in_background(
+        self._answers.ask(
             lambda: samples_of(run),
             lambda found: cast("ChatPage", self._window.page("navChat")).show_answers(*found),
             lambda _: None,  # the run's own page says what is wrong with it
-            self,
         )
 
 

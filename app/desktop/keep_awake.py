@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Qt, Signal
 
-from app.background import run_in_background
+from app.background import Latest
 from app.desks.queue_controller import QueueController
 from app.i18n import explain
 from app.run_controller import RunController
@@ -29,6 +29,8 @@ class KeepAwake(QObject):
         self._training = training
         self._queue = queue
         self._closed = False
+        self._wanted = True
+        self._keeping = Latest(self)
         self._awake = StayAwake(self._cannot.emit)
         self._cannot.connect(self._on_cannot, Qt.ConnectionType.QueuedConnection)
         for change in (training.run_opened, training.run_ended, training.refused, queue.changed):
@@ -36,16 +38,17 @@ class KeepAwake(QObject):
 
     def choose(self, wanted: bool) -> None:
         """Remember what the person wants, and do it."""
+        self._wanted = wanted
 
         def save() -> None:
-            preferences.save(preferences.load().model_copy(update={"keep_awake": wanted}))
+            preferences.change(lambda: {"keep_awake": self._wanted})
 
         def obey(_: object) -> None:
             self.told.emit("")
             self._awake.end(patience=0)
             self._update()
 
-        run_in_background(save, obey, lambda error: self.told.emit(explain(error)), self)
+        self._keeping.ask(save, obey, lambda error: self.told.emit(explain(error)))
 
     def shutdown(self) -> None:
         self._closed = True  # the queue may still have something to say

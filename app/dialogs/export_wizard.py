@@ -8,7 +8,7 @@ from pathlib import Path
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QWidget, QWizard
 
-from app.background import run_in_background
+from app.background import Latest
 from app.dialogs.question import Role, ask
 from app.i18n import explain
 from app.models.export_sources import ExportSource
@@ -76,6 +76,7 @@ class ExportWizard(QWizard):
             self.setPage(number, step)
         self._name_buttons()
         self._material: Material | None = None
+        self._found = Latest(self)
         self._proof: ExportProved | None = None
         self._notes: list[str] = []
         self._running = False
@@ -180,12 +181,9 @@ class ExportWizard(QWizard):
         """Sizes, of the run and checkpoint that are chosen now."""
         chosen = str(self.source.source().run.folder), self.source.checkpoint()
         self._show_material(None)
-
-        def show(found: Material | None) -> None:
-            if chosen == (str(self.source.source().run.folder), self.source.checkpoint()):
-                self._show_material(found)
-
-        run_in_background(partial(material, *chosen), show, lambda _: show(None), self)
+        self._found.ask(
+            partial(material, *chosen), self._show_material, lambda _: self._show_material(None)
+        )
 
     def _show_material(self, found: Material | None) -> None:
         self._material = found

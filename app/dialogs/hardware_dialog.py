@@ -15,7 +15,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.background import run_in_background
+from app.background import Latest
 from app.i18n import explain
 from app.widgets.card import (
     CARD_GAP,
@@ -78,6 +78,8 @@ class HardwareDialog(QDialog):
         self.setWindowTitle(self.tr("This computer"))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._report: dict[str, Any] | None = None
+        self._found, self._keeping = Latest(self), Latest(self)
+        self._card = ""  # that was chosen here
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(16, 16, 16, 16)
@@ -103,7 +105,7 @@ class HardwareDialog(QDialog):
     def look(self) -> None:
         """Look at the computer anew."""
         self._again.setEnabled(False)
-        run_in_background(doctor.report, self._show, self._on_error, self)
+        self._found.ask(doctor.report, self._show, self._on_error)
 
     def _buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -173,10 +175,12 @@ class HardwareDialog(QDialog):
     # ----------------------------------------------------------------------------- what is done
 
     def _choose(self, uuid: str) -> None:
-        def save() -> None:
-            preferences.save(preferences.load().model_copy(update={"gpu": uuid}))
+        self._card = uuid
 
-        run_in_background(save, lambda _: self._on_chosen(), self._on_error, self)
+        def save() -> None:
+            preferences.change(lambda: {"gpu": self._card})
+
+        self._keeping.ask(save, lambda _: self._on_chosen(), self._on_error)
 
     def _on_chosen(self) -> None:
         self.card_chosen.emit()

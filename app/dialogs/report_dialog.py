@@ -107,6 +107,7 @@ class ReportDialog(QDialog):
         self._text.setPlainText(self._texts.get(name, ""))
 
     def _on_error(self, error: Exception) -> None:
+        self._save.setEnabled(bool(self._texts))
         self._text.setPlaceholderText("")
         self._status.setText("")
         self._error.show_error(explain(error))
@@ -121,9 +122,11 @@ class ReportDialog(QDialog):
 
     def _write(self, out: Path) -> None:
         self._error.show_error("")
+        self._save.setEnabled(False)
         texts = self._texts
 
         def saved(_: None) -> None:
+            self._save.setEnabled(True)
             self._saved = out
             self._status.setText(self.tr("Saved as {name}.").format(name=out.name))
             self._folder.show()

@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QDialog, QHBoxLayout, QLineEdit, QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.helper_client import HelperClient
 from app.i18n import explain
 from app.widgets.card import (
@@ -44,6 +44,7 @@ class TokenDialog(QDialog):
         self.setMinimumWidth(520)
         self._helper = helper
         self._told = ""
+        self._found = Latest(self)
         column = dialog_layout(self)
         explanation = self.tr(
             "A token tells the Hub who you are, so that models open to you can be downloaded. "
@@ -63,7 +64,7 @@ class TokenDialog(QDialog):
         self._place.setObjectName("tokenPlace")
         column.addWidget(self._place)
         column.addLayout(self._button_row())
-        run_in_background(hub_token.place, self._show_place, self._on_error, self)
+        self._found.ask(hub_token.place, self._show_place, self._on_error)
 
     def _entry_row(self) -> QHBoxLayout:
         self._edit = QLineEdit()
@@ -73,12 +74,12 @@ class TokenDialog(QDialog):
         self._edit.setEchoMode(QLineEdit.EchoMode.Password)
         self._edit.setInputMethodHints(Qt.InputMethodHint.ImhSensitiveData)
         self._edit.textChanged.connect(self._on_text)
-        paste = SecondaryButton(self.tr("Paste"))
-        paste.clicked.connect(lambda: self._edit.setText(QGuiApplication.clipboard().text()))
+        self._paste = SecondaryButton(self.tr("Paste"))
+        self._paste.clicked.connect(lambda: self._edit.setText(QGuiApplication.clipboard().text()))
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(self._edit, 1)
-        row.addWidget(paste)
+        row.addWidget(self._paste)
         return row
 
     def _button_row(self) -> QHBoxLayout:
@@ -125,7 +126,7 @@ class TokenDialog(QDialog):
     def _begin(self, act: Callable[[], Place], on_done: Callable[[Place], None]) -> None:
         self._error.show_error("")
         self._set_busy(True)
-        run_in_background(act, on_done, self._on_error, self)
+        self._found.ask(act, on_done, self._on_error)
 
     def _on_stored(self, place: Place) -> None:
         self._show_place(place)
@@ -178,6 +179,6 @@ class TokenDialog(QDialog):
         self._error.show_error(explain(error))
 
     def _set_busy(self, busy: bool) -> None:
-        for part in (self._edit, self._remove, self._test):
+        for part in (self._edit, self._paste, self._remove, self._test):
             part.setEnabled(not busy)
         self._save.setEnabled(not busy and bool(self._edit.text().strip()))

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.background import run_in_background
+from app.background import Latest, run_in_background
 from app.desks.data_inspector import DataInspector
 from app.draft import JobDraft, problems_of
 from app.helper_client import HelperClient
@@ -74,6 +74,7 @@ class DatasetPage(QWidget):
         self._counting = ""
         self._cut_short = False  # the counting ended at a line that cannot be read
         self._tokens: int | None = None
+        self._plain = Latest(self)
         self._inspector = DataInspector(draft, helper, self)
         self._pause = QTimer(self, singleShot=True, interval=TYPING_PAUSE_MS)
         self._pause.timeout.connect(lambda: self._on_picked(self._picker.edit.text().strip()))
@@ -292,6 +293,7 @@ class DatasetPage(QWidget):
         """Open the data anew; what was being read of the old is left."""
         self._reader.stopped.set()
         self._inspector.forget()
+        self._plain.forget()
         reader = self._reader = RowReader([])
         try:
             asked = [SourceSection.model_validate(source) for source in self._draft.sources()]
@@ -408,6 +410,7 @@ class DatasetPage(QWidget):
             self._sequence.set_place(number, self._rows.model.total(), bool(self._counting))
 
     def _on_preview(self, preview: dict[str, Any]) -> None:
+        self._plain.forget()
         if self._draft.value("dataset.chat_template") is None:
             self._options.set_model_template(preview.get("chat_template") == "model")
 
@@ -425,11 +428,11 @@ class DatasetPage(QWidget):
         reader = self._reader
 
         def show(found: list[tuple[Row, Source]]) -> None:
-            if reader is self._reader and found:
+            if found:
                 self._sequence.show_plain(whole_text(*found[0]))
 
         if reader.sources:
-            run_in_background(lambda: reader.page(number, 1), show, lambda _: None, self)
+            self._plain.ask(lambda: reader.page(number, 1), show, lambda _: None)
 
     # --------------------------------------------------------------------------- the findings
 

@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.dialogs.export_dialog import ExportDialog
 from app.dialogs.export_wizard import ExportWizard
 from app.i18n import explain
@@ -60,6 +60,7 @@ class ExportPage(QWidget):
         self._proof: ExportProved | None = None
         self._checking = False
         self._result = Path()
+        self._runs, self._made = Latest(self), Latest(self)
         self._build()
         self._show_sources([])
 
@@ -74,8 +75,8 @@ class ExportPage(QWidget):
         def fail(error: Exception) -> None:
             self._errors.show_error(explain(error))
 
-        run_in_background(list_sources, self._show_sources, fail, self)
-        run_in_background(list_exports, self._show_exports, fail, self)
+        self._runs.ask(list_sources, self._show_sources, fail)
+        self._made.ask(list_exports, self._show_exports, fail)
 
     def apply(self, event: Event) -> None:
         """One event of the export, or of the check, that is under way."""

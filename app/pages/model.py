@@ -18,7 +18,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from app.background import run_in_background
+from app.background import Latest, run_in_background
 from app.desks.model_download import ModelDownload
 from app.desks.model_finder import NO_LINE, FitFigures, ModelFinder
 from app.draft import JobDraft
@@ -75,7 +75,7 @@ class ModelPage(QWidget):
         self._entry: CatalogEntry | None = None
         self._may_ask = False  # not before the person has done something here
         self._looked_up = ""
-        self._turn = 0
+        self._identified, self._described, self._room = Latest(self), Latest(self), Latest(self)
         self._finder = ModelFinder(draft, helper, self)
         self.download = ModelDownload(helper, self)
         self._info_pause = QTimer(self, singleShot=True, interval=INFO_PAUSE_MS)
@@ -111,7 +111,7 @@ class ModelPage(QWidget):
     def refresh(self) -> None:
         """Look again for the models on this computer, and for the room there is."""
         self._finder.refresh(self._settings.recent("models"))
-        run_in_background(_room, self._on_room, lambda _: None, self)
+        self._room.ask(_room, self._on_room, lambda _: None)
 
     def show_problem(self, field: str, message: str) -> None:
         """Say beside the field what is wrong with the model."""
@@ -153,25 +153,22 @@ class ModelPage(QWidget):
 
     def _choose(self, text: str) -> None:
         """Train this model, or on from this adapter; what it is, a thread finds out."""
-        self._turn += 1
-        turn = self._turn
+        self._identified.forget()
         self._may_ask = True
         if text in (entry.id for entry in self._chooser.entries()):
             self._draft.choose_model(text)
             return
 
         def on_done(place: Place) -> None:
-            if turn == self._turn:
-                if place.adapter is None:
-                    self._draft.choose_model(place.id)
-                else:
-                    self._draft.train_on_from(str(place.adapter), place.id, place.settings)
+            if place.adapter is None:
+                self._draft.choose_model(place.id)
+            else:
+                self._draft.train_on_from(str(place.adapter), place.id, place.settings)
 
         def on_error(error: Exception) -> None:
-            if turn == self._turn:
-                self._chooser.error.show_error(explain(error))
+            self._chooser.error.show_error(explain(error))
 
-        run_in_background(lambda: _identify(text), on_done, on_error, self)
+        self._identified.ask(lambda: _identify(text), on_done, on_error)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, self.tr("Choose a model folder"))
@@ -204,6 +201,7 @@ class ModelPage(QWidget):
 
     def _on_draft_changed(self, field: str) -> None:
         if field == "model.id":
+            self._identified.forget()  # another was chosen meanwhile
             self._show_chosen()
         elif field == "model.adapter":
             self._show_adapter()
@@ -214,12 +212,9 @@ class ModelPage(QWidget):
         self._show_adapter()
         self.download.forget()
         self._looked_up = ""
-
-        def show(found: CatalogEntry | Exception) -> None:
-            if chosen == self._draft.value("model.id"):  # else the person has moved on
-                self._show_entry(found)
-
-        run_in_background(lambda: catalog.describe_model(chosen), show, show, self)
+        self._described.ask(
+            lambda: catalog.describe_model(chosen), self._show_entry, self._show_entry
+        )
 
     def refresh_memory(self) -> None:
         """Look again what the chosen model takes, as after it was traced."""

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.background import run_in_background
+from app.background import Latest, run_in_background
 from app.i18n import explain
 from app.models import sweep_shown
 from app.models.comparison import MOST_RUNS
@@ -64,6 +64,7 @@ class RunsPage(QWidget):
         self._comparing = self._any = False
         self._sweep = ""  # that is compared
         self._subtitle = ""
+        self._listed, self._compared = Latest(self, same=True), Latest(self, same=True)
         self._timer = QTimer(self, interval=REFRESH_MILLISECONDS)
         self._timer.timeout.connect(self.refresh)
         self._build()
@@ -72,8 +73,8 @@ class RunsPage(QWidget):
     def refresh(self) -> None:
         """Read the run store again."""
         self.refreshing.emit()
-        run_in_background(
-            _begun, self._show_runs, lambda error: self._errors.show_error(str(error)), self
+        self._listed.ask(
+            _begun, self._show_runs, lambda error: self._errors.show_error(explain(error))
         )
 
     def refresh_if_seen(self) -> None:
@@ -108,8 +109,8 @@ class RunsPage(QWidget):
         self._any = bool(found)
         if self._comparing and self._sweep:
             self._load_sweep()
-        elif self._comparing and any(one.state == "running" for one in self.table.selected()):
-            self.comparison.reload()
+        elif self._comparing:
+            self.comparison.reload_changed(found)
         self._show_parts()
 
     def _show_parts(self) -> None:
@@ -196,7 +197,7 @@ class RunsPage(QWidget):
         if alone is not None:
             self.compare_sweep(sweep_shown.sweep_of(alone.run))
             return
-        self._sweep = ""
+        self._choose_sweep("")
         self._comparing = True
         self.comparison.compare(self.table.selected())
         self._show_parts()
@@ -204,7 +205,7 @@ class RunsPage(QWidget):
 
     def compare_sweep(self, sweep_id: str) -> None:
         """Show the runs of a sweep beside one another, with what is to be learned from them."""
-        self._sweep = sweep_id
+        self._choose_sweep(sweep_id)
         self._comparing = True
         self.comparison.compare([])
         self._show_parts()
@@ -215,8 +216,6 @@ class RunsPage(QWidget):
         sweep_id = self._sweep
 
         def take(shown: SweepShown) -> None:
-            if self._sweep != sweep_id or not self._comparing:
-                return
             self.header.subtitle.setText(shown.name)
             before = self.comparison.asked()
             if [one.run for one in shown.runs] != [one.run for one in before]:
@@ -225,16 +224,20 @@ class RunsPage(QWidget):
                 self.comparison.reload(shown.runs)
             self.comparison.say(shown.verdict)
 
-        run_in_background(
+        self._compared.ask(
             lambda: sweep_shown.load(sweep_id),
             take,
             lambda error: self._errors.show_error(explain(error)),
-            self,
         )
+
+    def _choose_sweep(self, sweep_id: str) -> None:
+        """Compare its runs; "" for those of none."""
+        self._sweep = sweep_id
+        self._compared.forget()
 
     def _back(self) -> None:
         self._comparing = False
-        self._sweep = ""
+        self._choose_sweep("")
         self._show_parts()
         self.table.setFocus()
 
@@ -276,7 +279,7 @@ class RunsPage(QWidget):
         )
 
     def _on_not_deleted(self, error: Exception) -> None:
-        self._errors.show_error(str(error))
+        self._errors.show_error(explain(error))
         self.refresh()  # those before it are gone
 
     # --------------------------------------------------------------------------------- the widgets

@@ -82,6 +82,7 @@ class TrainPage(QWidget):
         self._draft = Draft()
         self._checking = False
         self._current: Run | None = None  # the live run, whichever run is shown
+        self._moving: dict[Run, Path] = {}  # to another drive, whichever run is shown
         self._build()
         self._render_timer = QTimer(self, singleShot=True, interval=RENDER_MILLISECONDS)
         self._render_timer.timeout.connect(self.render_now)
@@ -231,6 +232,11 @@ class TrainPage(QWidget):
             self._scroll.verticalScrollBar().setValue(0)
         self.render_now()
 
+    def show_checking(self, checking: bool) -> None:
+        """Whether a start is being prepared; not while a question about it stands."""
+        self._checking = checking
+        self.render_now()
+
     def show_stopping(self) -> None:
         """The live run has been asked to save and stop."""
         self.buttons.show_stopping()
@@ -250,10 +256,14 @@ class TrainPage(QWidget):
 
     def show_moving(self, run: Run, target: Path | None) -> None:
         """The run is being put below this folder; None: it could not be."""
+        self._moving.pop(run, None)
+        if target is not None:
+            self._moving[run] = target
         if self._shown.run == run:
             self.outcome.show_moving(target)
 
     def show_moved(self, run: Run, place: Path) -> None:
+        self._moving.pop(run, None)
         if self._shown.run == run:
             self.outcome.show_moved(place)
 
@@ -345,6 +355,7 @@ class TrainPage(QWidget):
                 saved=shown.checkpoint is not None,
                 lacked_room=shown.phase is not None and shown.phase.phase == "no_room",
             )
+            self.outcome.show_moving(self._moving.get(shown.run))
         self._log(event, f"{self.outcome.title.text()}. {self.outcome.text()}")
         shown.forget_requests()
         if past:
@@ -413,9 +424,8 @@ class TrainPage(QWidget):
     # ------------------------------------------------------------------------------ what is asked
 
     def _start(self) -> None:
-        self._checking = True
         self._errors.show_error("")
-        self.render_now()
+        self.show_checking(True)
         self.start_requested.emit()
 
     def _stop(self) -> None:
@@ -434,8 +444,7 @@ class TrainPage(QWidget):
             self.buttons.show_stopping()
 
     def _resume(self) -> None:
-        self._checking = True
-        self.render_now()
+        self.show_checking(True)
         self.resume_requested.emit(self._shown.run)
 
     # --------------------------------------------------------------------------------- the widgets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PySide6.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QUrl
+from PySide6.QtCore import QCoreApplication, QMimeData, QObject, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QTableView
 from pytestqt.qtbot import QtBot
 
+from app import background
 from app.draft import JobDraft
 from app.helper_client import HelperClient
+from app.models.rows_model import RowReader
 from app.pages.dataset import DatasetPage
 from app.settings import Settings
 from app.widgets.data.token_view import TokenView
@@ -387,6 +390,29 @@ def test_what_a_model_left_again_lacked_is_not_fetched_on(
     draft.choose_model("acme/another")
     assert not helper.is_asked("fetch_tokenizer")
     qtbot.waitUntil(lambda: helper.is_asked("preview"))
+
+
+def test_a_row_that_was_left_does_not_stand_in_the_place_of_the_row_chosen(
+    qtbot: QtBot, page: DatasetPage, helper: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_answer, real = threading.Event(), threading.Event(), RowReader.page
+
+    def slow(reader: RowReader, start: int, limit: int) -> Any:
+        asked.set()
+        may_answer.wait(30)
+        return real(reader, start, limit)
+
+    qtbot.waitUntil(lambda: helper.is_asked("preview"))
+    monkeypatch.setattr(RowReader, "page", slow)
+    helper.fail("preview", UserError("odd", "This row cannot be shown.", field="model.id"))
+    qtbot.waitUntil(asked.is_set)
+    table(page).selectRow(1)
+    qtbot.waitUntil(lambda: helper.is_asked("preview"))
+    helper.answer("preview", preview("the row chosen", index=1))
+    may_answer.set()
+    background.shutdown()
+    QCoreApplication.processEvents()
+    assert "the row chosen" in view(page).toPlainText()
 
 
 def test_nothing_is_asked_while_the_page_is_not_seen(

@@ -38,6 +38,9 @@ class Helper:
         assert what == "trace" and set(document) == {"job"}
         failed(RuntimeError("no"))
 
+    def cancel(self, what: str, owner: QObject) -> None:
+        assert what == "trace"  # answered at once, so that none is under way
+
 
 @pytest.fixture
 def training() -> Training:

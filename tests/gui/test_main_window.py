@@ -418,10 +418,11 @@ def test_a_job_that_will_not_fit_is_asked_about_before_it_starts(
     window.draft.set_value("training.max_length", 4096)
     page = cast(TrainPage, window.page("navTrain"))
     qtbot.waitUntil(lambda: any("too much" in text for text in labels(page)))
-    window.desk.start()
+    page.buttons.start.click()
     box = window.findChild(QMessageBox, "startDialog")
     assert "too much" in box.informativeText()
     assert started == []
+    assert page.buttons.start.isEnabled()  # whatever is answered, and also if nothing is
     next(button for button in box.buttons() if button.text() == "Make it fit").click()
     qtbot.waitUntil(lambda: bool(window.findChildren(FitDialog)))
     assert started == []

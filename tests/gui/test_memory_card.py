@@ -26,6 +26,8 @@ from app.widgets.settings.memory_dialog import MemoryDialog
 from tests.gui.settling import settle
 from training_backend import vram
 from training_backend.computer.devices import Device, this_device
+from training_backend.job import TrainingJob
+from training_backend.memory import make_fit
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 CARD = Device("cuda", "NVIDIA GeForce RTX 4090", 24 * 2**30, 2**30)
@@ -136,6 +138,27 @@ def test_free_memory_is_offered_for_speed(qtbot: QtBot, card: MemoryCard) -> Non
     dialog = card.findChild(QDialog, "fitDialog")
     assert dialog.findChild(QPushButton, "fitPlanButton") is None
     dialog.reject()
+
+
+def test_what_was_worked_out_for_other_settings_is_not_offered(
+    qtbot: QtBot, card: MemoryCard, draft: JobDraft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_answer, faster = threading.Event(), threading.Event(), make_fit.faster
+
+    def slow(job: TrainingJob, device: Device) -> list[make_fit.Suggestion]:
+        asked.set()
+        may_answer.wait(30)
+        return faster(job, device)
+
+    monkeypatch.setattr(make_fit, "faster", slow)
+    button(card, "makeItFitButton").click()
+    qtbot.waitUntil(asked.is_set)
+    draft.set_value("lora.r", 4)
+    may_answer.set()
+    background.shutdown()
+    QCoreApplication.processEvents()
+    assert card.findChild(FitDialog) is None
+    assert button(card, "makeItFitButton").isEnabled()
 
 
 def test_a_mistake_in_the_settings_greys_the_last_estimate(

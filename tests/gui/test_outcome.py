@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import QCoreApplication
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
+from app import background
 from app.main_window import MainWindow
 from app.pages.train import TrainPage
 from app.widgets.training.outcome import OutcomeCard
 from training_backend import runs
 from training_backend.job import parse_job
+from training_backend.lifecycle import evidence
+from training_backend.lifecycle.evidence import Evidence
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     MemorySampled,
@@ -75,6 +80,32 @@ def _shown(qtbot: QtBot, run: Run, end: Terminal) -> OutcomeCard:
 
 def _button(card: OutcomeCard, name: str) -> QPushButton:
     return card.findChild(QPushButton, name)
+
+
+def test_evidence_of_an_end_is_not_shown_under_the_next_one(
+    qtbot: QtBot, failed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_answer, gather = threading.Event(), threading.Event(), evidence.gather
+
+    def slow(run: Run) -> Evidence:
+        found = gather(run)
+        asked.set()
+        may_answer.wait(30)
+        return found
+
+    monkeypatch.setattr(evidence, "gather", slow)
+    card = OutcomeCard()
+    qtbot.addWidget(card)
+    end = failed.events()[-1]
+    assert isinstance(end, RunFailed)
+    card.show_outcome(failed, end, 60.0)
+    card.look_for_evidence()
+    qtbot.waitUntil(asked.is_set)
+    card.show_outcome(failed, end, 70.0)  # it went on, and failed again
+    may_answer.set()
+    background.shutdown()
+    QCoreApplication.processEvents()
+    assert card.evidence.text() == ""
 
 
 def test_a_failure_shows_what_is_known_of_it_and_its_log_only_when_asked(

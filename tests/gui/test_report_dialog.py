@@ -69,6 +69,7 @@ def test_a_place_that_cannot_be_written_is_said_and_another_can_be_chosen(
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (out, ""))
     save = dialog.findChild(QPushButton, "reportSave")
     save.click()
+    assert not save.isEnabled()  # one after the other: the line below names the last
     problem = dialog.findChild(QLabel, "reportProblem")
     qtbot.waitUntil(problem.isVisible)
     assert "cannot be written" in problem.text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import QSignalBlocker, Signal
 from PySide6.QtWidgets import QCheckBox, QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.error_dialog import show_error
 from training_backend import preferences
 
@@ -22,6 +22,8 @@ class OfflineSwitch(QCheckBox):
         self.setAccessibleName(self.tr("Work offline"))
         offline = preferences.is_offline()
         self.setChecked(offline)
+        self._wanted = offline
+        self._keeping = Latest(self)
         if offline and not preferences.load().work_offline:
             self.setEnabled(False)
             self.setToolTip(self.tr("HF_HUB_OFFLINE was set before the program started."))
@@ -30,10 +32,12 @@ class OfflineSwitch(QCheckBox):
         self.toggled.connect(self._keep)
 
     def _keep(self, on: bool) -> None:
-        def save() -> None:
-            preferences.save(preferences.load().model_copy(update={"work_offline": on}))
+        self._wanted = on
 
-        run_in_background(save, lambda _: self.changed.emit(on), self._on_error, self)
+        def save() -> None:
+            preferences.change(lambda: {"work_offline": self._wanted})
+
+        self._keeping.ask(save, lambda _: self.changed.emit(on), self._on_error)
 
     def _on_error(self, error: Exception) -> None:
         with QSignalBlocker(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.i18n import explain
 from app.models.comparison import MOST_RUNS, ComparedRun, load
 from app.widgets.card import CARD_GAP, Card, ErrorLabel, plain_label, secondary_label
@@ -25,6 +25,7 @@ class Comparison(QWidget):
         super().__init__(parent)
         self._asked: list[RunSummary] = []
         self._read: dict[str, ComparedRun] = {}
+        self._reads: dict[str, Latest] = {}  # by run, as `_read`
         self._errors = ErrorLabel("comparisonProblem")
         self._verdict = plain_label(wrap=True)
         self._verdict.setObjectName("sweepVerdict")
@@ -66,9 +67,12 @@ class Comparison(QWidget):
         self.say("")
         self._asked = summaries[:MOST_RUNS]
         self._read = {}
+        for read in self._reads.values():
+            read.forget()
+        self._reads = {one.run.id: Latest(self, same=True) for one in self._asked}
         self._errors.show_error("")
         self._show()
-        self.reload()
+        self.reload(self._asked)
 
     def say(self, verdict: str) -> None:
         """Above the charts: which value of a sweep did best."""
@@ -79,15 +83,26 @@ class Comparison(QWidget):
         """The runs to compare, read or not."""
         return list(self._asked)
 
-    def reload(self, summaries: list[RunSummary] | None = None) -> None:
+    def reload(self, summaries: list[RunSummary]) -> None:
         """Read the runs again: one that is under way goes on.
 
         Args:
             summaries: the same runs as they are now.
         """
-        self._asked = self._asked if summaries is None else summaries
+        self._asked = list(summaries)
         for summary in self._asked:
             self._load(summary)
+
+    def reload_changed(self, found: list[RunSummary]) -> None:
+        """As `reload`, where one of those that are compared has gone on, or ended.
+
+        Args:
+            found: all runs, as they are now.
+        """
+        known = {one.run: one for one in found}
+        now = [known.get(one.run, one) for one in self._asked]
+        if now != self._asked:
+            self.reload(now)
 
     def runs_shown(self) -> list[ComparedRun]:
         """Those that are read, in their order."""
@@ -96,17 +111,15 @@ class Comparison(QWidget):
 
     def _load(self, summary: RunSummary) -> None:
         def take(compared: ComparedRun) -> None:
-            if summary in self._asked:
-                self._read[summary.run.id] = compared
-                self._show()
+            self._read[summary.run.id] = compared
+            self._show()
 
         def fail(error: Exception) -> None:
-            if summary in self._asked:
-                self._asked.remove(summary)
-                self._errors.show_error(f"{summary.name}: {explain(error)}")
-                self._show()
+            self._asked = [one for one in self._asked if one.run != summary.run]
+            self._errors.show_error(f"{summary.name}: {explain(error)}")
+            self._show()
 
-        run_in_background(lambda: load(summary), take, fail, self)
+        self._reads[summary.run.id].ask(lambda: load(summary), take, fail)
 
     def _show(self) -> None:
         shown = self.runs_shown()

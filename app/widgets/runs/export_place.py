@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import i18n
-from app.background import run_in_background
+from app.background import Latest
 from app.models.export_sources import fresh_folder, is_free
 from app.widgets import figures
 from app.widgets.card import Card, ErrorLabel, SecondaryButton, plain_label, secondary_label
@@ -44,6 +44,7 @@ class PlaceStep(QWizardPage):
         self._in_parts = False
         self._drive: Drive | None = None
         self._unfinished = 0  # bytes of an interrupted export that this one goes on with
+        self._found = Latest(self)
         self._looked_at = Path()
         self._name = ""
         self.folder = QLineEdit()
@@ -123,6 +124,7 @@ class PlaceStep(QWizardPage):
 
     def _on_typed(self) -> None:
         self.show_problem("")
+        self._found.forget()  # of the folder that stood there before
         self._pause.start()
 
     def _look(self) -> None:
@@ -135,11 +137,10 @@ class PlaceStep(QWizardPage):
             return there, 0 if there.free_bytes is None else unfinished_bytes(place)
 
         def found(seen: tuple[Drive, int]) -> None:
-            if place == self.out():
-                (self._drive, self._unfinished), self._looked_at = seen, place
-                self._show_room()
+            (self._drive, self._unfinished), self._looked_at = seen, place
+            self._show_room()
 
-        run_in_background(look, found, self._on_no_drive, self)
+        self._found.ask(look, found, self._on_no_drive)
 
     def _on_no_drive(self, error: Exception) -> None:
         self._drive = None

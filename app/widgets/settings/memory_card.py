@@ -9,7 +9,7 @@ from PySide6.QtGui import QHideEvent, QIcon, QPainter, QPixmap, QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from app import theme
-from app.background import run_in_background
+from app.background import Latest
 from app.desks.memory_estimator import Estimated, MemoryEstimator
 from app.desks.probe_controller import ProbeController
 from app.draft import JobDraft
@@ -50,6 +50,7 @@ class MemoryCard(Card):
         self._draft = draft
         self._estimator = estimator
         self._dialog: MemoryDialog | None = None
+        self._offered = Latest(self)
         self._verdict = plain_label()
         self._verdict.setObjectName("memoryVerdict")
         self._verdict.setFont(theme.font(13, tabular=True))
@@ -111,9 +112,7 @@ class MemoryCard(Card):
             offers = make_fit.suggestions(job, device, lengths)
             return make_fit.plan(job, device, lengths), offers
 
-        run_in_background(
-            work, lambda found: self._offer(shown, *found), self._on_offer_error, self
-        )
+        self._offered.ask(work, lambda found: self._offer(shown, *found), self._on_offer_error)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -208,7 +207,9 @@ class MemoryCard(Card):
     def _offer(
         self, shown: Estimated, plan: make_fit.Plan, found: list[make_fit.Suggestion]
     ) -> None:
-        self._fit.setEnabled(True)
+        self._fit.setEnabled(self._estimator.current is not None)
+        if not self._estimator.is_of_now(shown):
+            return  # it was worked out for settings that were changed meanwhile
         dialog = FitDialog(shown.estimate, plan, found, self)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.chosen.connect(self._draft.set_values)

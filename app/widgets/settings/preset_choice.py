@@ -6,7 +6,7 @@ from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtGui import QPaintEvent
 from PySide6.QtWidgets import QStyle, QStyleOptionComboBox, QStylePainter, QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.draft import JobDraft
 from app.widgets.card import plain_tool_tip
 from app.widgets.inputs import SteadyComboBox
@@ -31,6 +31,7 @@ class PresetChoice(SteadyComboBox):
         self._draft = draft
         self._own: tuple[Preset, ...] = ()
         self._last: Preset | None = None
+        self._read = Latest(self)
         self._fill()
         self.activated.connect(self._on_activated)
         draft.changed.connect(lambda _: self._show())
@@ -49,7 +50,7 @@ class PresetChoice(SteadyComboBox):
             self._last = next((one for one in self._all() if one.title == last), None)
             self._fill()
 
-        run_in_background(own_presets, take, lambda _: None, self)
+        self._read.ask(own_presets, take, lambda _: None)
 
     def own_titles(self) -> list[str]:
         return [preset.title for preset in self._own]

@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.widgets import figures
 from app.widgets.actions import open_folder, set_primary
 from app.widgets.card import Card, SecondaryButton, plain_label, secondary_label
@@ -47,6 +47,7 @@ class OutcomeCard(Card):
         super().__init__(parent=parent)
         self._run: Run | None = None
         self._details = ""
+        self._found = Latest(self)
         self._text = plain_label(wrap=True)
         self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.body.addWidget(self._text)
@@ -95,6 +96,7 @@ class OutcomeCard(Card):
             lacked_room: whether it was waiting for room on the disk.
         """
         self._run = run
+        self._found.forget()  # it was about another end
         title, role, text = self._words(event, took_seconds - paused_seconds)
         if paused_seconds >= 1 and isinstance(event, RunCompleted):
             paused = self.tr("It waited or was paused for {time} besides.")
@@ -129,12 +131,11 @@ class OutcomeCard(Card):
             return
 
         def show(found: Evidence) -> None:
-            if self._run == run and self._copy.isVisibleTo(self):
-                self.evidence.show_evidence(found)
-                self._log.setVisible(bool(found.log))
-                self._show_log(False)
+            self.evidence.show_evidence(found)
+            self._log.setVisible(bool(found.log))
+            self._show_log(False)
 
-        run_in_background(lambda: evidence.gather(run), show, lambda _: None, self)
+        self._found.ask(lambda: evidence.gather(run), show, lambda _: None)
 
     def show_moving(self, target: Path | None) -> None:
         """The run is being put below this folder; None: it could not be."""

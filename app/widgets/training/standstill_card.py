@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
-from app.background import run_in_background
+from app.background import Latest
 from app.widgets import figures
 from app.widgets.card import Card, SecondaryButton, plain_label, secondary_label
 from app.widgets.flow import FlowRow
@@ -25,6 +25,7 @@ class StandstillCard(Card):
         self.setObjectName("standstillCard")
         self._seconds = 0.0
         self._saved: int | None = None
+        self._found = Latest(self)
         self._text = plain_label(wrap=True)
         self.body.addWidget(self._text)
         self._doing = secondary_label(wrap=True)
@@ -60,7 +61,7 @@ class StandstillCard(Card):
         )
         self._end.setAccessibleName(self._end.text())
         self.show()
-        run_in_background(lambda: standstill.doing(run), self._show_doing, lambda _: None, self)
+        self._found.ask(lambda: standstill.doing(run), self._show_doing, lambda _: None)
 
     def _title(self, found: Standstill) -> str:
         time = figures.duration(found.seconds)
