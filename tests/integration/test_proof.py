@@ -394,6 +394,71 @@ def test_an_adapter_is_asked_on_its_base_and_tells_when_its_data_is_gone(
     assert "perplexity" not in checks(found), "general questions have no answers of the data"
 
 
+def test_a_model_whose_every_weight_was_trained_is_its_own_reference(
+    verify: Verify, sure_model: Path, job_document: Any, do: Any, tmp_path: Path
+) -> None:
+    trained = do(
+        job_document(
+            model={"id": str(sure_model)},
+            quantization={"load_in_4bit": False},
+            training={"method": "full", "max_steps": 6, "learning_rate": 1e-2},
+            evaluation={"held_out_fraction": 0.34},
+        )
+    )
+    assert trained.exit_code == 0, trained.terminal
+    out = tmp_path / "out"
+    done = do({"kind": "export", "run": str(trained.run.folder), "out": str(out)})
+    assert done.exit_code == 0, done.terminal
+    found = verify(out, run=str(trained.run.folder), prompts=["What is 3 and 3?"])
+    assert (found["proved"]["verdict"], failed(found)) == ("alike", set()), found["proved"]
+    told = checks(found)
+    assert told["prompts"]["params"]["prompts"] == 7 and told["kl"]["value"] < 1e-3
+    assert {"perplexity", "ends"} <= told.keys() and not {"adapter", "four_bit"} & told.keys()
+
+    base_alone(out, sure_model)
+    found = verify(out, run=str(trained.run.folder))
+    assert found["proved"]["verdict"] == "different" and "kl" in failed(found), found["proved"]
+
+
+# A token that a chat template would write says nothing of where a text ends.
+POEMS = [{"text": f"Line {n} of the poem says that {n} roses are red, and then<|im_start|>so."}
+         for n in range(24)]  # fmt: skip
+
+
+@pytest.mark.parametrize("chats", [True, False])
+def test_an_adapter_that_learned_plain_text_is_asked_to_go_on_with_it(
+    verify: Verify, sure_model: Path, job_document: Any, do: Any, write_rows: Any,
+    tmp_path: Path, chats: bool,
+) -> None:  # fmt: skip
+    base = tmp_path / "base"
+    shutil.copytree(sure_model, base)
+    if not chats:
+        (base / "chat_template.jinja").unlink()
+    write_rows(POEMS)
+    trained = do(
+        job_document(
+            model={"id": str(base)},
+            quantization={"load_in_4bit": False},
+            training={"max_steps": 6, "learning_rate": 1e-2},
+            evaluation={"held_out_fraction": 0.34},
+        )
+    )
+    assert trained.exit_code == 0, trained.terminal
+    out = tmp_path / "out"
+    done = do({"kind": "export", "run": str(trained.run.folder), "out": str(out)})
+    assert done.exit_code == 0, done.terminal
+    found = verify(out, run=str(trained.run.folder), prompts=["Roses are"])
+    assert (found["proved"]["verdict"], failed(found)) == ("alike", set()), found["proved"]
+    told = checks(found)
+    assert told["prompts"]["params"]["prompts"] == 7 and "perplexity" in told
+    assert told["ends"]["params"]["tokens"] == "<|im_end|>"
+    assert told["adapter"]["value"] == pytest.approx(1, abs=0.05)
+
+    base_alone(out, base)
+    found = verify(out, run=str(trained.run.folder))
+    assert found["proved"]["code"] == "proof_no_adapter", found["proved"]
+
+
 def begin_the_template_twice(file: Path) -> None:
     """In a GGUF file; a comment fills up to the 32 bytes by which all that follows is aligned."""
     data = file.read_bytes()

@@ -105,6 +105,11 @@ def test_an_end_is_named_by_its_text() -> None:
     assert "ends them with </s>, which its files do not name" in judged.message
 
 
+def test_ends_that_nobody_saw_are_not_told() -> None:
+    judged = judge(replace(REFERENCE, closings={}), measured(), "safetensors", LARGE)
+    assert judged.verdict == "alike" and "ends" not in {check.name for check in judged.checks}
+
+
 def test_what_is_no_number_is_left_out_of_the_values() -> None:
     judged = judge(REFERENCE, measured(math.nan), "safetensors", LARGE)
     kl = next(check for check in judged.checks if check.name == "kl")

@@ -82,14 +82,15 @@ class _Found:
             measured.alike / max(1, measured.prompts), 1.0,
             measured.alike == measured.prompts, alike=measured.alike, prompts=measured.prompts,
         )  # fmt: skip
-        yield _check(
-            "ends",
-            "The export's files name {tokens} as the end of an answer."
-            if not measured.unnamed
-            else "The export's files do not name {tokens} as the end of an answer.",
-            float(len(measured.unnamed)), 0.0, not measured.unnamed,
-            tokens=_listed(measured.unnamed or tuple(self.reference.closings.values())),
-        )  # fmt: skip
+        if self.reference.closings:
+            yield _check(
+                "ends",
+                "The export's files name {tokens} as the end of an answer."
+                if not measured.unnamed
+                else "The export's files do not name {tokens} as the end of an answer.",
+                float(len(measured.unnamed)), 0.0, not measured.unnamed,
+                tokens=", ".join(measured.unnamed or tuple(self.reference.closings.values())),
+            )  # fmt: skip
         yield _check(
             "kl",
             "Over {places} places of the trained model's answers the next token's probabilities "
@@ -189,7 +190,7 @@ class _Found:
             return (
                 "different", "proof_no_end",
                 "The export's answers would not end: the model ends them with {tokens}, which its "
-                "files do not name as an end.", {"tokens": _listed(self.measured.unnamed)},
+                "files do not name as an end.", {"tokens": ", ".join(self.measured.unnamed)},
             )  # fmt: skip
         if failed:
             return (
@@ -231,10 +232,6 @@ def _check(
         limit=most if most is None or math.isfinite(most) else None,
         passed=passed,
     )
-
-
-def _listed(tokens: tuple[str, ...]) -> str:
-    return ", ".join(tokens) or "no token"
 
 
 def _short(value: float) -> str:

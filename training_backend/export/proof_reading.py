@@ -219,6 +219,10 @@ def _read(speaker: Any, question: Question) -> Asked | None:
         return Asked(question, tokens, [], [])
     data = data[len(tokens) :]
     special = set(speaker.tokenizer.all_special_ids)
+    end = speaker.tokenizer.eos_token_id
+    if not is_chat:  # training adds the end; other tokens of the kind may stand in the midst of it
+        special = set() if end is None else {end}
+        data += special
     # Behind the token that closes an answer, templates may write a line break.
     until = next((place + 1 for place, token in enumerate(data) if token in special), len(data))
     data = data[: min(until, DATA_TOKENS)]
