@@ -124,6 +124,7 @@ ExportFormat = Literal["safetensors", "adapter", "gguf", "gguf_adapter", "bnb_4b
 ExportDtype = Literal["auto", "bfloat16", "float16"]
 ExportBase = Literal["16-bit", "4-bit"]
 GgufQuantization = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+MOST_QUESTIONS = 12  # of a person's own, in the check of an export
 # Bits a weight in a GGUF file, its scales included; of the mixed kinds as large models have it.
 GGUF_BITS: dict[GgufQuantization, float] = {
     "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9,
@@ -176,7 +177,7 @@ class ExportJob(Section):
         (),
         "Your own questions",
         "Asked in the check, beside held-out rows of the data.",
-        max_length=20,
+        max_length=MOST_QUESTIONS,
     )
     out: str = Field(min_length=1, title="Output folder")
 
@@ -193,7 +194,9 @@ class VerifyJob(Section):
     folder: str = Field(min_length=1, title="Export")
     run: str = Field(min_length=1, title="Run")
     checkpoint: str | None = Field(default=None, title="Checkpoint")
-    prompts: tuple[str, ...] = Field(default=(), max_length=20, title="Your own questions")
+    prompts: tuple[str, ...] = Field(
+        default=(), max_length=MOST_QUESTIONS, title="Your own questions"
+    )
 
 
 class ProbeJob(Section):

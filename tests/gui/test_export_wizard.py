@@ -17,7 +17,7 @@ from app.widgets.runs.export_proof import ProofView
 from training_backend import runs
 from training_backend.computer import drive
 from training_backend.errors import JobError, Problem, UserError
-from training_backend.job import ExportJob, parse_job
+from training_backend.job import MOST_QUESTIONS, ExportJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.paths import UNFINISHED, partial_of
 from training_backend.protocol import (
@@ -453,6 +453,8 @@ def test_options_own_questions_and_no_check_are_in_the_job(
     job = wizard.job()
     assert (job.dtype, job.base, job.max_shard_gb) == ("float16", "4-bit", 2.5)
     assert (job.verify, job.prompts) == (True, ("Who are you?", "And why?"))
+    wizard.place.questions.setPlainText("Why?\n" * (MOST_QUESTIONS + 1))
+    assert len(wizard.job().prompts) == MOST_QUESTIONS
     wizard.target.adapter.click()  # to which none of them means anything
     wizard.place.check.click()
     job = wizard.job()

@@ -21,7 +21,6 @@ from training_backend.errors import UserError
 from training_backend.job import TrainingJob
 
 MOST_ROWS = 6
-MOST_OWN = 12
 FEWEST = 6  # filled up with general ones
 MOST_CHARACTERS = 1_600  # of a row; comparing does not get better by long ones
 MOST_ROWS_READ = 50_000  # to find out which are held out: about half a minute
@@ -77,7 +76,7 @@ def questions(
             reason = f"The data could not be read ({type(error).__name__})."
     chats = bool(tokenizer.chat_template)
     asked = [question for question in rows if chats or not question.messages]
-    asked += [_asked("own", text, chats) for text in own[:MOST_OWN]]
+    asked += [_asked("own", text, chats) for text in own]
     asked += [_asked("general", text, chats) for text in GENERAL[: max(0, FEWEST - len(asked))]]
     return asked, reason
 

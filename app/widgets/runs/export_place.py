@@ -25,11 +25,10 @@ from app.widgets.inputs import JobTextEdit
 from training_backend.computer import drive, ram
 from training_backend.computer.drive import Drive
 from training_backend.export.needs import Needs
-from training_backend.job import is_on_network
+from training_backend.job import MOST_QUESTIONS, is_on_network
 from training_backend.paths import unfinished_bytes
 
 LOOK_AFTER_MS = 300  # of typing
-MOST_QUESTIONS = 12
 
 
 class PlaceStep(QWizardPage):
