@@ -299,8 +299,10 @@ def _outcome(run: Run, reporter: Reporter, resume_from: Checkpoint | None) -> Te
         return RunFailed.of(error)
     except Exception as error:
         traceback.print_exc()
-        place = Path(job.out) if isinstance(job, ExportJob) else run.folder
-        return RunFailed.of(failures.explained(error, place))
+        if isinstance(job, ExportJob):
+            again = "Then start the same export again."
+            return RunFailed.of(failures.explained(error, Path(job.out), again))
+        return RunFailed.of(failures.explained(error, run.folder))
 
 
 def _tell_left_over(run: Run, reporter: Reporter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -369,6 +370,14 @@ def test_room_for_the_rest_is_enough_to_go_on(
     interrupt(0, FULL)
     run = export()
     assert run.state() == "completed" and "2 finished files stay" in _said(run)
+
+
+def test_a_failing_disk_is_told_as_of_an_export(export: Export, interrupt: Interrupt) -> None:
+    interrupt(3, OSError(errno.EIO, "Input/output error"))
+    last: Any = export().events()[-1]
+    assert last.code == "disk_error" and last.remedy.endswith("Then start the same export again.")
+    interrupt(0, FULL)
+    assert export().state() == "completed"
 
 
 def test_a_full_disk_before_the_first_file_leaves_nothing(

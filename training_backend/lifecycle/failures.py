@@ -17,6 +17,7 @@ from training_backend.paths import drive_of
 OUT_OF_MEMORY = ("out_of_vram", "out_of_ram", "out_of_ram_likely")  # ends that less memory mends
 LESS_RAM = "Close other programs, or choose a smaller batch, a shorter length or a smaller model."
 
+TRAINING_GOES_ON = "A training goes on with Resume."
 _RESUME = "Go on from the newest checkpoint with Resume."
 _NO_CARD = re.compile(
     r"GPU is lost|device (is )?lost|no CUDA-capable device|unknown error.*cudaErrorUnknown"
@@ -47,11 +48,12 @@ _DISK_ERRORS_OF_WINDOWS = (21, 1117, 1167)
 _NO_RAM_OF_WINDOWS = (8, 14, 1455)
 
 
-def explained(error: BaseException, place: Path) -> UserError:
+def explained(error: BaseException, place: Path, goes_on: str = TRAINING_GOES_ON) -> UserError:
     """The error as a person should read it.
 
     Args:
         place: where the job was writing.
+        goes_on: what to do about the job once a drive that failed is mended.
     """
     if isinstance(error, UserError):
         return error
@@ -74,7 +76,7 @@ def explained(error: BaseException, place: Path) -> UserError:
     if isinstance(error, OSError):
         if error.errno == errno.ENOMEM or windows in _NO_RAM_OF_WINDOWS:
             return out_of_ram()
-        return _of_the_system(error, place, windows)
+        return _of_the_system(error, place, goes_on, windows)
     if isinstance(error, MemoryError):
         return out_of_ram()
     if type(error).__name__ == "OutOfMemoryError":
@@ -143,21 +145,23 @@ def out_of_vram() -> UserError:
     )
 
 
-def _of_the_system(error: OSError, place: Path, windows: int | None) -> UserError:
+def _of_the_system(error: OSError, place: Path, goes_on: str, windows: int | None) -> UserError:
     at = Path(str(error.filename)) if error.filename else place
     if error.errno == errno.EROFS:
         return UserError(
             "disk_read_only",
             "The drive {drive} can no longer be written to.",
-            "A drive with errors turns read-only: have it checked. A training goes on with Resume.",
+            "A drive with errors turns read-only: have it checked. {goes_on}",
             drive=drive_of(at),
+            goes_on=goes_on,
         )
     if error.errno in _DISK_ERRORS or windows in _DISK_ERRORS_OF_WINDOWS:
         return UserError(
             "disk_error",
             "The drive {drive} failed to read or write {file}.",
-            "Save what is on it elsewhere and have it checked. A training goes on with Resume.",
+            "Save what is on it elsewhere and have it checked. {goes_on}",
             drive=drive_of(at),
+            goes_on=goes_on,
             file=meant_name(at),
         )
     return UserError(
