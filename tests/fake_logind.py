@@ -9,11 +9,10 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from urllib.parse import quote
 
 from jeepney import (
     DBusAddress,
@@ -113,10 +112,14 @@ def _is_open(lock: socket.socket) -> bool:
 
 
 @contextlib.contextmanager
-def fake_logind(folder: Path) -> Iterator[tuple[str, FakeLogind]]:
+def fake_logind() -> Iterator[tuple[str, FakeLogind]]:
     """The bus's address, for `DBUS_SYSTEM_BUS_ADDRESS`, and who answers on it."""
-    # Signs that mean something in an address stand in it as the bytes that they are.
-    address = f"unix:path={quote(str(folder / 'system-bus'), safe='/-_.*')}"
+    # Not in a test's own folder: a socket's path may be no longer than 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="bus-", dir="/tmp") as folder:
+        yield from _bus(f"unix:path={folder}/system")
+
+
+def _bus(address: str) -> Iterator[tuple[str, FakeLogind]]:
     daemon = subprocess.Popen(
         ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={address}",
          "--print-address=1"],

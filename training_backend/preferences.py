@@ -86,7 +86,12 @@ def apply_to_environment() -> None:
     # Xet has a process-wide cache and threads of its own; everything is had without it.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     hub, datasets = _environment_says_offline(), _says_yes("HF_DATASETS_OFFLINE")
-    _set_in("huggingface_hub.constants", HF_HUB_OFFLINE=hub, HF_HUB_DISABLE_TELEMETRY=True)
+    _set_in(
+        "huggingface_hub.constants",
+        HF_HUB_OFFLINE=hub,
+        HF_HUB_DISABLE_TELEMETRY=True,
+        HF_HUB_DISABLE_XET=_says_yes("HF_HUB_DISABLE_XET"),
+    )
     _set_in("datasets.config", HF_HUB_OFFLINE=hub or datasets)
 
 

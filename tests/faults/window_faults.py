@@ -257,7 +257,7 @@ def computer_put_to_sleep(lab: Lab) -> str:
     if not fake_logind_is_here:
         raise NotHere("needs D-Bus")
     with (
-        fake_logind(lab.folder) as (address, logind),
+        fake_logind() as (address, logind),
         open_window(lab, DBUS_SYSTEM_BUS_ADDRESS=address) as window,
     ):
         run = window.train(lab)

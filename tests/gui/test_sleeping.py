@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.wintypes
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -309,12 +308,11 @@ def test_the_end_of_the_session_lets_no_other_run_of_the_queue_begin(
 @pytest.mark.skipif(not IS_HERE, reason="needs D-Bus")
 def test_the_computer_waits_for_a_run_under_way_and_for_nothing_else(
     qtbot: QtBot,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     window: Window,
     resumed: list[Run],
 ) -> None:
-    with fake_logind(tmp_path) as (address, logind):
+    with fake_logind() as (address, logind):
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         run = runs.create(demo_job())
         assert not logind.asked

@@ -21,7 +21,8 @@ def told():
     return [huggingface_hub.is_offline_mode(), datasets.config.HF_HUB_OFFLINE]
 before = told()
 preferences.apply_to_environment()
-print(before, told(), huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY)
+known = huggingface_hub.constants
+print(before, told(), known.HF_HUB_DISABLE_TELEMETRY, known.HF_HUB_DISABLE_XET)
 """
 
 
@@ -81,8 +82,8 @@ def test_a_running_process_obeys_and_so_do_its_libraries(lorasmith_home: Path) -
     (lorasmith_home).mkdir(exist_ok=True)
     file = lorasmith_home / "preferences.json"
     file.write_text(json.dumps({"work_offline": True}))
-    assert told({}) == "[False, False] [True, True] True"
+    assert told({}) == "[False, False] [True, True] True True"
     # A child that was started while the switch was on, after it went off.
     file.write_text(json.dumps({"work_offline": False}))
     ours = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "LORASMITH_SET_OFFLINE"), "1")
-    assert told(ours) == "[True, True] [False, False] True"
+    assert told(ours) == "[True, True] [False, False] True True"

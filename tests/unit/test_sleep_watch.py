@@ -18,8 +18,8 @@ SECONDS = 60.0
 
 
 @pytest.fixture
-def logind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLogind]:
-    with fake_logind(tmp_path) as (address, made):
+def logind(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLogind]:
+    with fake_logind() as (address, made):
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         yield made
 
@@ -94,9 +94,9 @@ def test_a_lock_that_was_refused_while_falling_asleep_is_taken_at_waking(
 
 @needs_a_bus
 def test_a_bus_that_goes_away_ends_the_watch_without_a_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: SleepWatch, heard: queue.Queue[str]
+    monkeypatch: pytest.MonkeyPatch, watch: SleepWatch, heard: queue.Queue[str]
 ) -> None:
-    with fake_logind(tmp_path) as (address, logind):
+    with fake_logind() as (address, logind):
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         watch.begin()
         watch.hold()

@@ -21,10 +21,10 @@ DONE = RunCompleted(folder="x")
 
 
 @pytest.fixture
-def logind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLogind]:
+def logind(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLogind]:
     monkeypatch.setattr(sleeping, "GO_ON_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(sleeping, "LOOK_SECONDS", 0.01)
-    with fake_logind(tmp_path) as (address, made):
+    with fake_logind() as (address, made):
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         yield made
 
