@@ -272,8 +272,11 @@ class MainWindow(QMainWindow):
             box.setValue(weight)
 
     def _show_summary(self, ended: list[RunFacts]) -> None:
-        """Nobody is looking yet, so that no page is taken away from anyone."""
-        self.go_to("navRuns")
+        """Whoever looks at a page of their own choice by now keeps it."""
+        self.page("navRuns")  # has the summary
+        at_start = self._stack.currentWidget() is self._pages["navModel"]
+        if at_start or QApplication.activeWindow() is None:
+            self.go_to("navRuns")
         self._summary.show_ended(ended, len(self.queue.state.entries))
 
     def _connect(self) -> None:

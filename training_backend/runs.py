@@ -63,6 +63,7 @@ _CRASH = "Fatal Python error"
 _CRASH_BYTES = 32_000
 # Whoever asks whether a run lives holds its lock for an instant; that is not a worker.
 PROBE_SECONDS = 0.5
+UNBEGUN_SECONDS = 600.0  # for a worker to start in
 ENDING_SECONDS = 5.0
 
 
@@ -295,14 +296,25 @@ def _parent(job: Job) -> Path:
 def clear_probes() -> None:
     """Remove what ended probes left behind, also those of a window that was killed.
 
-    One that has just said its last word is given a moment to end.
+    One that has just said its last word is given a moment to end, and one that has said none yet
+    the time in which its worker may come.
     """
     for folder in probe_runs_dir().iterdir():
+        if _waits_for_worker(folder):
+            continue
         lock = Run(folder).worker_lock()
         with contextlib.suppress(Timeout):
             lock.acquire(timeout=ENDING_SECONDS)
             lock.release()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _waits_for_worker(folder: Path) -> bool:
+    if (folder / journal.FILE_NAME).exists():
+        return False
+    with contextlib.suppress(OSError):  # somebody else removes it
+        return time.time() - folder.stat().st_mtime < UNBEGUN_SECONDS
+    return True
 
 
 def find(reference: str) -> Run:

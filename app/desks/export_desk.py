@@ -40,6 +40,7 @@ class ExportDesk(QObject):
         page.hand_off_requested.connect(self.hand_off)
         page.push_requested.connect(self.push)
         self._exports.event_arrived.connect(page.apply)
+        self._exports.run_ended.connect(lambda _, terminal: page.finish(terminal))
         run_in_background(live_export, self._attach, lambda _: None, self)
 
     def start(self, job: ExportJob) -> None:

@@ -83,6 +83,7 @@ class PresetDialog(QDialog):
     def _try(self) -> None:
         name = self._name()
         self._save.setEnabled(False)
+        self._edit.setEnabled(False)  # one name at a time
         run_in_background(
             lambda: self._keep(name), lambda _: self._done(name), self._on_error, self
         )
@@ -94,3 +95,5 @@ class PresetDialog(QDialog):
     def _on_error(self, error: Exception) -> None:
         self._error.show_error(explain(error))
         self._save.setEnabled(True)
+        self._edit.setEnabled(True)
+        self._edit.setFocus()

@@ -216,7 +216,7 @@ class PushDialog(QDialog):
         self._drafting = True
         self._show_state()
         document = {"folder": str(self._folder), "repo": name}
-        self._helper.ask("push_draft", document, self._show_draft, self._on_error, self)
+        self._helper.ask("push_draft", document, self._show_draft, self._on_no_draft, self)
 
     def _show_draft(self, draft: dict[str, Any]) -> None:
         self._drafting = False
@@ -342,8 +342,11 @@ class PushDialog(QDialog):
         self._status.setText("")
         self._on_error(error)
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_no_draft(self, error: Exception) -> None:
         self._drafting = False
+        self._on_error(error)
+
+    def _on_error(self, error: Exception) -> None:
         field = error.field if isinstance(error, UserError) else None
         if isinstance(error, UserError) and error.code == "hub_repo_not_empty":
             self.renew.setVisible(True)

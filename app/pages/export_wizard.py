@@ -38,6 +38,7 @@ from training_backend.protocol import (
     RunInterrupted,
     RunStarted,
     RunStopped,
+    Terminal,
 )
 from training_backend.runs import Run
 
@@ -59,6 +60,7 @@ class ExportPage(QWidget):
         self._wizard: ExportWizard | None = None
         self._proof: ExportProved | None = None
         self._checking = False
+        self._under_way = False
         self._result = Path()
         self._runs, self._made = Latest(self), Latest(self)
         self._build()
@@ -90,6 +92,16 @@ class ExportPage(QWidget):
             self._end(event)
         if self._wizard is not None:
             self._wizard.apply(event)
+
+    def finish(self, terminal: Terminal | None) -> None:
+        """It is followed no more; mostly its last event said so already."""
+        if terminal is None:  # what it wrote cannot be read
+            unread = self.tr("Nothing more is known of it: what it wrote cannot be read.")
+            terminal = RunInterrupted(cause="vanished", detail=unread)
+        if self._under_way:
+            self.apply(terminal)
+        elif self._wizard is not None:
+            self._wizard.apply(terminal)  # which it heeds while it waits for one
 
     def refuse(self, error: UserError) -> None:
         """The export could not begin."""
@@ -124,6 +136,7 @@ class ExportPage(QWidget):
         self.refresh()
 
     def _begin(self) -> None:
+        self._under_way = True
         self._proof = None
         self._status.setVisible(True)
         self._progress.begin()
@@ -134,6 +147,7 @@ class ExportPage(QWidget):
         self.made.set_busy(True)
 
     def _end(self, event: RunCompleted | RunStopped | RunFailed | RunInterrupted) -> None:
+        self._under_way = False
         self._show_end(event)
         self._checking = False
         self._cancel.setVisible(False)

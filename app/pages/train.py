@@ -228,6 +228,9 @@ class TrainPage(QWidget):
         """Say why the job cannot start; an empty list takes that back."""
         self._checking = False
         self._errors.show_error("\n".join(problem.message for problem in problems))
+        shown = self._shown
+        if problems and shown.is_running() and shown.run is not None:  # it may not have been asked
+            shown.asked = set(shown.run.requests.pending()) - {"stop"}
         if problems:
             self._scroll.verticalScrollBar().setValue(0)
         self.render_now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import cast
@@ -20,9 +21,10 @@ from app.widgets.runs.summary_card import SummaryCard
 from tests.gui.settling import settle
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import MetricsLogged, RunCompleted, RunFailed, RunStarted, Terminal
-from training_backend.queueing import run_queue
+from training_backend.queueing import queue_summary, run_queue
 from training_backend.runs import Run
 from training_backend.starting_points.demo import demo_job
+from training_backend.summaries.run_facts import RunFacts
 
 
 def _end(run: Run, terminal: Terminal) -> None:
@@ -119,6 +121,28 @@ def test_its_buttons_lead_on_and_dismiss_takes_it_away(
     window.findChild(QPushButton, "dismissSummaryButton").click()
     assert not _card(window).isVisible()
     assert (Settings().told_until() or 0) > run.events()[-1].time
+
+
+def test_who_has_gone_to_a_page_by_then_keeps_it(
+    qtbot: QtBot, window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer, ended_since = threading.Event(), queue_summary.ended_since
+
+    def slow(since: float) -> list[RunFacts]:
+        may_answer.wait(30)
+        return ended_since(since)
+
+    here = QApplication.activeWindow
+    monkeypatch.setattr(queue_summary, "ended_since", slow)
+    monkeypatch.setattr(QApplication, "activeWindow", object)  # it is ours
+    (run,) = _queued("good")
+    _end(run, RunCompleted(folder="x"))
+    _shown(qtbot, window)
+    window.go_to("navSettings")
+    may_answer.set()
+    qtbot.waitUntil(lambda: _card(window).isVisibleTo(_card(window).parentWidget()))
+    monkeypatch.setattr(QApplication, "activeWindow", here)
+    assert window.page("navSettings").isVisible()
 
 
 def test_a_queue_that_ends_in_the_background_is_notified_and_shown(

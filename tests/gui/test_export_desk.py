@@ -81,4 +81,7 @@ def test_check_again_asks_what_the_export_was_made_of(
             prompts=("Who are you?",),
         )
     ]
+    page.apply(RunStarted(run_id="x", folder="x", pid=1))
+    window.exports.run_ended.emit(None, None)  # as when its journal cannot be read
+    assert page.export_button.isEnabled()
     window.close()

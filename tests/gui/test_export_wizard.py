@@ -640,3 +640,31 @@ def test_exports_that_are_still_there_are_found_again(
     dialog = page.findChild(QDialog, "exportDialog")
     assert "It is alike now." in _texts(dialog.findChild(ProofView))
     dialog.accept()
+
+
+def test_an_export_that_can_be_followed_no_more_keeps_nobody_waiting(
+    page: ExportPage, run: Run, qtbot: QtBot
+) -> None:
+    wizard = _wizard(page, run, qtbot)
+    _commit(wizard)
+    page.finish(None)  # before its first word
+    assert wizard.progress.progress.title.text() == "The export failed"
+    assert wizard.button(QWizard.WizardButton.CancelButton).isEnabled()
+    wizard.reject()
+    page.apply(RunStarted(run_id="x", folder="x", pid=1))
+    assert not page.export_button.isEnabled()
+    page.finish(None)
+    assert page.export_button.isEnabled()
+    assert "cannot be read" in page._errors.text()
+
+
+def test_an_export_that_said_its_last_word_is_not_told_of_twice(
+    page: ExportPage, run: Run, tmp_path: Path
+) -> None:
+    page.apply(RunStarted(run_id="x", folder="x", pid=1))
+    end = RunCompleted(folder=str(tmp_path))
+    page.apply(end)
+    page.finish(end)
+    page.finish(None)
+    assert page._progress.title.text() == "Exported"
+    assert page._errors.text() == ""

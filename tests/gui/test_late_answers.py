@@ -25,6 +25,7 @@ from app.desks.model_finder import ModelFinder
 from app.desks.recipe_desk import RecipeDesk
 from app.dialogs import hardware_dialog, token_dialog
 from app.dialogs.hardware_dialog import HardwareDialog
+from app.dialogs.preset_dialog import PresetDialog
 from app.dialogs.recipe_dialog import RecipeDialog
 from app.dialogs.token_dialog import TokenDialog
 from app.draft import JobDraft
@@ -344,6 +345,26 @@ def test_the_computer_is_shown_as_it_was_seen_last(
     qtbot.waitUntil(lambda: dialog._report is not None, timeout=30_000)
     held.release()
     assert dialog._report is seen[1]
+
+
+def test_a_preset_is_kept_under_one_name_at_a_time(
+    qtbot: QtBot, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_keep, kept = threading.Event(), list[str]()
+
+    def keep(name: str) -> None:
+        assert may_keep.wait(30)
+        raise UserError("preset_not_kept", "It cannot be kept.")
+
+    dialog = PresetDialog("Save", "mine", (), keep)
+    qtbot.addWidget(dialog)
+    dialog.kept.connect(kept.append)
+    dialog._save.click()
+    assert not dialog._edit.isEnabled() and not dialog._save.isEnabled()
+    may_keep.set()
+    _settle()
+    assert kept == []
+    assert dialog._edit.isEnabled() and dialog._save.isEnabled()
 
 
 # -------------------------------------------------------------------------------------- models

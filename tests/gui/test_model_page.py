@@ -401,3 +401,11 @@ def test_first_try_does_not_praise_settings_that_are_wrong(
     draft.set_value("lora.r", 8)
     qtbot.waitUntil(lambda: any("settings of your own" in text for text in texts(page)))
     assert not any("quick settings" in text for text in texts(page))
+
+
+def test_what_was_said_of_a_search_goes_with_it(qtbot: QtBot, page: ModelPage) -> None:
+    status = page.findChild(QLabel, "modelStatus")
+    combo(page).setEditText("tiny-l")
+    qtbot.waitUntil(lambda: "Working offline" in status.text())
+    page._chooser._clear()
+    assert status.text() and "Working offline" not in status.text()

@@ -331,3 +331,16 @@ def test_the_window_opens_it_for_an_export(qtbot: QtBot, home: Path) -> None:
     assert window.helper.last("push_draft")["folder"] == str(FOLDER)
     dialog.close()
     window.close()
+
+
+def test_an_unknown_account_does_not_let_go_a_card_that_is_being_written(
+    qtbot: QtBot, dialog: PushDialog, helper: RecordingHelper
+) -> None:
+    ready(helper)
+    dialog.repo.setText("tester/renamed")
+    dialog.repo.editingFinished.emit()  # the card is written for the new name
+    dialog._ask_for_account()  # as after a token was entered
+    fail(helper, "push_account", "hub_unauthorized", "push.token")
+    assert not dialog.start.isEnabled()
+    draft(helper)
+    assert dialog.start.isEnabled()

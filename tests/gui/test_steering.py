@@ -16,6 +16,7 @@ from app.run_controller import RunController
 from app.widgets.runs.extend_dialog import ExtendDialog
 from app.widgets.training.ask_dialog import AskDialog
 from training_backend import runs
+from training_backend.errors import Problem
 from training_backend.job import TrainingJob, parse_job
 from training_backend.lifecycle.extend import Reached
 from training_backend.lifecycle.journal import JournalWriter
@@ -80,6 +81,20 @@ def _action(page: TrainPage, name: str) -> QAction:
 
 def _said(page: TrainPage) -> tuple[str, str]:
     return page.progress.title.text(), page.findChild(QLabel, "etaLabel").text()
+
+
+def test_what_could_not_be_asked_can_be_asked_again(
+    page: TrainPage, run: Run, qtbot: QtBot
+) -> None:
+    pause = _button(page, "pauseButton")
+    qtbot.mouseClick(pause, Qt.MouseButton.LeftButton)
+    assert not pause.isEnabled()
+    page.show_problems([Problem("", "The system refused: the disk is full.")])
+    assert pause.text() == "Pause" and pause.isEnabled()
+    run.request("pause")
+    qtbot.mouseClick(pause, Qt.MouseButton.LeftButton)
+    page.show_problems([Problem("", "Something else.")])
+    assert pause.text() == "Pausing"  # that was asked
 
 
 def test_a_run_is_paused_and_goes_on(page: TrainPage, qtbot: QtBot) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from training_backend import runs
 from training_backend.errors import UserError
-from training_backend.job import ExportJob, TrainingJob, parse_job
+from training_backend.job import ExportJob, ProbeJob, TrainingJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.protocol import (
     TERMINAL_TYPES,
@@ -372,3 +373,15 @@ def test_a_request_can_be_made_though_its_folder_is_gone(run: Run) -> None:
     run.clear_requests()
     run.request("stop")
     assert run.requested("stop")
+
+
+def test_a_probe_whose_worker_is_still_to_come_is_not_taken_for_one_left_behind() -> None:
+    left, ended, waits = (runs.create(ProbeJob(job=job())) for _ in range(3))
+    an_hour_ago = time.time() - 3600
+    os.utime(left.folder, (an_hour_ago, an_hour_ago))
+    writer = JournalWriter(ended.folder)
+    writer.append(RunStarted(run_id=ended.id, folder=str(ended.folder), pid=1))
+    writer.append(RunCompleted(folder="x"))
+    writer.close()
+    runs.clear_probes()
+    assert [run.folder.exists() for run in (left, ended, waits)] == [False, False, True]

@@ -156,7 +156,7 @@ class ModelChooser(Card):
             self._narrow()
 
     def _clear(self) -> None:
-        self._query = ""
+        self._query = self._note = ""
         self._field.set_searching(False)
         self._filters.clear()
         self._field.show_chosen(self._chosen)
