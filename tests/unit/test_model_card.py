@@ -14,9 +14,10 @@ import pytest
 
 from training_backend import runs
 from training_backend.hub import push
-from training_backend.hub.push_files import PICTURE, form_of
+from training_backend.hub.push_files import PICTURE
 from training_backend.job import ExportJob, TrainingJob, VerifyJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
+from training_backend.models.export_form import form_of
 from training_backend.protocol import (
     AnswersScored,
     EvaluationLogged,
@@ -171,7 +172,7 @@ def test_a_gguf_adapter_and_four_bits_are_told_from_whole_models(tmp_path: Path)
     (folder / "a.gguf").write_bytes(head + key)
     assert form_of(folder) == "gguf_adapter"
     four = make_export(tmp_path / "b")
-    (four / "config.json").write_text('{"quantization_config": {}}')
+    (four / "config.json").write_text('{"quantization_config": {"load_in_4bit": true}}')
     assert form_of(four) == "bnb_4bit"
     assert form_of(make_export(tmp_path / "c", "notes.txt")) is None
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from training_backend import runs
 from training_backend.errors import UserError
 from training_backend.export import proof, proof_files
+from training_backend.hub import push_files
 from training_backend.job import ExportJob
 from training_backend.models import weight_damage
 
@@ -37,6 +38,7 @@ def test_the_kind_is_told_by_the_files(tmp_path: Path) -> None:
     assert proof_files.kind(folder) == ("gguf", "q4_k_m")
     (folder / "my-model-Q4_K_M.gguf").rename(folder / "other.gguf")
     assert proof_files.kind(folder) == ("gguf", "q8_0")
+    assert push_files.look(folder).form == "gguf", "for all the same"
 
 
 def test_what_holds_no_export_is_refused(tmp_path: Path) -> None:

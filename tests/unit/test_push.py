@@ -411,6 +411,9 @@ def test_a_folder_that_is_no_finished_export_is_refused(
 ) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         assert refused(folder).code == "not_an_export"
+    for name in ("config.json", "adapter_config.json"):
+        (tmp_path / name).write_text("{}")
+        assert refused(tmp_path).code == "not_an_export", "it has no weights"
     (export / ".lorasmith-partial").touch()
     assert refused(export).code == "not_an_export" and not hub.asked
 

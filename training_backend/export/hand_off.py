@@ -16,12 +16,13 @@ from typing import Any, Literal
 from training_backend.errors import UserError, as_document
 from training_backend.export import gguf_file, lm_studio, ollama, ollama_modelfile, shell_words
 from training_backend.hub import hub_cache
+from training_backend.job import ExportFormat
 from training_backend.models import vllm
 from training_backend.models.adapters import CONFIG
+from training_backend.models.export_form import form_of
 from training_backend.paths import UNFINISHED, not_reserved
 
 Program = Literal["ollama", "lm_studio", "llama_cpp", "vllm", "tgi"]
-Kind = Literal["gguf", "gguf_adapter", "adapter", "bnb_4bit", "safetensors"]
 TITLES: dict[Program, str] = {
     "ollama": "Ollama",
     "lm_studio": "LM Studio",
@@ -78,7 +79,7 @@ class HandOff:
     """
 
     folder: Path
-    kind: Kind
+    kind: ExportFormat
     file: Path | None
     name: str
     ways: tuple[Way, ...]
@@ -152,7 +153,7 @@ def plain_name(text: str) -> str:
 # ------------------------------------------------------------------------------- what is there
 
 
-def _kind(folder: Path) -> tuple[Kind, Path | None]:
+def _kind(folder: Path) -> tuple[ExportFormat, Path | None]:
     if folder.suffix == ".gguf" and folder.is_file():
         files = [folder]
     elif not folder.is_dir():
@@ -182,17 +183,15 @@ def _kind(folder: Path) -> tuple[Kind, Path | None]:
     if files:
         is_adapter = gguf_file.read(files[0]).metadata.get("general.type") == "adapter"
         return "gguf_adapter" if is_adapter else "gguf", files[0]
-    if (folder / CONFIG).is_file():
-        return "adapter", None
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+    form = form_of(folder)
+    if form is None or (form != "adapter" and not list(folder.glob("*.safetensors"))):
         raise UserError(
             "hand_off_nothing",
             "There is no export in {folder}: no GGUF file, no adapter and no model.",
             "Give the folder that an export wrote.",
             folder=folder,
         )
-    quantised = _json(folder / "config.json").get("quantization_config")
-    return "bnb_4bit" if quantised else "safetensors", None
+    return form, None
 
 
 def _warnings(folder: Path) -> list[UserError]:

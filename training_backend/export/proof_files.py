@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import get_args
 
@@ -10,6 +9,7 @@ from training_backend.errors import UserError
 from training_backend.export import gguf_file
 from training_backend.job import ExportFormat, GgufQuantization
 from training_backend.models.adapters import CONFIG
+from training_backend.models.export_form import form_of
 
 # `enum llama_ftype` in llama.h.
 _FILE_TYPES: dict[int, GgufQuantization] = {
@@ -30,14 +30,11 @@ def kind(folder: Path) -> tuple[ExportFormat, GgufQuantization]:
             field="folder",
             folder=folder,
         )
-    names = [path.name for path in folder.iterdir()]
-    files = [name for name in names if name.lower().endswith(".gguf")]
-    if files:
-        return _of_gguf(folder / files[0])
-    if CONFIG in names:
-        return "adapter", "q8_0"
-    if "config.json" in names:
-        return ("bnb_4bit" if _is_quantised(folder) else "safetensors"), "q8_0"
+    form = form_of(folder)
+    if form == "gguf":
+        return form, _quantization(folder)
+    if form is not None:
+        return form, "f16" if form == "gguf_adapter" else "q8_0"
     raise UserError(
         "export_of_no_kind",
         "{folder} holds no export: no .gguf file, no config.json, no {config}.",
@@ -62,22 +59,13 @@ def only_gguf(folder: Path) -> Path:
     return files[0]
 
 
-def _of_gguf(path: Path) -> tuple[ExportFormat, GgufQuantization]:
+def _quantization(folder: Path) -> GgufQuantization:
     """By what the file says of itself; of a damaged one by its name."""
+    path = sorted(folder.glob("*.gguf"))[0]
     try:
         known = gguf_file.read(path).metadata
     except (UserError, OSError):
         known = {}
-    if known.get("general.type") == "adapter":
-        return "gguf_adapter", "f16"
     ending = path.stem.rpartition("-")[2].lower()
     named = [kind for kind in get_args(GgufQuantization) if kind == ending]
-    return "gguf", _FILE_TYPES.get(known.get("general.file_type", -1), [*named, "q8_0"][0])
-
-
-def _is_quantised(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and bool(config.get("quantization_config"))
+    return _FILE_TYPES.get(known.get("general.file_type", -1), [*named, "q8_0"][0])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from training_backend.errors import UserError
 from training_backend.files import write_bytes_atomic
+from training_backend.job import ExportFormat
+from training_backend.models.adapters import WEIGHTS
+from training_backend.models.export_form import form_of
 from training_backend.paths import UNFINISHED
 
 CARD = "README.md"
 PICTURE = "loss.png"  # which the card shows
-Form = Literal["safetensors", "adapter", "gguf", "gguf_adapter", "bnb_4bit"]
 
 # A list of what goes, so that nothing goes along by chance. No pickles, no logs, nothing hidden.
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt", ".md", ".png")
@@ -39,7 +40,7 @@ class PushFolder:
     """An export as it is sent: its form, its files but for the card, and what stays here."""
 
     folder: Path
-    form: Form
+    form: ExportFormat
     files: tuple[PushFile, ...]
     left_out: tuple[str, ...]
 
@@ -53,7 +54,7 @@ def look(folder: Path) -> PushFolder:
     """
     folder = folder.expanduser().absolute()
     form = form_of(folder)
-    if form is None or (folder / UNFINISHED).exists():
+    if form is None or not _has_weights(folder, form) or (folder / UNFINISHED).exists():
         raise _error(
             "not_an_export",
             "{folder} is not the folder of a finished export.",
@@ -99,23 +100,6 @@ def put_card(folder: Path, card: str, picture: bytes | None) -> list[PushFile]:
     return put
 
 
-def form_of(folder: Path) -> Form | None:
-    """What an export's folder holds; None where it is none."""
-    try:
-        names = set(os.listdir(folder))
-    except OSError:
-        return None
-    if "adapter_config.json" in names:
-        return "adapter" if "adapter_model.safetensors" in names else None
-    ggufs = sorted(name for name in names if name.endswith(".gguf"))
-    if ggufs:
-        return "gguf_adapter" if _is_gguf_adapter(folder / ggufs[0]) else "gguf"
-    if "config.json" in names and any(name.endswith(".safetensors") for name in names):
-        quantised = "quantization_config" in read_object(folder / "config.json")
-        return "bnb_4bit" if quantised else "safetensors"
-    return None
-
-
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is none."""
     try:
@@ -123,6 +107,11 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _has_weights(folder: Path, form: ExportFormat) -> bool:
+    wanted = {"adapter": WEIGHTS, "gguf": "*", "gguf_adapter": "*"}.get(form, "*.safetensors")
+    return any(folder.glob(wanted))
 
 
 def _goes(path: Path) -> bool:
@@ -165,19 +154,6 @@ def names_home(text: str) -> bool:
 
 def _forms(home: str) -> set[str]:
     return {home, home.replace("\\", "\\\\"), home.replace("\\", "/")}
-
-
-def _is_gguf_adapter(path: Path) -> bool:
-    """By its `general.type`, which stands at the beginning of the file (GGUF version 3)."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except OSError:
-        return False
-    key = b"general.type"
-    at = head.find(key)
-    value = at + len(key) + 4 + 8  # behind the number of its type and its length
-    return at >= 0 and head[value : value + 7] == b"adapter"
 
 
 def _error(code: str, message: str, remedy: str, **params: object) -> UserError:

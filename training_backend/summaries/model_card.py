@@ -18,9 +18,10 @@ from typing import Any
 
 from training_backend import __version__
 from training_backend.files import write_text_atomic
-from training_backend.hub.push_files import CARD, PICTURE, Form, form_of, read_object
-from training_backend.job import DEMO_MODEL_IDS, TrainingJob
+from training_backend.hub.push_files import CARD, PICTURE, read_object
+from training_backend.job import DEMO_MODEL_IDS, ExportFormat, TrainingJob
 from training_backend.models import adapters, curated, vllm
+from training_backend.models.export_form import form_of
 from training_backend.models.licence import Licence
 from training_backend.models.origin import DEMO_MODEL_HUB_ID
 from training_backend.runs import Run
@@ -129,7 +130,7 @@ def _sealed(card: str) -> str:
 # ------------------------------------------------------------------------------------ sections
 
 
-def _front_matter(form: Form, base: Base, job: TrainingJob | None) -> str:
+def _front_matter(form: ExportFormat, base: Base, job: TrainingJob | None) -> str:
     """As https://huggingface.co/docs/hub/model-cards describes it."""
     full = job is not None and job.training.method == "full"
     document: dict[str, Any] = {}
@@ -158,7 +159,7 @@ def _front_matter(form: Form, base: Base, job: TrainingJob | None) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _about(form: Form, base: Base, job: TrainingJob | None, run: Run | None) -> str:
+def _about(form: ExportFormat, base: Base, job: TrainingJob | None, run: Run | None) -> str:
     what = {
         "safetensors": "A language model",
         "adapter": "A LoRA adapter",
@@ -200,7 +201,7 @@ def _verdict(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _use(folder: Path, form: Form, repo: str, base: Base) -> str:
+def _use(folder: Path, form: ExportFormat, repo: str, base: Base) -> str:
     python = "```python\n{code}\n```"
     gguf = next((path.name for path in sorted(folder.glob("*.gguf"))), "model.gguf")
     match form:
