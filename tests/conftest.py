@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -19,6 +20,12 @@ from tests.hub_server import HubServer, hub_server
 from training_backend import preferences
 
 REPOSITORY = Path(__file__).parent.parent
+# Of what is made up at random each example may take its time, and everybody gets the same ones.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
+
 PATIENCE_MS = 90_000  # a helper process needs some seconds to start, on a busy computer many more
 
 # Who starts the tests in the background, or by nohup, has these ignored, and every program that a

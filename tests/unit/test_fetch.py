@@ -130,9 +130,9 @@ def test_a_refusal_is_passed_on_at_once(server: Server, tmp_path: Path) -> None:
 def test_no_server_is_said_with_a_remedy(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/m"
-    with pytest.raises(UserError, match=r"cannot be reached: .*refused") as caught:
-        get(url, tmp_path / "m", tries=1)
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/m"  # nobody else gets it meanwhile
+        with pytest.raises(UserError, match=r"cannot be reached: .*refused") as caught:
+            get(url, tmp_path / "m", tries=1)
     assert "network" in caught.value.remedy
 
 

@@ -16,10 +16,7 @@ from training_backend.data.reader import Row, open_source
 from training_backend.errors import UserError
 from training_backend.job import SourceSection
 
-settings.register_profile(
-    "files", max_examples=80, deadline=None, suppress_health_check=list(HealthCheck)
-)
-settings.load_profile("files")
+files = settings(max_examples=80, suppress_health_check=list(HealthCheck))
 
 # NUL is left out while reading, and a lone surrogate cannot be written as UTF-8.
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
@@ -42,6 +39,7 @@ def read(path: Path, **fields: Any) -> list[Row]:
     return list(open_source(SourceSection(path=str(path), **fields)).rows())
 
 
+@files
 @given(rows_of_json, st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n"]))
 def test_json_lines(tmp_path: Path, rows: list[Row], is_ascii: bool, end: str) -> None:
     path = tmp_path / "data.jsonl"
@@ -56,6 +54,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_document, "_CHUNK", 3)
 
 
+@files
 @given(rows_of_json, st.sampled_from([None, 1]), st.booleans())
 def test_a_document_read_in_tiny_pieces(
     small_chunks: None, tmp_path: Path, rows: list[Row], indent: int | None, is_wrapped: bool
@@ -66,6 +65,7 @@ def test_a_document_read_in_tiny_pieces(
     assert read(path) == rows
 
 
+@files
 @given(rows_of_json, st.data())
 def test_a_document_that_is_cut_anywhere_is_said_to_break_off(
     small_chunks: None, tmp_path: Path, rows: list[Row], data: st.DataObject
@@ -78,6 +78,7 @@ def test_a_document_that_is_cut_anywhere_is_said_to_break_off(
     assert "breaks off" in str(caught.value)
 
 
+@files
 @given(rows_of_json, st.data())
 def test_a_last_line_that_is_cut_anywhere_is_left_out(
     tmp_path: Path, rows: list[Row], data: st.DataObject
@@ -89,6 +90,7 @@ def test_a_last_line_that_is_cut_anywhere_is_left_out(
     assert read(path) == rows
 
 
+@files
 @given(
     st.lists(st.lists(text, min_size=2, max_size=2).filter(any), min_size=1, max_size=6),
     st.sampled_from([",", ";", "\t", "|"]),
@@ -116,7 +118,7 @@ file_names = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(files, max_examples=400)
 @given(contents, file_names)
 def test_any_content_is_read_or_refused_by_name(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / name
