@@ -54,6 +54,7 @@ class HelperClient(QObject):
         super().__init__(parent)
         self._links: dict[bool, _Link] = {}  # by whether torch is needed
         self._asked: dict[int, _Asked] = {}
+        self._left: dict[int, _Link] = {}  # that still work at what is no longer wanted
         self._next_id = 0
         self._closed = False
         queued = Qt.ConnectionType.QueuedConnection
@@ -95,6 +96,7 @@ class HelperClient(QObject):
             if asked.document["kind"] == kind and asked.owner is owner:
                 del self._asked[id]
                 if asked.link is not None:
+                    self._left[id] = asked.link
                     asked.link.outgoing.put({"id": id, "kind": "cancel"})
 
     def is_asked(self, kind: str) -> bool:
@@ -134,18 +136,16 @@ class HelperClient(QObject):
     @Slot(int, str, object)
     def _on_answer(self, id: int, kind: str, document: Answer) -> None:
         asked = self._asked.get(id)
-        if asked is None:
-            return  # no longer wanted
+        if asked is None:  # no longer wanted
+            if kind != "progress":
+                self._let_go(self._left.pop(id, None))
+            return
         if kind == "progress":
             if asked.on_progress is not None and isValid(asked.owner):
                 asked.on_progress(document)
             return
         del self._asked[id]
-        needs_torch = asked.document["kind"] in helper.NEED_TORCH
-        shared = any(other.link is asked.link for other in self._asked.values())
-        if needs_torch and asked.link is not None and not shared:
-            asked.link.close()  # hundreds of megabytes for what is asked once
-            self._links.pop(True, None)
+        self._let_go(asked.link)
         if not isValid(asked.owner):
             return
         if kind == "done":
@@ -153,10 +153,20 @@ class HelperClient(QObject):
         elif kind == "failed":
             asked.on_error(from_document(document))
 
+    def _let_go(self, link: _Link | None) -> None:
+        """End the helper that has torch, which takes hundreds of megabytes, once none asks it."""
+        if link is None or link is not self._links.get(True):
+            return
+        links = [asked.link for asked in self._asked.values()]
+        if not any(other is link for other in (*links, *self._left.values())):
+            link.close()
+            del self._links[True]
+
     @Slot(object)
     def _on_death(self, link: _Link) -> None:
         if self._closed:
             return
+        self._left = {id: other for id, other in self._left.items() if other is not link}
         self._links = {key: other for key, other in self._links.items() if other is not link}
         for id, asked in list(self._asked.items()):
             if asked.link is not link:

@@ -87,6 +87,16 @@ def test_nothing_is_called_for_an_owner_that_is_gone(qtbot: QtBot, client: Helpe
     assert heard == []
 
 
+def test_the_helper_that_has_torch_ends_when_its_question_is_taken_back(
+    qtbot: QtBot, client: HelperClient
+) -> None:
+    heard = ask(client, client, "layers")
+    qtbot.waitUntil(lambda: bool(helpers()))
+    client.cancel("layers", client)
+    qtbot.waitUntil(lambda: not helpers())
+    assert heard == []
+
+
 def test_a_helper_that_dies_is_replaced(qtbot: QtBot, client: HelperClient) -> None:
     heard = ask(client, client)
     qtbot.waitUntil(lambda: bool(helpers()))
