@@ -477,10 +477,12 @@ def test_a_gguf_export_is_proven_in_llama_cpp_and_its_faults_are_found(
     options = ("--format", "gguf", "--quantization", "f16", "--prompt", "What is 1 and 1?")
     answer = command_line("export", "--json", trained.folder, *options, "--out", out)
     assert answer.returncode == 0, answer.stderr
-    *_, proved, last = map(json.loads, answer.stdout.splitlines())
+    *events, last = map(json.loads, answer.stdout.splitlines())
     assert last["type"] == "RunCompleted"
-    assert (proved["type"], proved["verdict"]) == ("ExportProved", "alike"), proved
+    (proved,) = [event for event in events if event["type"] == "ExportProved"]
+    assert proved["verdict"] == "alike", proved
     assert json.loads((out / "proof.json").read_text("utf-8"))["verdict"] == "alike"
+    assert proved["message"] in (out / "README.md").read_text("utf-8")
 
     file = out / "gguf-F16.gguf"
     sound = file.read_bytes()
