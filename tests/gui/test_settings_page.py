@@ -126,7 +126,7 @@ def test_advice_for_a_goal_left_again_does_not_replace_that_for_the_goal_chosen(
     page._suggest()  # asks for a style first
     dialog = page.findChild(AdvisorDialog)
     dialog.findChild(QRadioButton, "goal_reasoning").click()
-    qtbot.waitUntil(lambda: bool(dialog._boxes), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(dialog._boxes))
     chosen = dict(dialog._boxes)
     may_answer.set()
     assert answered.wait(30)
