@@ -373,6 +373,7 @@ def test_only_2_to_8_runs_can_be_compared_and_back_leads_to_the_list(
     _select(page, "run 0")
     page.table.setFocus()
     QTest.keyClick(page.table, Qt.Key.Key_Down, Qt.KeyboardModifier.ShiftModifier)
+    QTest.keyClick(page.table, Qt.Key.Key_Escape)  # lets go of Shift
     assert page.compare_button.isEnabled()
     page.compare_button.click()
     assert page.comparison.isVisible() and not page.table.isVisible()
