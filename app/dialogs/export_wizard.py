@@ -18,7 +18,7 @@ from app.widgets.runs.export_last_steps import DoneStep, ProgressStep
 from app.widgets.runs.export_place import PlaceStep
 from app.widgets.runs.export_source import SourceStep
 from app.widgets.training.end_words import explained
-from training_backend.errors import UserError
+from training_backend.errors import JobError, UserError
 from training_backend.export.needs import Material, Needs, material, needs
 from training_backend.job import ExportJob
 from training_backend.protocol import (
@@ -123,7 +123,9 @@ class ExportWizard(QWizard):
 
     def refuse(self, error: UserError) -> None:
         """The export could not begin."""
-        self._mend(explain(error), _STEPS.get(error.field or "", PLACE))
+        mistakes = error.problems if isinstance(error, JobError) else ()
+        words = " ".join(mistake.message for mistake in mistakes) or explain(error)
+        self._mend(words, _STEPS.get(error.field or "", PLACE))
 
     def reject(self) -> None:
         """Cancel, Escape or the window's cross; of a running export it is asked what to do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from app.widgets import figures, wording
 from app.widgets.card import plain_tool_tip
 from app.widgets.runs import export_words
 from training_backend.errors import UserError
+from training_backend.export import proof_record
 from training_backend.job import ExportJob
 from training_backend.lifecycle import journal
 from training_backend.lifecycle.run_folders import listed
@@ -90,9 +90,19 @@ def _made(run: Run) -> MadeExport | None:
 
 
 def _newest_proof(folder: Path) -> ExportProved | None:
-    """What lies in the export's folder, where every check leaves its verdict."""
+    """What lies in the export's folder, where every check leaves its verdict.
+
+    A verdict on files that are no longer those is none.
+    """
     with contextlib.suppress(OSError, ValueError, TypeError):
-        found = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
+        found = proof_record.read(folder) or {}
+        if found.get("state") not in (None, proof_record.state(folder)):
+            return ExportProved(
+                verdict="not_proven",
+                code="changed_since_check",
+                message="The files in the folder are others than those that were checked.",
+                time=0.0,
+            )
         known = {key: found[key] for key in ExportProved.model_fields if key in found}
         return ExportProved.model_validate({**known, "type": "ExportProved", "time": 0.0})
     return None

@@ -17,6 +17,7 @@ from app.widgets.runs.export_proof import ProofView
 from training_backend import runs
 from training_backend.computer import drive
 from training_backend.errors import JobError, Problem, UserError
+from training_backend.export import proof_record
 from training_backend.job import MOST_QUESTIONS, ExportJob, parse_job
 from training_backend.lifecycle.journal import JournalWriter
 from training_backend.paths import UNFINISHED, partial_of
@@ -270,7 +271,7 @@ def test_a_mistake_is_told_where_it_was_made(
         page.refuse(JobError([Problem(field, "It is <b>gone</b>. Look.")]))
     assert wizard.currentId() == step
     message = wizard.findChild(QLabel, name)
-    assert message.isVisible() and "It is <b>gone</b>. Look." in message.text()
+    assert message.isVisible() and message.text() == "It is <b>gone</b>. Look."
     if step == SOURCE:
         wizard.source.checkpoints.setCurrentIndex(1)
         assert not message.isVisible()
@@ -640,6 +641,23 @@ def test_exports_that_are_still_there_are_found_again(
     dialog = page.findChild(QDialog, "exportDialog")
     assert "It is alike now." in _texts(dialog.findChild(ProofView))
     dialog.accept()
+
+
+def test_a_verdict_on_files_that_were_changed_since_is_none(run: Run, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    weights = here / "model.safetensors"
+    weights.write_bytes(bytes(1_000))
+    made = _export(run, here, PROVED, RunCompleted(folder=str(here)))
+    job = made.job()
+    assert isinstance(job, ExportJob)
+    proof_record.write(here, job, PROVED, proof_record.state(here))
+    (found,) = made_exports.list_exports()
+    assert found.proof is not None and found.proof.verdict == PROVED.verdict
+    weights.write_bytes(bytes(1_001))
+    (found,) = made_exports.list_exports()
+    assert found.proof is not None and found.proof.verdict == "not_proven"
+    assert "others than those that were checked" in found.proof.message
 
 
 def test_an_export_that_can_be_followed_no_more_keeps_nobody_waiting(

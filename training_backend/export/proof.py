@@ -103,26 +103,26 @@ def prove(
         traceback.print_exc()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         judgement = _not_proven("proof_failed", "The check failed ({reason}).", reason=reason)
-    kept = None
+    proved = ExportProved(
+        verdict=judgement.verdict,
+        code=judgement.code,
+        message=judgement.message,
+        params={key: str(value) for key, value in judgement.params.items()},
+        checks=judgement.checks,
+    )
     try:
-        kept = proof_record.standing(folder) if judgement.verdict == "not_proven" else None
+        kept = proof_record.standing(folder) if proved.verdict == "not_proven" else None
         if kept is None:
-            proof_record.write(folder, job, judgement, state)
+            proof_record.write(folder, job, proved, state)
+        else:
+            stays = f"{proved.message} What an earlier check found stays: {kept['message']}"
+            proved = proved.model_copy(update={"message": stays, "kept": kept["verdict"]})
     except OSError as error:
         reporter.warn(
             "proof_not_written",
             "The verdict could not be written into the folder: {reason}.",
             reason=error.strerror or error,
         )
-    stays = f" What an earlier check found stays: {kept['message']}" if kept else ""
-    proved = ExportProved(
-        verdict=judgement.verdict,
-        code=judgement.code,
-        message=judgement.message + stays,
-        params={key: str(value) for key, value in judgement.params.items()},
-        checks=judgement.checks,
-        kept=kept["verdict"] if kept else None,
-    )
     reporter.emit(proved)
     return proved
 

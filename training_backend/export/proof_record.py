@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from training_backend import __version__
-from training_backend.export.proof_judge import Judgement
 from training_backend.files import write_json_atomic, write_text_atomic
 from training_backend.hub.push_files import CARD, PICTURE
 from training_backend.job import ExportJob
+from training_backend.protocol import ExportProved
 from training_backend.summaries import model_card
 
 FILE = "proof.json"
@@ -47,7 +47,7 @@ def standing(folder: Path) -> dict[str, Any] | None:
     return found if is_found and found.get("state") == state(folder) else None
 
 
-def write(folder: Path, job: ExportJob, judgement: Judgement, state: str) -> None:
+def write(folder: Path, job: ExportJob, proved: ExportProved, state: str) -> None:
     """Write it, into the model card too; nothing in it tells of this computer or the data.
 
     Raises `OSError`.
@@ -57,10 +57,10 @@ def write(folder: Path, job: ExportJob, judgement: Judgement, state: str) -> Non
     """
     document = {
         "version": 1,
-        "verdict": judgement.verdict,
-        "code": judgement.code,
-        "message": judgement.message,
-        "checks": [check.model_dump(mode="json") for check in judgement.checks],
+        "verdict": proved.verdict,
+        "code": proved.code,
+        "message": proved.message,
+        "checks": [check.model_dump(mode="json") for check in proved.checks],
         "format": job.format,
         "quantization": job.quantization if job.format == "gguf" else None,
         "base": job.base,
@@ -69,8 +69,8 @@ def write(folder: Path, job: ExportJob, judgement: Judgement, state: str) -> Non
         "made_with": {"lorasmith": __version__, **_versions()},
     }
     write_json_atomic(folder / FILE, document)
-    if judgement.verdict == "different":
-        write_text_atomic(folder / MARKER, f"{judgement.message}\n")
+    if proved.verdict == "different":
+        write_text_atomic(folder / MARKER, f"{proved.message}\n")
     else:
         (folder / MARKER).unlink(missing_ok=True)
     model_card.tell_verdict(folder)
