@@ -264,6 +264,16 @@ def test_a_persons_own_card_is_kept_and_ours_written_anew(export: Path) -> None:
     assert draft.is_own and OURS not in draft.card.text and draft.card.picture == b"picture"
 
 
+def test_a_card_that_was_changed_in_the_folder_is_pushed_as_it_was_changed(export: Path) -> None:
+    written = model_card.write(export, REPO, make_run(job())).text
+    changed = written.replace("# mine", "# mine\n\nNot for medical advice.")
+    (export / "README.md").write_text(changed, encoding="utf-8")
+    draft = push_draft.draft(export, "tester/other", make_run(job()))
+    assert draft.is_own and "Not for medical advice." in draft.card.text
+    assert draft.card.text == model_card.without_marks(changed)
+    assert OURS not in draft.card.text
+
+
 def test_without_a_run_the_card_tells_what_the_folder_tells(
     lorasmith_home: Path, tmp_path: Path
 ) -> None:

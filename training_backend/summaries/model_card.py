@@ -30,8 +30,8 @@ from training_backend.summaries.card_facts import Base, Course
 from training_backend.summaries.losses import perplexity, recent
 
 # A card with this line was written by the program; one without it is a person's own, and stays.
-OURS = "<!-- Written by Lorasmith. Remove this line to keep your own text. -->"
-# The last line of ours: a hash of all before it, which tells whether somebody changed it since.
+OURS = "<!-- Written by Lorasmith, and written anew as long as nobody changes it. -->"
+# The last line of ours: a hash of all before it. Where that is another, somebody changed the card.
 _SEAL = re.compile(r"\n<!-- [0-9a-f]{16} -->\n")
 _ASKED = "## Does it answer as the training did?"
 _USED = "## How to use it"
@@ -55,12 +55,14 @@ class ModelCard:
 
 
 def own_text(folder: Path) -> str | None:
-    """The card that a person wrote into the folder; None where there is only ours or none."""
+    """The card that a person wrote, or changed, in the folder; None where it is ours, or none."""
     try:
         text = (folder / CARD).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    return text if text.strip() and OURS not in text else None
+    if not text.strip() or _is_as_written(text):
+        return None
+    return without_marks(text)
 
 
 def without_marks(text: str) -> str:
@@ -77,10 +79,9 @@ def tell_verdict(folder: Path) -> None:
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8", errors="replace")
-    card = _SEAL.sub("", text)
-    if OURS not in text or _sealed(card) != text:
+    if not _is_as_written(text):
         return
-    before, used, after = card.partition(_USED)
+    before, used, after = _SEAL.sub("", text).partition(_USED)
     about = before.partition(_ASKED)[0].rstrip()
     new = "\n\n".join(filter(None, [about, _verdict(folder), used + after]))
     write_text_atomic(path, _sealed(new))
@@ -121,6 +122,11 @@ def write(folder: Path, repo: str, run: Run | None = None, base: Base | None = N
         ]
     sections.append(_licence(base))
     return ModelCard(_sealed("\n\n".join(filter(None, sections)) + "\n"), picture)
+
+
+def _is_as_written(text: str) -> bool:
+    """Whether it is a card of ours of which nobody changed a word."""
+    return OURS in text and _sealed(_SEAL.sub("", text)) == text
 
 
 def _sealed(card: str) -> str:
