@@ -6,13 +6,19 @@ The model is random and tiny, yet sure of itself as trained ones are, so that a 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.conftest import REPOSITORY
 from tests.integration.test_merge import make_adapter
 from training_backend import runs
 from training_backend.job import parse_job
@@ -504,6 +510,27 @@ def test_a_gguf_export_is_proven_in_llama_cpp_and_its_faults_are_found(
     assert [check["name"] for check in told["checks"]] == ["files"]
     assert file.name in told["message"]
     assert list((tmp_path / "home" / "probe-runs").iterdir()) == []
+
+
+def test_a_check_stopped_by_ctrl_c_is_exit_code_3_and_saves_nothing(
+    merged: Path, trained: Any, lorasmith_home: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training_backend", "verify", merged, "--run", trained.folder],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    while not list(lorasmith_home.glob("probe-runs/*/events.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 3, err
+    assert "\nStopping. Ctrl+C again" in f"\n{err}" and "Saving" not in err
+    assert "not_proven: The check was stopped" in out
 
 
 def test_verify_says_what_it_cannot_find(command_line: Any, trained: Any, tmp_path: Path) -> None:

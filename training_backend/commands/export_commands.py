@@ -49,7 +49,10 @@ def export(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Ask an export and what it was made of the same questions; exit code 1 when they differ."""
+    """Ask an export and what it was made of the same questions.
+
+    Exit code 1 when they differ, 3 when that was stopped and nothing else is known to differ.
+    """
     job = parse_job(
         {
             "kind": "verify",
@@ -71,7 +74,9 @@ def verify(options: argparse.Namespace) -> int:
         return exit_code(terminal)
     document = proved.model_dump(mode="json", exclude={"type", "seq", "time", "elapsed"})
     give(options, document, f"{proved.verdict}: {proved.message}")
-    return 1 if "different" in (proved.verdict, proved.kept) else exit_code(terminal)
+    if "different" in (proved.verdict, proved.kept):
+        return 1
+    return 3 if proved.code == "proof_stopped" else exit_code(terminal)
 
 
 def _run(text: str) -> str:

@@ -71,7 +71,8 @@ def follow(run: Run, shown_by: Report, on_stop: Callable[[], None] | None = None
                         kill(run, None if still is None else still.seconds)
                     else:
                         run.request("stop")
-                        report.say("Saving and stopping. Ctrl+C again ends it at once.")
+                        stopping = "Saving and stopping" if _is_training(run) else "Stopping"
+                        report.say(f"{stopping}. Ctrl+C again ends it at once.")
                         if on_stop is not None:
                             on_stop()
                     obeyed += 1
