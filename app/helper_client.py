@@ -91,9 +91,13 @@ class HelperClient(QObject):
         self._send(asked)
 
     def cancel(self, kind: str, owner: QObject) -> None:
-        """Forget what `owner` asked of this kind; nothing is called for it any more."""
+        """Forget what `owner` asked of this kind; nothing is called for it any more.
+
+        What a destroyed one asked goes as well: the helper would do it before the next of its kind.
+        """
         for id, asked in list(self._asked.items()):
-            if asked.document["kind"] == kind and asked.owner is owner:
+            is_it = asked.document["kind"] == kind and asked.owner is owner
+            if is_it or not isValid(asked.owner):
                 del self._asked[id]
                 if asked.link is not None:
                     self._left[id] = asked.link

@@ -9,6 +9,7 @@ import psutil
 import pytest
 from PySide6.QtCore import QObject
 from pytestqt.qtbot import QtBot
+from shiboken6 import delete
 
 from app.helper_client import HelperClient
 from training_backend.errors import UserError
@@ -85,6 +86,18 @@ def test_nothing_is_called_for_an_owner_that_is_gone(qtbot: QtBot, client: Helpe
     last = ask(client, client, "lint")
     qtbot.waitUntil(lambda: bool(last) and not client.is_asked("preview"))
     assert heard == []
+
+
+def test_what_an_owner_that_is_gone_asked_keeps_nobody_waiting(
+    qtbot: QtBot, client: HelperClient
+) -> None:
+    owner = QObject()
+    ask(client, owner, "lint")
+    delete(owner)
+    assert client.is_asked("lint")
+    heard = ask(client, client)
+    assert not client.is_asked("lint") and client.is_asked("preview")
+    qtbot.waitUntil(lambda: bool(heard))
 
 
 def test_the_helper_that_has_torch_ends_when_its_question_is_taken_back(
